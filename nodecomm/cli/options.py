@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""
+What every `nodecomm` command takes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+from twisted.python import usage
+
+__all__ = ["StateOptions", "default_state_dir", "fail"]
+
+
+def default_state_dir() -> Path:
+    """
+    Where keys and databases are when nobody says otherwise: /var/lib/nodecomm for
+    root, else the XDG state folder of the user.
+    """
+    named = os.environ.get("NODECOMM_STATE_DIR")
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/nodecomm")
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "nodecomm"
+
+
+class StateOptions(usage.Options):
+    """
+    `--state-dir` and `--json`.
+    """
+
+    optParameters = [
+        ["state-dir", None, None, "folder with ppkeys/ and the database"],
+    ]
+    optFlags = [["json", None, "print facts as JSON"]]
+
+    @property
+    def state_dir(self) -> Path:
+        """
+        The folder asked for, else `NODECOMM_STATE_DIR`, else the default.
+        """
+        given = self["state-dir"]
+        return Path(given) if given else default_state_dir()
+
+
+def fail(stderr: TextIO, message: str) -> int:
+    """
+    Tell a person what went wrong and return the exit status for it.
+    """
+    stderr.write(f"error: {message}\n")
+    return 1

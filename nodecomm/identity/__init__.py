@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: MIT
+"""
+Who someone is: keys, key files, key stores, and trust decisions with a reason.
+"""

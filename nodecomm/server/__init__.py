@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: MIT
+"""
+Twisted protocols and factories that answer.
+"""

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: MIT
+"""
+Configuration files, services and the twistd plugins.
+"""
