@@ -1,0 +1,537 @@
+# SPDX-License-Identifier: MIT
+"""
+The configuration as values.
+
+Names are those of CFEngine's own attributes. Every value here has passed
+`nodecomm.config.structure`, or was made by a program that knows what it does: the
+classes themselves check nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+from attrs import field, frozen
+
+from nodecomm.config.errors import Origin
+from nodecomm.config.fields import about
+
+__all__ = [
+    "AccessSettings",
+    "LimitSettings",
+    "LogSettings",
+    "PluginSettings",
+    "ResourceType",
+    "ServerSettings",
+    "Settings",
+    "TrustWindowSettings",
+]
+
+ResourceType = Literal["path", "literal", "context", "query", "bundle", "variable"]
+
+#: Source: CFEngine 3.21, the default of `allowciphers` (cf-serverd).
+DEFAULT_CIPHERS = "AES256-GCM-SHA384:AES256-SHA:TLS_AES_256_GCM_SHA384"
+
+
+@frozen(kw_only=True)
+class TrustWindowSettings:
+    """
+    One entry of `trustkeysfrom`: for whom, how long and how often an unknown key is
+    accepted on first use.
+    """
+
+    network: str = field(
+        metadata=about(
+            "The addresses whose unknown keys are accepted and stored. A plain text "
+            "in place of the table means this key alone.",
+            addresses=True,
+        ),
+    )
+    until: datetime | None = field(
+        default=None,
+        metadata=about(
+            "The window closes at this time; it must carry an offset (`Z` or "
+            "`+01:00`). Without it the window has no end.",
+            upstream="No counterpart: an entry of `trustkeysfrom` is open for ever.",
+        ),
+    )
+    count: int | None = field(
+        default=None,
+        metadata=about(
+            "The window closes when this many keys were accepted through it, "
+            "counted across restarts. Without it any number is accepted.",
+            unit="keys",
+            minimum=1,
+            upstream="No counterpart.",
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class ServerSettings:
+    """
+    `[server]`: listening, connections, trust.
+    """
+
+    listen: tuple[str, ...] = field(
+        default=("tcp6:5308",),
+        metadata=about(
+            "Where to listen, as Twisted endpoint strings. `tcp6` takes IPv4 too; "
+            "where there is no IPv6 it falls back to `tcp`.",
+            upstream="`listen` is a boolean of the Enterprise edition; the place is "
+            "`port` and `bindtointerface`.",
+            shape="endpoint",
+        ),
+    )
+    state_dir: str = field(
+        default="/var/lib/nodecomm",
+        metadata=about(
+            "The folder of `ppkeys/`, the database and run files. The option "
+            "`--state-dir` and the variable `NODECOMM_STATE_DIR` go before it. For "
+            "others than root the default is `nodecomm` in the XDG state folder "
+            "(`~/.local/state`).",
+            upstream="No counterpart; there it is the work directory, fixed when "
+            "the program is built.",
+            shape="absolute-path",
+        ),
+    )
+    allowed_networks: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            'Addresses named once: `"@allowed_networks"` in any list of addresses '
+            "stands for all of them.",
+            upstream="No counterpart in the program; its standard policy has a "
+            "variable `acl` for the same purpose.",
+        ),
+    )
+    allowconnects: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Only these addresses may connect. Empty: every address.", addresses=True
+        ),
+    )
+    denyconnects: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "These addresses may not connect, whatever `allowconnects` says.",
+            addresses=True,
+        ),
+    )
+    allowallconnects: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "These addresses may hold more than one connection at a time; every "
+            "other address one.",
+            addresses=True,
+        ),
+    )
+    trustkeysfrom: tuple[TrustWindowSettings, ...] = field(
+        default=(),
+        metadata=about(
+            "From where an unknown key is accepted on first use. Empty: from nowhere.",
+        ),
+    )
+    trustusers: tuple[str, ...] = field(
+        default=("root",),
+        metadata=about(
+            "The user names under which a key is accepted on first use.",
+            upstream="No counterpart: any name is accepted.",
+            shape="user",
+        ),
+    )
+    allowlegacyconnects: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "These addresses may speak the classic protocol (version 1). Empty: "
+            "nobody.",
+            addresses=True,
+        ),
+    )
+    allowusers: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "The user names that may ask for a run of the agent (EXEC). Empty: nobody.",
+            shape="user",
+        ),
+    )
+    maxconnections: int = field(
+        default=10000,
+        metadata=about(
+            "Connections held at a time. It is lowered, with a warning, when the "
+            "system allows fewer descriptors. One more connection is closed; the "
+            "others go on.",
+            unit="connections",
+            minimum=1,
+            upstream="The default is 30, and after many refusals in a row the "
+            "program ends itself.",
+        ),
+    )
+    denybadclocks: bool = field(
+        default=True,
+        metadata=about(
+            "Refuse a STAT from a node whose clock is more than an hour away.",
+            upstream="The comparison there overflows for some grossly wrong times.",
+        ),
+    )
+    allowciphers: str = field(
+        default=DEFAULT_CIPHERS,
+        metadata=about(
+            "The cipher suites, in OpenSSL's notation. Without a `TLS_` suite TLS "
+            "1.3 is off. Read at start only.",
+        ),
+    )
+    allowtlsversion: Literal["1.2", "1.3"] = field(
+        default="1.2",
+        metadata=about(
+            "The oldest TLS version accepted. Read at start only.",
+            upstream="The default is 1.1 and 1.0 can be written, though neither "
+            "works with OpenSSL 3.",
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class AccessSettings:
+    """
+    One `[[access]]`: who may have what.
+    """
+
+    path: str | None = field(
+        default=None,
+        metadata=about(
+            "What the rule is about: for a path the file or folder (absolute; a "
+            "final slash makes it a folder even when it does not exist yet; "
+            "`$(connection.ip)`, `$(connection.hostname)` and `$(connection.key)` "
+            "stand for the peer's), otherwise the handle or pattern.",
+            upstream="The promiser of the `access` promise.",
+        ),
+    )
+    resource_type: ResourceType = field(
+        default="path",
+        metadata=about(
+            "What `path` names.",
+            upstream="All but `path` and `literal`, `context` need the Enterprise "
+            "edition.",
+        ),
+    )
+    shortcut: str | None = field(
+        default=None,
+        metadata=about(
+            "A name that stands for `path` in requests that do not begin with a "
+            "slash. No slash in it, and no two alike.",
+            upstream="The first of several promises with the same name wins.",
+            shape="no-slash",
+        ),
+    )
+    source: str | None = field(
+        default=None,
+        metadata=about(
+            "The file source plugin that answers below `path`; without it the file "
+            "system does.",
+            upstream="No counterpart.",
+            shape="no-slash",
+        ),
+    )
+    admit_ips: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Addresses that are admitted.", addresses=True),
+    )
+    admit_hostnames: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Host names that are admitted: a name, or `.example.com` for all below it.",
+            upstream="There the name is what the reverse look-up says, without the "
+            "look-up back to the address.",
+        ),
+    )
+    admit_keys: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Key digests that are admitted, `MD5=...` or `SHA=...`."),
+    )
+    deny_ips: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Addresses that are denied, whoever admits them.", addresses=True
+        ),
+    )
+    deny_hostnames: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Host names that are denied, whoever admits them."),
+    )
+    deny_keys: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Key digests that are denied, whoever admits them."),
+    )
+    admit: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "The older form: each entry goes to `admit_keys`, `admit_ips` or "
+            "`admit_hostnames` by what it looks like.",
+            upstream="An entry that fits none of them can end the program; here it "
+            "is a warning.",
+            addresses=True,
+        ),
+    )
+    deny: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "The older form of the three deny lists, sorted as `admit`.",
+            upstream="An entry that fits none of them can end the program; here it "
+            "is an error.",
+            addresses=True,
+        ),
+    )
+    maproot: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Addresses whose root may read files of any owner. It concerns the "
+            "classic protocol only; over TLS it has no effect.",
+            addresses=True,
+        ),
+    )
+    ifencrypted: bool = field(
+        default=False,
+        metadata=about(
+            "Serve encrypted only. It concerns the classic protocol only; over TLS "
+            "it has no effect.",
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class LimitSettings:
+    """
+    `[limits]`: how long, how much, how many.
+    """
+
+    first_byte_timeout: float = field(
+        default=10,
+        metadata=about(
+            "A new connection must send its first byte within this.",
+            unit="seconds",
+            minimum=0.001,
+        ),
+    )
+    handshake_timeout: float = field(
+        default=30,
+        metadata=about(
+            "The TLS handshake must end within this.", unit="seconds", minimum=0.001
+        ),
+    )
+    dialog_timeout: float = field(
+        default=20,
+        metadata=about(
+            "The identification lines after the handshake must end within this.",
+            unit="seconds",
+            minimum=0.001,
+        ),
+    )
+    idle_timeout: float = field(
+        default=600,
+        metadata=about(
+            "A session without a request is closed after this.",
+            unit="seconds",
+            minimum=0.001,
+            upstream="A session is kept for as long as the peer keeps it.",
+        ),
+    )
+    write_timeout: float = field(
+        default=120,
+        metadata=about(
+            "A peer that takes nothing of an answer is cut off after this.",
+            unit="seconds",
+            minimum=0.001,
+        ),
+    )
+    connections_before_trust: int = field(
+        default=1000,
+        metadata=about(
+            "Connections at a time whose key is not trusted yet.",
+            unit="connections",
+            minimum=1,
+        ),
+    )
+    connections_per_address: int = field(
+        default=0,
+        metadata=about(
+            "Connections at a time from one address; 0 is no limit. "
+            "`allowallconnects` applies as well.",
+            unit="connections",
+            minimum=0,
+        ),
+    )
+    handshakes_at_once: int = field(
+        default=32,
+        metadata=about(
+            "TLS handshakes at a time; the others wait, and sessions that exist go "
+            "first.",
+            unit="handshakes",
+            minimum=1,
+        ),
+    )
+    requests_ahead: int = field(
+        default=1000,
+        metadata=about(
+            "Requests of one session that may wait for their answer; reading stops "
+            "there.",
+            unit="requests",
+            minimum=1,
+        ),
+    )
+    read_ahead: int = field(
+        default=262144,
+        metadata=about(
+            "Bytes of one answer held in memory.", unit="bytes", minimum=16384
+        ),
+    )
+    digest_cache_entries: int = field(
+        default=200000,
+        metadata=about(
+            "File digests remembered, also across restarts; 0 remembers none.",
+            unit="entries",
+            minimum=0,
+        ),
+    )
+    name_lookups_at_once: int = field(
+        default=8,
+        metadata=about(
+            "Host name look-ups at a time.", unit="look-ups", minimum=1, maximum=1000
+        ),
+    )
+    name_cache_seconds: float = field(
+        default=300,
+        metadata=about(
+            "A looked-up host name is used again for this long.",
+            unit="seconds",
+            minimum=0,
+        ),
+    )
+    name_timeout: float = field(
+        default=10,
+        metadata=about(
+            "A host name look-up that takes longer counts as failed.",
+            unit="seconds",
+            minimum=0.001,
+        ),
+    )
+    disk_threads: int = field(
+        default=4,
+        metadata=about(
+            "Threads for reads that must wait for the disk.",
+            unit="threads",
+            minimum=1,
+            maximum=256,
+        ),
+    )
+    digest_threads: int = field(
+        default=2,
+        metadata=about(
+            "Threads that compute digests.", unit="threads", minimum=1, maximum=256
+        ),
+    )
+    stop_grace: float = field(
+        default=10,
+        metadata=about(
+            "When the server stops, answers under way may take this long to end.",
+            unit="seconds",
+            minimum=0,
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class LogSettings:
+    """
+    `[log]`: what is written where.
+    """
+
+    format: Literal["text", "json"] = field(
+        default="text",
+        metadata=about("Lines for people, or one JSON object a line."),
+    )
+    file: str | None = field(
+        default=None,
+        metadata=about(
+            "The log file, opened again on SIGHUP. Without it the log goes where "
+            "twistd sends it.",
+            shape="absolute-path",
+        ),
+    )
+    audit: str | None = field(
+        default=None,
+        metadata=about(
+            "A file of its own for who had what, how many bytes, how long and by "
+            "which decision; opened again on SIGHUP. Without it none is written.",
+            shape="absolute-path",
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class PluginSettings:
+    """
+    `[plugins]`: which plugins are active.
+    """
+
+    commands: tuple[str, ...] = field(
+        default=(),
+        metadata=about("The command plugins in use, by name."),
+    )
+    override: bool = field(
+        default=False,
+        metadata=about("Whether a plugin may take the place of a built-in command."),
+    )
+
+
+@frozen(kw_only=True)
+class Settings:
+    """
+    The whole configuration.
+
+    Attributes:
+        origins: Where each value stands, by key path in the result; a value without
+            an entry is the default.
+    """
+
+    server: ServerSettings = field(
+        factory=ServerSettings,
+        metadata=about("Listening, connections and trust."),
+    )
+    access: tuple[AccessSettings, ...] = field(
+        default=(),
+        metadata=about("Who may have what; without a rule nobody has anything."),
+    )
+    limits: LimitSettings = field(
+        factory=LimitSettings,
+        metadata=about("How long, how much, how many."),
+    )
+    log: LogSettings = field(
+        factory=LogSettings,
+        metadata=about("What is written where."),
+    )
+    plugins: PluginSettings = field(
+        factory=PluginSettings,
+        metadata=about("Which plugins are active."),
+    )
+    origins: Mapping[str, Origin] = field(factory=dict, eq=False, repr=False)
+
+    def origin(self, key_path: str) -> Origin | None:
+        """
+        Where the value at *key_path* (`server.listen[0]`, `access[2].path`) stands;
+        None for a default.
+        """
+        return self.origins.get(key_path)
+
+    def nearest_origin(self, key_path: str) -> Origin | None:
+        """
+        Where the value at *key_path* stands, or else the table or list that would
+        hold it: the place to name when something is missing.
+        """
+        while key_path:
+            if key_path in self.origins:
+                return self.origins[key_path]
+            cut = max(key_path.rfind("."), key_path.rfind("["))
+            key_path = key_path[: max(cut, 0)]
+        return None
