@@ -59,7 +59,7 @@ CERTIFICATE_DAYS = 3650
 _DIGEST = re.compile(r"(MD5=)([0-9a-f]{32})|(SHA=)([0-9a-f]{64})", re.IGNORECASE)
 
 
-class UnusableKey(ValueError):
+class UnusableKey(ValueError):  # noqa: N818
     """
     This key cannot be used at all, whatever is stored or configured.
     """

@@ -17,7 +17,7 @@ _NEVER = frozenset("/\\")
 _NEVER_FIRST = (".", "-")
 
 
-class UntrustedUser(ValueError):
+class UntrustedUser(ValueError):  # noqa: N818
     """
     A peer claims a user name that is not accepted from anybody.
 
@@ -26,7 +26,7 @@ class UntrustedUser(ValueError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"user name {ascii(name[:80])} {reason}")
+        super().__init__(f"user name {name[:80]!a} {reason}")
         self.reason = reason
 
 
@@ -78,4 +78,4 @@ def _check_characters(name: str) -> None:
         # Cc control, Cf invisible and text direction, Cs surrogate, Z white space.
         category = unicodedata.category(character)
         if character in _NEVER or category in {"Cc", "Cf", "Cs"} or category[0] == "Z":
-            raise UntrustedUser(name, f"has the character {ascii(character)}")
+            raise UntrustedUser(name, f"has the character {character!a}")

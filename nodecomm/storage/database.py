@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""
+One SQLite database on a thread of its own.
+
+The processes of one server share the file; SQLite's write-ahead log lets them read
+while one writes. It must not lie on a network file system.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from nodecomm.storage.migrations import migrate
+
+__all__ = [
+    "BUSY_TIMEOUT",
+    "QUEUE_LIMIT",
+    "Database",
+    "DatabaseClosed",
+    "DatabaseOverloaded",
+    "IPool",
+    "connect",
+    "one_thread",
+]
+
+T = TypeVar("T")
+
+#: Seconds to wait for a lock that another process holds.
+BUSY_TIMEOUT = 10.0
+
+#: Calls that may wait for the thread. Beyond that the disk does not keep up, and
+#: waiting longer would only hold more memory.
+QUEUE_LIMIT = 10_000
+
+
+class DatabaseClosed(Exception):  # noqa: N818
+    """
+    The database is not open: before `Database.start`, after `Database.stop`.
+    """
+
+
+class DatabaseOverloaded(Exception):  # noqa: N818
+    """
+    Too much waits for the database already; the disk does not keep up.
+    """
+
+
+class IPool(Protocol):
+    """
+    What is needed of a thread pool; Twisted's has it.
+    """
+
+    def start(self) -> None:
+        """
+        Begin to work.
+        """
+
+    def stop(self) -> None:
+        """
+        Finish what is queued and end the threads.
+        """
+
+    def callInThreadWithCallback(
+        self,
+        onResult: Callable[[bool, Any], object] | None,
+        func: Callable[..., object],
+        *args: Any,
+        **kw: Any,
+    ) -> object: ...
+
+
+def one_thread() -> IPool:
+    """
+    A pool of one thread: SQLite calls of one process are served in order.
+    """
+    return ThreadPool(minthreads=1, maxthreads=1, name="nodecomm-database")
+
+
+def connect(
+    path: str | os.PathLike[str], busy_timeout: float = BUSY_TIMEOUT
+) -> sqlite3.Connection:
+    """
+    Open the database and bring it up to date. Blocks; meant for a thread, or for a
+    program that has nothing else to do. Any thread may use the connection, one at a
+    time.
+
+    Args:
+        path: The file; it is made, readable by its owner only, when it is missing.
+        busy_timeout: Seconds to wait for a lock that another process holds.
+
+    Raises:
+        sqlite3.Error: It cannot be opened, or is no database.
+        OSError: The file cannot be made.
+        DatabaseTooNew: A newer release wrote it.
+    """
+    name = os.fspath(path)
+    # SQLite would make it readable by everybody. Its -wal and -shm files take the
+    # mode of this one.
+    os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(
+        name, timeout=busy_timeout, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _use_write_ahead_log(connection, busy_timeout)
+        # A power cut must not give back what was taken from a trust window.
+        connection.execute("PRAGMA synchronous = FULL")
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection, busy_timeout: float) -> None:
+    """
+    Switch to WAL. The switch needs the whole file for itself and does not wait for
+    it as other statements do, so several processes that start at once must retry.
+    """
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            locked = "locked" in str(error) or "busy" in str(error)
+            if not locked or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+class Database:
+    """
+    A database whose work is done on one thread, in the order it was asked for.
+
+    Args:
+        path: The file.
+        reactor: Where results arrive.
+        make_pool: Makes the thread.
+        busy_timeout: Seconds to wait for a lock that another process holds.
+        queue_limit: Calls that may wait for the thread.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        reactor: IReactorFromThreads,
+        *,
+        make_pool: Callable[[], IPool] = one_thread,
+        busy_timeout: float = BUSY_TIMEOUT,
+        queue_limit: int = QUEUE_LIMIT,
+    ) -> None:
+        self.path = Path(path)
+        self._reactor = reactor
+        self._make_pool = make_pool
+        self._busy_timeout = busy_timeout
+        self._queue_limit = queue_limit
+        self._pool: IPool | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._waiting = 0
+
+    def __repr__(self) -> str:
+        return f"<Database {self.path}>"
+
+    @property
+    def running(self) -> bool:
+        """
+        Whether work is taken.
+        """
+        return self._pool is not None
+
+    def start(self) -> Deferred[None]:
+        """
+        Open the file and bring it up to date. Work may be given at once; it waits
+        until that is done, and fails if that fails.
+
+        The Deferred fails with `sqlite3.Error`, `OSError` or `DatabaseTooNew`; the
+        thread is ended then.
+        """
+        if self._pool is not None:
+            msg = f"{self.path} is open already"
+            raise RuntimeError(msg)
+        pool = self._pool = self._make_pool()
+        pool.start()
+        opened = self._in_thread(pool, self._open)
+
+        def failed(failure: Failure) -> Failure:
+            if self._pool is pool:
+                self._pool = None
+                pool.stop()
+            return failure
+
+        return opened.addErrback(failed)
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        """
+        Call *work* with the connection, on the database's thread.
+
+        The connection is in autocommit mode: each statement stands alone unless the
+        work opens a transaction (`migrations.immediate`). A transaction left open by
+        work that raises is rolled back.
+
+        The Deferred fails with whatever the work raises, with `DatabaseClosed`, or
+        with `DatabaseOverloaded`.
+        """
+        pool = self._pool
+        if pool is None:
+            return fail(DatabaseClosed(f"{self.path} is not open"))
+        if self._waiting >= self._queue_limit:
+            msg = f"{self._waiting} calls wait for {self.path}"
+            return fail(DatabaseOverloaded(msg))
+        return self._in_thread(pool, self._work, work)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Finish what was asked for, close the file and end the thread. Harmless when
+        it is not running.
+        """
+        pool, self._pool = self._pool, None
+        if pool is None:
+            done: Deferred[None] = Deferred()
+            done.callback(None)
+            return done
+        closed = self._in_thread(pool, self._close)
+
+        def ended(result: T) -> T:
+            # The thread has nothing left to do, so this does not wait.
+            pool.stop()
+            return result
+
+        return closed.addBoth(ended)
+
+    def _in_thread(
+        self, pool: IPool, function: Callable[..., T], *args: object
+    ) -> Deferred[T]:
+        deferred: Deferred[T] = Deferred()
+        self._waiting += 1
+
+        def arrived(success: bool, result: Any) -> None:
+            self._waiting -= 1
+            if success:
+                deferred.callback(result)
+            else:
+                deferred.errback(result)
+
+        def finished(success: bool, result: Any) -> None:
+            self._reactor.callFromThread(arrived, success, result)
+
+        pool.callInThreadWithCallback(finished, function, *args)
+        return deferred
+
+    # What follows runs on the thread.
+
+    def _open(self) -> None:
+        self._connection = connect(self.path, self._busy_timeout)
+
+    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._connection
+        if connection is None:
+            msg = f"{self.path} could not be opened"
+            raise DatabaseClosed(msg)
+        try:
+            return work(connection)
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""
+How the database came to look as it does, one numbered step after the other.
+
+A step that has been released is never changed; a correction is a further step. The
+number of the last step done stands in the database itself (`PRAGMA user_version`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+__all__ = ["MIGRATIONS", "DatabaseTooNew", "immediate", "migrate", "version"]
+
+#: The statements of each step; step 1 comes first.
+MIGRATIONS: Sequence[Sequence[str]] = (
+    (
+        # Who was seen. Times are seconds since 1970, UTC.
+        """
+        CREATE TABLE seen (
+            digest TEXT NOT NULL,
+            address TEXT NOT NULL,
+            direction TEXT NOT NULL CHECK (direction IN ('incoming', 'outgoing')),
+            last REAL NOT NULL,
+            PRIMARY KEY (digest, address, direction)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX seen_by_address ON seen (address, direction, last)",
+        "CREATE INDEX seen_by_time ON seen (last)",
+        # Who was trusted through which window: as many rows as were taken from it.
+        """
+        CREATE TABLE window_uses (
+            window TEXT NOT NULL,
+            token TEXT NOT NULL,
+            PRIMARY KEY (window, token)
+        ) WITHOUT ROWID
+        """,
+        # The names hold all that tells one state of a file from another.
+        """
+        CREATE TABLE digests (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            name TEXT NOT NULL UNIQUE,
+            digest BLOB NOT NULL
+        )
+        """,
+    ),
+)
+
+
+class DatabaseTooNew(Exception):  # noqa: N818
+    """
+    The database was written by a newer release; run that one, or move the file away.
+
+    Attributes:
+        found: The number of the last step done in it.
+        known: The number of the last step known here.
+    """
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(
+            f"the database is of version {found}, this release knows up to {known}: "
+            "run the newer release, or move the file away"
+        )
+        self.found = found
+        self.known = known
+
+
+@contextmanager
+def immediate(connection: sqlite3.Connection) -> Iterator[None]:
+    """
+    A transaction that holds the write lock from its beginning, so that what it
+    reads is still true when it writes. Rolled back when the body raises.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """
+    The number of the last step done in this database.
+    """
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(
+    connection: sqlite3.Connection, steps: Sequence[Sequence[str]] = MIGRATIONS
+) -> int:
+    """
+    Do the steps that are missing and return how many there were. Two processes may
+    try at once: one does them, the other finds them done.
+
+    Raises:
+        DatabaseTooNew: A newer release wrote it.
+    """
+    if version(connection) == len(steps):
+        return 0
+    with immediate(connection):
+        found = version(connection)
+        if found > len(steps):
+            raise DatabaseTooNew(found, len(steps))
+        for statements in steps[found:]:
+            for statement in statements:
+                connection.execute(statement)
+        # A PRAGMA takes no parameters; this is a number of ours.
+        connection.execute(f"PRAGMA user_version = {len(steps):d}")
+    return len(steps) - found

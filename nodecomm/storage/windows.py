@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""
+How much of each trust window is used, counted for all processes together.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from twisted.internet.defer import Deferred
+
+from nodecomm.storage.database import Database
+from nodecomm.storage.migrations import immediate
+
+__all__ = ["WindowCounter", "take_from_window", "window_used"]
+
+
+def take_from_window(
+    connection: sqlite3.Connection, window_id: str, limit: int, token: str
+) -> bool:
+    """
+    Take one place in a window, unless *limit* are taken.
+
+    Taking again with the same token changes nothing and succeeds, so one key that
+    connects from many processes at once, or again after a crash, has one place.
+    """
+    with immediate(connection):
+        connection.execute(
+            "INSERT OR IGNORE INTO window_uses (window, token) SELECT ?1, ?2 "
+            "WHERE (SELECT count(*) FROM window_uses WHERE window = ?1) < ?3",
+            (window_id, token, limit),
+        )
+        row = connection.execute(
+            "SELECT 1 FROM window_uses WHERE window = ? AND token = ?",
+            (window_id, token),
+        ).fetchone()
+    return row is not None
+
+
+def window_used(connection: sqlite3.Connection, window_id: str) -> int:
+    """
+    How many places of a window are taken.
+    """
+    row = connection.execute(
+        "SELECT count(*) FROM window_uses WHERE window = ?", (window_id,)
+    ).fetchone()
+    return int(row[0])
+
+
+class WindowCounter:
+    """
+    The counters of trust windows, in the database.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def take(self, window_id: str, limit: int, token: str) -> Deferred[bool]:
+        """
+        Take one place for *token* (who takes it), unless *limit* are taken by
+        others. Fails with the database's errors; nobody is to be trusted then.
+        """
+        return self._database.run(
+            lambda connection: take_from_window(connection, window_id, limit, token)
+        )
+
+    def used(self, window_id: str) -> Deferred[int]:
+        """
+        How many places are taken.
+        """
+        return self._database.run(lambda connection: window_used(connection, window_id))
