@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: MIT
+"""
+Requests as values, from and to the payload of a transaction.
+
+A parser takes the whole payload, the command word included, and returns a value or
+raises `RemoteProtocolError`, which is answered with the protocol error and a close.
+An encoder returns the payload, to be framed by `framing.encode_transaction`.
+
+The real server reads a payload as text that a NUL ends, with any white space between
+words; paths end at the first newline or NUL and keep their trailing white space.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
+from nodecomm.wire.framing import MAX_PAYLOAD
+
+#: Largest block size in a GET, bytes. It says nothing about the data, which comes
+#: without any blocks; it is the size of the block that reports a failure.
+#: Source: CFEngine 3.21, CF_BUFSIZE.
+MAX_BLOCK = 4096
+
+#: What the real server makes of a block size of exactly `MAX_BLOCK`, and what the
+#: real agent asks for. Source: CFEngine 3.21, observed.
+USUAL_BLOCK = 2048
+
+#: Most bytes in the handle of a VAR, the pattern of a CONTEXT, a whole QUERY.
+#: Source: CFEngine 3.21, buffers of 256.
+MAX_ARGUMENT = 255
+
+#: Most bytes in the name of a QUERY. Source: CFEngine 3.21, buffer of 128.
+MAX_QUERY_NAME = 127
+
+#: Bytes from the end of the path of an MD5 request to the digest: the NUL and one
+#: byte of any value. Source: CFEngine 3.21, CF_SMALL_OFFSET.
+DIGEST_GAP = 2
+
+#: Bytes of an MD5 digest, which is what the community programs send.
+MD5_SIZE = 16
+
+#: Bytes of a SHA-256 digest, which is what Enterprise programs send.
+SHA256_SIZE = 32
+
+#: Digits in a decimal number of a request. More fit in no integer of the real
+#: programs.
+_MAX_DIGITS = 18
+
+
+@frozen
+class StatRequest:
+    """
+    `SYNCH <time> STAT <path>`: what is at *path*.
+
+    Attributes:
+        client_time: The client's clock, seconds since the epoch.
+        path: The name asked for.
+    """
+
+    client_time: int
+    path: bytes
+
+
+@frozen
+class OpendirRequest:
+    """
+    `OPENDIR <path>`: the names in a folder.
+    """
+
+    path: bytes
+
+
+@frozen
+class DigestRequest:
+    """
+    `MD5 <path> NUL <byte> <digest>`: does the file differ from the client's.
+
+    Attributes:
+        path: The name asked for.
+        digest: The digest of the client's own file, 16 (MD5) or 32 bytes (SHA-256);
+            None when the request carries none, which is answered as a difference.
+    """
+
+    path: bytes
+    digest: bytes | None
+
+
+@frozen
+class GetRequest:
+    """
+    `GET <block> <path>`: the content of a file.
+
+    Attributes:
+        block: Size of the block that reports a failure, 1 to 4095 bytes.
+        path: The name asked for.
+    """
+
+    block: int
+    path: bytes
+
+
+@frozen
+class VarRequest:
+    """
+    `VAR <handle>`: the text of a literal.
+    """
+
+    handle: bytes
+
+
+@frozen
+class ContextRequest:
+    """
+    `CONTEXT <pattern>`: the persistent classes whose names match.
+    """
+
+    pattern: bytes
+
+
+@frozen
+class QueryRequest:
+    """
+    `QUERY <name> <text>`: a report query.
+
+    Attributes:
+        name: The first word, which access rules name.
+        text: What follows it; may be empty.
+    """
+
+    name: bytes
+    text: bytes
+
+
+def split_word(payload: bytes) -> tuple[bytes, bytes]:
+    """
+    Divide a request into its command word and the rest.
+
+    The word begins at offset 0 and ends at white space, a NUL or the end; it is
+    empty when the payload begins with one of these. The rest has lost the white
+    space before it.
+    """
+    word, _, rest = payload.partition(b" ")
+    if word.isalpha():
+        return word, rest.lstrip()
+    for end, byte in enumerate(payload):
+        if byte in b" \t\n\r\v\f\0":
+            return payload[:end], payload[end:].lstrip()
+    return payload, b""
+
+
+def parse_stat(payload: bytes) -> StatRequest:
+    """
+    Read `SYNCH <time> STAT <path>`.
+
+    Raises:
+        RemoteProtocolError: A part is missing or the time is no number.
+    """
+    # At most three splits: the last part keeps the white space that it ends with.
+    words = payload.split(None, 3)
+    if len(words) != 4 or words[0] != b"SYNCH" or words[2] != b"STAT":
+        raise RemoteProtocolError("request", payload, "SYNCH <time> STAT <path>")
+    return StatRequest(_number("client time", words[1]), _path(words[3], payload))
+
+
+def parse_opendir(payload: bytes) -> OpendirRequest:
+    """
+    Read `OPENDIR <path>`.
+
+    Raises:
+        RemoteProtocolError: The word is another or the path is missing.
+    """
+    return OpendirRequest(_path(_after(b"OPENDIR", payload), payload))
+
+
+def parse_digest(payload: bytes) -> DigestRequest:
+    """
+    Read `MD5 <path> NUL <byte> <digest>`.
+
+    A digest shorter than 16 bytes is none; of more than 16 bytes but less than 32
+    the first 16 count, of more than 32 the first 32.
+
+    Raises:
+        RemoteProtocolError: The word is another or the path is missing.
+    """
+    rest = _after(b"MD5", payload)
+    end = rest.find(b"\0")
+    if end < 0:
+        return DigestRequest(_path(rest, payload), None)
+    digest = rest[end + DIGEST_GAP : end + DIGEST_GAP + SHA256_SIZE]
+    size = len(digest)
+    if size != SHA256_SIZE:
+        digest = digest[:MD5_SIZE]
+    return DigestRequest(
+        _path(rest[:end], payload), digest if size >= MD5_SIZE else None
+    )
+
+
+def parse_get(payload: bytes) -> GetRequest:
+    """
+    Read `GET <block> <path>`. A block of 4096 bytes becomes 2048.
+
+    Raises:
+        RemoteProtocolError: A part is missing or the block size is not 1 to 4096.
+    """
+    words = payload.split(None, 2)
+    if len(words) != 3 or words[0] != b"GET":
+        raise RemoteProtocolError("request", payload, "GET <block> <path>")
+    block = _number("block size", words[1])
+    if not 0 < block <= MAX_BLOCK:
+        raise RemoteProtocolError("block size", block, f"1 to {MAX_BLOCK}")
+    if block == MAX_BLOCK:
+        block = USUAL_BLOCK
+    return GetRequest(block, _path(words[2], payload))
+
+
+def parse_var(payload: bytes) -> VarRequest:
+    """
+    Read `VAR <handle>`.
+
+    Raises:
+        RemoteProtocolError: The handle is missing or longer than 255 bytes.
+    """
+    return VarRequest(_argument(b"VAR", payload))
+
+
+def parse_context(payload: bytes) -> ContextRequest:
+    """
+    Read `CONTEXT <pattern>`.
+
+    Raises:
+        RemoteProtocolError: The pattern is missing or longer than 255 bytes.
+    """
+    return ContextRequest(_argument(b"CONTEXT", payload))
+
+
+def parse_query(payload: bytes) -> QueryRequest:
+    """
+    Read `QUERY <name> <text>`.
+
+    Raises:
+        RemoteProtocolError: The name is missing or longer than 127 bytes, or the
+            whole query is longer than 255.
+    """
+    words = _argument(b"QUERY", payload).split(None, 1)
+    name = words[0]
+    if len(name) > MAX_QUERY_NAME:
+        raise RemoteProtocolError("query name", name, f"at most {MAX_QUERY_NAME} bytes")
+    return QueryRequest(name, words[1] if len(words) > 1 else b"")
+
+
+def encode_stat(client_time: int, path: bytes) -> bytes:
+    """
+    The payload of a STAT request. *client_time* is the own clock, seconds since the
+    epoch: a server may refuse clocks that are an hour apart.
+
+    Raises:
+        LocalProtocolError: The path has no form on the wire (see `check_path`).
+    """
+    return _whole(b"SYNCH %d STAT %b" % (client_time, check_path(path)))
+
+
+def encode_opendir(path: bytes) -> bytes:
+    """
+    The payload of an OPENDIR request.
+
+    Raises:
+        LocalProtocolError: The path has no form on the wire (see `check_path`).
+    """
+    return _whole(b"OPENDIR " + check_path(path))
+
+
+def encode_digest(path: bytes, digest: bytes) -> bytes:
+    """
+    The payload of an MD5 request with the digest of the own file.
+
+    Raises:
+        LocalProtocolError: The path has no form on the wire, or the digest has
+            neither 16 nor 32 bytes.
+    """
+    if len(digest) not in (MD5_SIZE, SHA256_SIZE):
+        raise LocalProtocolError("digest size", len(digest), "16 or 32 bytes")
+    return _whole(b"MD5 %b\0\0%b" % (check_path(path), digest))
+
+
+def encode_get(path: bytes, block: int = USUAL_BLOCK) -> bytes:
+    """
+    The payload of a GET request.
+
+    Raises:
+        LocalProtocolError: The path has no form on the wire, or the block size is
+            not 1 to 4095.
+    """
+    if not 0 < block < MAX_BLOCK:
+        raise LocalProtocolError("block size", block, f"1 to {MAX_BLOCK - 1}")
+    return _whole(b"GET %d %b" % (block, check_path(path)))
+
+
+def encode_var(handle: bytes) -> bytes:
+    """
+    The payload of a VAR request.
+
+    Raises:
+        LocalProtocolError: The handle is longer than 255 bytes or has no form on
+            the wire.
+    """
+    return b"VAR " + _check_argument("handle", handle)
+
+
+def encode_context(pattern: bytes) -> bytes:
+    """
+    The payload of a CONTEXT request.
+
+    Raises:
+        LocalProtocolError: The pattern is longer than 255 bytes or has no form on
+            the wire.
+    """
+    return b"CONTEXT " + _check_argument("pattern", pattern)
+
+
+def encode_query(name: bytes, text: bytes = b"") -> bytes:
+    """
+    The payload of a QUERY request.
+
+    Raises:
+        LocalProtocolError: The name is no single word of at most 127 bytes, or the
+            whole is longer than 255 or has no form on the wire.
+    """
+    if len(name) > MAX_QUERY_NAME or name.split() != [name]:
+        raise LocalProtocolError(
+            "query name", name, f"one word of at most {MAX_QUERY_NAME} bytes"
+        )
+    query = b"%b %b" % (name, text) if text else name
+    return b"QUERY " + _check_argument("query", query)
+
+
+def check_path(path: bytes) -> bytes:
+    """
+    Return *path* when a request can carry it.
+
+    Raises:
+        LocalProtocolError: It is empty, begins with white space, or holds a newline
+            or a NUL. Such an object can be listed but not asked for.
+    """
+    if not path or path[:1].isspace() or b"\n" in path or b"\0" in path:
+        raise LocalProtocolError(
+            "path", path, "not empty, no white space first, no newline, no NUL"
+        )
+    return path
+
+
+def _check_argument(what: str, text: bytes) -> bytes:
+    if len(text) > MAX_ARGUMENT:
+        raise LocalProtocolError(what, text, f"at most {MAX_ARGUMENT} bytes")
+    return check_path(text)
+
+
+def _whole(payload: bytes) -> bytes:
+    if len(payload) > MAX_PAYLOAD:
+        raise LocalProtocolError("request", payload, f"at most {MAX_PAYLOAD} bytes")
+    return payload
+
+
+def _after(word: bytes, payload: bytes) -> bytes:
+    """
+    What follows *word* and white space.
+    """
+    size = len(word)
+    if payload.startswith(word) and payload[size : size + 1].isspace():
+        return payload[size:].lstrip()
+    raise RemoteProtocolError("request", payload, f"{word.decode()} <argument>")
+
+
+def _path(rest: bytes, payload: bytes) -> bytes:
+    if b"\n" in rest:
+        rest = rest[: rest.index(b"\n")]
+    if b"\0" in rest:
+        rest = rest[: rest.index(b"\0")]
+    if not rest:
+        raise RemoteProtocolError("request", payload, "must name an object")
+    return rest
+
+
+def _argument(word: bytes, payload: bytes) -> bytes:
+    text = _path(_after(word, payload), payload)
+    if len(text) > MAX_ARGUMENT:
+        raise RemoteProtocolError(
+            f"{word.decode()} argument", text, f"at most {MAX_ARGUMENT} bytes"
+        )
+    return text
+
+
+def _number(what: str, text: bytes) -> int:
+    # int() alone would also take underscores.
+    digits = text[1:] if text[:1] in (b"+", b"-") else text
+    if digits.isdigit() and len(digits) <= _MAX_DIGITS:
+        return int(text)
+    raise RemoteProtocolError(what, text, "a decimal number")

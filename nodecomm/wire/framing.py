@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: MIT
+"""
+Transactions: the frames that carry requests and most replies.
+
+A frame is 8 bytes of header (`t` or `m`, a space, the payload's length in decimal,
+NULs) and 1 to 4088 bytes of payload.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+#: Bytes in a transaction header, NUL padding included.
+#: Source: CFEngine 3.21, CF_INBAND_OFFSET.
+HEADER_SIZE = 8
+
+#: Most bytes in a payload: a frame fits in the real programs' buffer of 4096.
+#: Source: CFEngine 3.21, CF_BUFSIZE less CF_INBAND_OFFSET.
+MAX_PAYLOAD = 4088
+
+#: Most bytes in one TLS record. The real reader takes a header or a payload with one
+#: read, which never spans two records: a frame that a record boundary divides ends
+#: the connection.
+MAX_RECORD = 16384
+
+
+class Transaction(NamedTuple):
+    """
+    One frame: its payload, and whether its status says that more follow.
+    """
+
+    payload: bytes
+    more: bool
+
+
+@lru_cache(maxsize=2 * MAX_PAYLOAD)
+def _header(length: int, more: bool) -> bytes:
+    if not 0 < length <= MAX_PAYLOAD:
+        raise LocalProtocolError("payload length", length, f"1 to {MAX_PAYLOAD}")
+    return (b"%b %d" % (b"m" if more else b"t", length)).ljust(HEADER_SIZE, b"\0")
+
+
+def encode_transaction(payload: bytes, *, more: bool = False) -> bytes:
+    """
+    Put a header before *payload*: status `m` when *more* frames of this message
+    follow, else `t`.
+
+    Raises:
+        LocalProtocolError: The payload is empty or longer than `MAX_PAYLOAD`.
+    """
+    return _header(len(payload), more) + payload
+
+
+@lru_cache(maxsize=1024)
+def _read_header(header: bytes) -> tuple[int, bool]:
+    # The real reader scans for one character and a decimal number, so white space,
+    # a plus sign and zeros before the digits, and anything after them, are accepted.
+    status = header[:1]
+    if status not in (b"t", b"m"):
+        raise RemoteProtocolError("frame status", header, "must be t or m")
+    text = header[1:].lstrip()
+    digits = text[1:] if text.startswith(b"+") else text
+    count = len(digits) - len(digits.lstrip(b"0123456789"))
+    if not count:
+        raise RemoteProtocolError("frame header", header, "must hold a length")
+    length = int(digits[:count])
+    if not 0 < length <= MAX_PAYLOAD:
+        raise RemoteProtocolError("payload length", length, f"1 to {MAX_PAYLOAD}")
+    return length, status == b"m"
+
+
+class TransactionBuffer:
+    """
+    Bytes received, taken out as transactions or as raw data.
+
+    Add bytes with `feed`, then call `next_transaction` until it returns None. The
+    result does not depend on how the bytes were cut. A caller that has asked for a
+    file's content takes it with `take`.
+
+    The buffer keeps what it was fed until it is taken out; whoever reads the
+    network stops reading while too much waits here (`len(buffer)` bytes).
+    """
+
+    __slots__ = ("_at", "_chunks", "_data", "_error", "_needed", "_size")
+
+    def __init__(self) -> None:
+        # Unread bytes are _data[_at:], then _chunks; their number is _size. Chunks
+        # are joined only once _needed bytes are there, so that bytes that come one
+        # by one are not copied again and again.
+        self._data = b""
+        self._at = 0
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._needed = HEADER_SIZE
+        self._error: RemoteProtocolError | None = None
+
+    def __len__(self) -> int:
+        """
+        Bytes that wait here.
+        """
+        return self._size
+
+    def feed(self, data: bytes) -> None:
+        """
+        Add bytes as received. They are dropped once the stream is in error.
+        """
+        if self._error is not None:
+            return
+        if self._size:
+            self._chunks.append(data)
+            self._size += len(data)
+        else:
+            self._data = data
+            self._at = 0
+            self._size = len(data)
+
+    def next_transaction(self) -> Transaction | None:
+        """
+        Take out the next transaction, or return None when more bytes are needed.
+
+        Raises:
+            RemoteProtocolError: The header is malformed or its length is outside 1
+                to `MAX_PAYLOAD`. Every later call raises it again.
+        """
+        size = self._size
+        if size < self._needed:
+            if self._error is not None:
+                raise self._error
+            return None
+        start = self._at + HEADER_SIZE
+        if len(self._data) < self._at + self._needed:
+            self._join()
+            start = HEADER_SIZE
+        try:
+            length, more = _read_header(self._data[start - HEADER_SIZE : start])
+        except RemoteProtocolError as error:
+            self._fail(error)
+            raise
+        end = start + length
+        left = size - HEADER_SIZE - length
+        if left < 0:
+            self._needed = HEADER_SIZE + length
+            return None
+        if end > len(self._data):
+            self._join()
+            start, end = HEADER_SIZE, HEADER_SIZE + length
+        payload = self._data[start:end]
+        self._needed = HEADER_SIZE
+        self._size = left
+        if left:
+            self._at = end
+        else:
+            self._data = b""
+            self._at = 0
+        return Transaction(payload, more)
+
+    def take(self, size: int) -> bytes:
+        """
+        Take out up to *size* raw bytes: fewer when fewer are here, maybe none.
+
+        Raises:
+            RemoteProtocolError: The stream is in error.
+        """
+        if self._error is not None:
+            raise self._error
+        size = min(size, self._size)
+        if size <= 0:
+            return b""
+        if len(self._data) < self._at + size:
+            self._join()
+        end = self._at + size
+        taken = self._data[self._at : end]
+        self._needed = HEADER_SIZE
+        self._size -= size
+        if self._size:
+            self._at = end
+        else:
+            self._data = b""
+            self._at = 0
+        return taken
+
+    def _join(self) -> None:
+        self._data = b"".join([self._data[self._at :], *self._chunks])
+        self._at = 0
+        self._chunks.clear()
+
+    def _fail(self, error: RemoteProtocolError) -> None:
+        self._error = error
+        self._data = b""
+        self._at = 0
+        self._chunks.clear()
+        self._size = 0
+
+
+def pack_records(frames: Iterable[bytes], limit: int = MAX_RECORD) -> Iterator[bytes]:
+    """
+    Join whole frames into chunks of at most *limit* bytes, never dividing one.
+
+    Each chunk is meant for one TLS record.
+
+    Raises:
+        LocalProtocolError: One frame alone is longer than *limit*.
+    """
+    pending: list[bytes] = []
+    size = 0
+    for frame in frames:
+        length = len(frame)
+        if length > limit:
+            raise LocalProtocolError("frame size", length, f"at most {limit}")
+        if size + length > limit:
+            yield b"".join(pending)
+            pending = []
+            size = 0
+        pending.append(frame)
+        size += length
+    if pending:
+        yield b"".join(pending)
