@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""
+What is asked for, as the evaluator sees it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["FILE_OPERATIONS", "NAME_OPERATIONS", "RIGHT_OPERATIONS", "AccessRequest"]
+
+#: Operations on files and folders; path rules decide.
+FILE_OPERATIONS = frozenset({"stat", "opendir", "md5", "get"})
+
+#: Operations for which the right on the file itself counts. Listing is not among
+#: them: a folder that a rule opens may be listed by every user.
+RIGHT_OPERATIONS = frozenset({"stat", "md5", "get"})
+
+#: Operations on names; the rules with that `resource_type` decide.
+NAME_OPERATIONS = frozenset({"literal", "variable", "context", "query", "bundle"})
+
+
+class AccessRequest(NamedTuple):
+    """
+    One request, after everything in it was resolved.
+
+    Attributes:
+        operation: One of `FILE_OPERATIONS` or `NAME_OPERATIONS`. Every class of a
+            CONTEXT request and every bundle of an EXEC is a request of its own.
+        path: For a file the resolved absolute path without a final slash (`/` is
+            the root); otherwise the handle, class, query name or bundle.
+        is_directory: Whether the path is a folder.
+        owner: The user number that owns the file; None: nobody known.
+        mode: Its permission bits (the type bits may be there too); None: unknown,
+            then only root has a right on it.
+        encrypted: Whether this request came encrypted, where that differs from
+            request to request (classic protocol); None: as the connection.
+    """
+
+    operation: str
+    path: bytes
+    is_directory: bool = False
+    owner: int | None = None
+    mode: int | None = None
+    encrypted: bool | None = None

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""
+All rules in force, as one immutable value that is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from nodecomm.access import decision as reasons
+from nodecomm.access.decision import Decision
+from nodecomm.access.entries import CONNECTION_HOSTNAME, CONNECTION_IP, CONNECTION_KEY
+from nodecomm.access.networks import AddressList
+from nodecomm.access.patterns import Pattern
+from nodecomm.access.rules import Rule
+from nodecomm.config.errors import Origin
+
+if TYPE_CHECKING:
+    from nodecomm.identity.peer import Peer
+
+__all__ = ["HostnameNeededError", "Shortcut", "Snapshot", "expandable_hostname"]
+
+_IP = CONNECTION_IP.encode()
+_HOSTNAME = CONNECTION_HOSTNAME.encode()
+_KEY = CONNECTION_KEY.encode()
+_SAFE_HOSTNAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
+
+
+class HostnameNeededError(Exception):
+    """
+    A shortcut stands for a path with the peer's host name in it, and that name is
+    not known. Close the connection, never refuse: a refused STAT makes a purging node
+    delete its copy.
+    """
+
+
+@frozen
+class Shortcut:
+    """
+    A name for the beginning of a path.
+
+    Attributes:
+        name: What a request begins with.
+        target: The path as it was written, `$(connection.*)` included.
+        origin: Where it stands.
+    """
+
+    name: bytes
+    target: bytes
+    origin: Origin | None = None
+
+
+def expandable_hostname(peer: Peer) -> bytes | None:
+    """
+    The peer's host name where it may stand in a path, or None. A name from the DNS
+    may hold any byte; one with a slash must not become part of a path.
+    """
+    name = peer.hostname
+    if peer.hostname_known and name and _SAFE_HOSTNAME.match(name):
+        return name.encode("ascii")
+    return None
+
+
+@frozen(eq=False)
+class Snapshot:
+    """
+    The rules and lists of one loaded configuration.
+
+    Attributes:
+        generation: Counts the configurations loaded.
+        rules: The path rules, merged by path, in the order of the configuration.
+        names: The rules of the other resource types.
+        shortcuts: By name.
+        allowconnects, denyconnects, allowallconnects, allowlegacyconnects: Who may
+            connect, and how.
+        allowusers: The user names that may ask for a run of the agent.
+        mounts: Path to the name of the file source that answers below it.
+        uses_hostnames: Whether any answer may depend on a peer's host name; if not,
+            none need be looked up.
+        substitutes: Whether any path rule has `$(connection.*)` in its path.
+    """
+
+    generation: int = 0
+    rules: tuple[Rule, ...] = ()
+    names: tuple[Rule, ...] = ()
+    shortcuts: Mapping[bytes, Shortcut] = field(factory=dict)
+    allowconnects: AddressList = field(factory=AddressList)
+    denyconnects: AddressList = field(factory=AddressList)
+    allowallconnects: AddressList = field(factory=AddressList)
+    allowlegacyconnects: AddressList = field(factory=AddressList)
+    allowusers: frozenset[str] = frozenset()
+    mounts: Mapping[bytes, str] = field(init=False)
+    uses_hostnames: bool = field(init=False)
+    substitutes: bool = field(init=False)
+    _trees: dict[bytes, Rule] = field(init=False, repr=False)
+    _files: dict[bytes, Rule] = field(init=False, repr=False)
+    _exact_names: dict[tuple[str, bytes], Rule] = field(init=False, repr=False)
+    _hostname_paths: tuple[Pattern, ...] = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        put = object.__setattr__
+        trees: dict[bytes, Rule] = {}
+        files: dict[bytes, Rule] = {}
+        for rule in self.rules:
+            if rule.tree:
+                trees[rule.path.rstrip(b"/")] = rule
+            # A source may answer for its path itself with something that is no
+            # folder.
+            if not rule.tree or rule.source is not None:
+                files[rule.path] = rule
+        put(self, "_trees", trees)
+        put(self, "_files", files)
+        put(self, "_exact_names", {(r.kind, r.path): r for r in self.names})
+        put(
+            self,
+            "mounts",
+            MappingProxyType({r.path: r.source for r in self.rules if r.source}),
+        )
+        paths = [rule.path for rule in self.rules]
+        put(self, "substitutes", any(b"$(connection." in path for path in paths))
+        named = [rule for rule in self.rules if _HOSTNAME in rule.path]
+        put(self, "_hostname_paths", tuple(map(_path_pattern, named)))
+        put(
+            self,
+            "uses_hostnames",
+            bool(named)
+            or any(rule.uses_hostnames for rule in (*self.rules, *self.names))
+            or any(_HOSTNAME in cut.target for cut in self.shortcuts.values()),
+        )
+
+    def find(self, path: bytes, is_directory: bool) -> Rule | None:
+        """
+        The rule with the longest path that covers *path* (resolved, without a final
+        slash), or None.
+        """
+        if is_directory:
+            parent = path if path != b"/" else b""
+        else:
+            rule = self._files.get(path)
+            if rule is not None:
+                return rule
+            parent = path[: path.rfind(b"/")]
+        trees = self._trees
+        while True:
+            rule = trees.get(parent)
+            if rule is not None or not parent:
+                return rule
+            parent = parent[: parent.rfind(b"/")]
+
+    def substituted(self, peer: Peer, path: bytes) -> bytes | None:
+        """
+        *path* with the peer's own address, host name and key digest (both names of
+        the key) turned back into `$(connection.*)`; None when none of them is in it.
+        """
+        changed = path.replace(peer.address.encode("utf-8", "replace"), _IP)
+        hostname = expandable_hostname(peer)
+        if hostname is not None:
+            changed = changed.replace(hostname, _HOSTNAME)
+        if peer.key is not None and b"=" in changed:
+            for digest in peer.key.digests:
+                changed = changed.replace(digest.encode("ascii"), _KEY)
+        return changed if changed != path else None
+
+    def hostname_may_matter(self, path: bytes, is_directory: bool) -> bool:
+        """
+        Whether a rule with `$(connection.hostname)` in its path could cover *path*
+        for a peer with a fitting name.
+        """
+        if not self._hostname_paths:
+            return False
+        subject = path + b"/" if is_directory and path != b"/" else path
+        return any(pattern.matches(subject) for pattern in self._hostname_paths)
+
+    def named(self, kind: str, name: bytes) -> list[Rule]:
+        """
+        The rules of that kind (not `path`) that are about *name*, in order.
+        """
+        if kind in ("context", "bundle"):
+            return [
+                rule
+                for rule in self.names
+                if rule.kind == kind
+                and rule.pattern is not None
+                and rule.pattern.matches(name)
+            ]
+        rule = self._exact_names.get((kind, name))
+        return [] if rule is None else [rule]
+
+    def expand_shortcut(self, peer: Peer, name: bytes) -> bytes | None:
+        """
+        The path that a request for *name* (`shortcut` or `shortcut/rest`) means to
+        this peer; None when it begins with no shortcut. The path is not resolved.
+
+        Raises:
+            HostnameNeededError: It depends on the host name, which is not known.
+        """
+        first, slash, rest = name.partition(b"/")
+        shortcut = self.shortcuts.get(first) if first else None
+        if shortcut is None:
+            return None
+        path = shortcut.target
+        if b"$(connection." in path:
+            path = path.replace(_IP, peer.address.encode("utf-8", "replace"))
+            if _HOSTNAME in path:
+                if not peer.hostname_known:
+                    raise HostnameNeededError(shortcut.name)
+                hostname = expandable_hostname(peer)
+                if hostname is not None:
+                    path = path.replace(_HOSTNAME, hostname)
+            if peer.key is not None:
+                # Source: CFEngine 3.21, community edition: the digest is MD5.
+                path = path.replace(_KEY, peer.key.md5.encode("ascii"))
+        if not slash:
+            return path
+        return path.rstrip(b"/") + b"/" + rest
+
+    def check_connection(self, address: str) -> Decision:
+        """
+        Whether a connection from *address* is taken at all.
+        """
+        if len(self.allowconnects):
+            allowed = self.allowconnects.find(address)
+            if allowed is None:
+                return Decision(
+                    False,
+                    reasons.NOT_ALLOW_CONNECTS,
+                    f"no entry of allowconnects matches {address}",
+                    list_name="allowconnects",
+                )
+        denied = self.denyconnects.find(address)
+        if denied is not None:
+            return Decision(
+                False,
+                reasons.DENY_CONNECTS,
+                f'entry "{denied.text}" of denyconnects matches {address}',
+                list_name="denyconnects",
+                entry=denied.text,
+            )
+        return Decision(
+            True, reasons.ADMITTED, f"{address} may connect", list_name="allowconnects"
+        )
+
+
+def _path_pattern(rule: Rule) -> Pattern:
+    """
+    What a path must look like to be covered by a rule with `$(connection.*)` in its
+    path, whoever asks.
+    """
+    words: Iterable[bytes] = re.split(
+        rb"(\$\(connection\.(?:ip|hostname|key)\))", rule.path
+    )
+    text = "".join(
+        "[^/]+"
+        if word in (_IP, _HOSTNAME, _KEY)
+        else "".join(f"\\x{byte:02x}" for byte in word)
+        for word in words
+    )
+    return Pattern(text + ("/.*" if rule.tree else ""))
