@@ -11,6 +11,8 @@ from typing import TextIO
 
 from twisted.python import usage
 
+from nodecomm import __version__
+
 __all__ = ["StateOptions", "default_state_dir", "fail"]
 
 
@@ -37,6 +39,13 @@ class StateOptions(usage.Options):
         ["state-dir", None, None, "folder with ppkeys/ and the database"],
     ]
     optFlags = [["json", None, "print facts as JSON"]]
+
+    def opt_version(self) -> None:
+        """
+        Print the version and exit.
+        """
+        print(f"nodecomm {__version__}")
+        raise SystemExit(0)
 
     @property
     def state_dir(self) -> Path:

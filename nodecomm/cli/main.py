@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""
+`nodecomm SUBCOMMAND ...`: finds the subcommand's module, runs it, and turns what
+went wrong into one line and an exit status.
+
+Exit statuses: 0 done, 1 it could not be done, 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from typing import TextIO, cast
+
+from twisted.python import usage
+
+from nodecomm import __version__
+from nodecomm.wire.text import safe
+
+__all__ = ["COMMANDS", "Options", "main", "run"]
+
+#: Name, module, and what it does in one line. The module has `Options` and
+#: `run(options, stdout, stderr) -> int` and is imported only when it is asked for.
+COMMANDS: tuple[tuple[str, str, str], ...] = (
+    (
+        "key",
+        "nodecomm.cli.key",
+        "make this machine's key, show, list, trust and remove keys",
+    ),
+    (
+        "config",
+        "nodecomm.cli.config",
+        "check a configuration, show the result and where each value comes from",
+    ),
+    (
+        "access",
+        "nodecomm.cli.access",
+        "explain what a node may have, by which rule, and why not by another",
+    ),
+    (
+        "plugins",
+        "nodecomm.cli.plugins",
+        "list the commands and file sources that plugins add",
+    ),
+)
+
+EXAMPLES = """\
+Examples:
+  nodecomm key generate
+        make the key pair of this machine, once
+  nodecomm key list --seen
+        whose keys are trusted, and when each node was last here
+  nodecomm config check -c server.toml
+        every mistake of a configuration, with its line
+  nodecomm access explain -c server.toml --ip 10.1.2.3 masterfiles/promises.cf
+        may that node have that file, and which rule says so
+  nodecomm COMMAND --help
+        what a command takes
+
+Keys and databases are in --state-dir, else in $NODECOMM_STATE_DIR, else in
+/var/lib/nodecomm (root) or ~/.local/state/nodecomm. The server itself is started
+with `twistd -n nodecomm-server -c server.toml`.
+"""
+
+
+def _load(module: str) -> usage.Options:
+    """
+    The options of the subcommand in *module*, which is imported only now.
+    """
+    return cast(Callable[[], usage.Options], import_module(module).Options)()
+
+
+class Options(usage.Options):
+    """
+    The command line up to the subcommand's name.
+    """
+
+    synopsis = "Usage: nodecomm COMMAND [options]"
+    longdesc = "Work on the keys, the configuration and the rules of a policy server."
+
+    def __init__(self, commands: Sequence[tuple[str, str, str]] = COMMANDS) -> None:
+        self.subCommands = [
+            (name, None, partial(_load, module), doc) for name, module, doc in commands
+        ]
+        self.modules = {name: module for name, module, _ in commands}
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def opt_version(self) -> None:
+        """
+        Print the version and exit.
+        """
+        print(f"nodecomm {__version__}")
+        raise SystemExit(0)
+
+    def opt_help(self) -> None:
+        """
+        Display this help and exit.
+        """
+        print(f"{self}\n{EXAMPLES}", end="")
+        raise SystemExit(0)
+
+    opt_h = opt_help
+
+
+def _usage_error(options: usage.Options, error: usage.UsageError, out: TextIO) -> int:
+    """
+    Say what is wrong with the command line and what would be right.
+    """
+    message = safe(str(error))
+    deepest, words = options, ["nodecomm"]
+    while getattr(deepest, "subOptions", None) is not None:
+        words.append(cast(str, deepest.subCommand))
+        deepest = cast(usage.Options, deepest.subOptions)
+    prefix, unknown, given = str(error).partition("Unknown command: ")
+    if unknown and not prefix:
+        names = [command[0] for command in deepest.subCommands]  # type: ignore[attr-defined]
+        close = difflib.get_close_matches(given, names, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+        message = f"unknown command '{safe(given)}' ({hint})"
+    out.write(f"error: {message}\n")
+    out.write(f"`{' '.join(words)} --help` tells what it takes.\n")
+    return 2
+
+
+def run(
+    arguments: Sequence[str],
+    stdout: TextIO,
+    stderr: TextIO,
+    commands: Sequence[tuple[str, str, str]] = COMMANDS,
+) -> int:
+    """
+    Run one command line and return its exit status.
+
+    An error of the system is one line on *stderr*. Any other exception is a bug and
+    is not caught.
+    """
+    options = Options(commands)
+    try:
+        options.parseOptions(list(arguments))  # type: ignore[no-untyped-call]
+        if options.subCommand is None:
+            stderr.write(f"{options}\n{EXAMPLES}")
+            return 2
+        command = import_module(options.modules[options.subCommand])
+        status = cast(int, command.run(options.subOptions, stdout, stderr))
+        stdout.flush()
+    except usage.UsageError as error:
+        return _usage_error(options, error, stderr)
+    except BrokenPipeError:
+        stderr.write("error: the output was closed before all of it was written\n")
+        return 1
+    except OSError as error:
+        what = error.strerror or str(error) or type(error).__name__
+        where = f": {safe(os.fsdecode(error.filename))}" if error.filename else ""
+        stderr.write(f"error: {what}{where}\n")
+        return 1
+    except KeyboardInterrupt:
+        stderr.write("error: interrupted\n")
+        return 1
+    return status
+
+
+def main() -> int:
+    """
+    The `nodecomm` program.
+    """
+    try:
+        status = run(sys.argv[1:], sys.stdout, sys.stderr)
+    except SystemExit as stopped:
+        # `--help` and `--version` end so.
+        status = stopped.code if isinstance(stopped.code, int) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        status = 1
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if status == 0:
+            sys.stderr.write(f"error: {error.strerror}\n")
+            status = 1
+        # Python flushes once more at its end, which needs somewhere to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status

@@ -1,0 +1,42 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# check_python.sh VERSION oldest|newest [PYTEST-ARGUMENT...]: the tests that need
+# neither time nor the real programs, on one end of what setup.cfg claims.
+set -eu
+version=$1 end=$2
+shift 2
+
+found=
+for candidate in "python$version" "$HOME"/.pyenv/versions/"$version".*/bin/python \
+    "${PYENV_ROOT:-/nonexistent}"/versions/"$version".*/bin/python \
+    /usr/local/bin/"python$version" /opt/python/"$version"*/bin/python
+do
+    # A pyenv shim is on the path also when its version is not active; ask it.
+    if "$candidate" -c "import sys, venv, ensurepip
+sys.exit('%d.%d' % sys.version_info[:2] != '$version')" >/dev/null 2>&1
+    then
+        found=$candidate
+        break
+    fi
+done
+if [ -z "$found" ]
+then
+    echo "Python $version ($end) is not installed here: not checked."
+    exit 0
+fi
+
+venv=.venv-$end
+stamp=$venv/.installed
+constraints=
+if [ "$end" = oldest ]; then constraints="--constraint tests/constraints/oldest.txt"; fi
+if [ ! -e "$stamp" ] || [ setup.cfg -nt "$stamp" ] ||
+    [ tests/constraints/oldest.txt -nt "$stamp" ]
+then
+    rm -rf "$venv"
+    # shellcheck disable=SC2086
+    scripts/make_venv.sh "$found" "$venv" ".[test]" $constraints
+    touch "$stamp"
+fi
+echo "Unit tests on $("$venv/bin/python" --version), $end dependencies"
+exec "$venv/bin/python" -m pytest -q -m "not slow and not interop" \
+    -p no:cacheprovider "$@"

@@ -1,0 +1,30 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# make_venv.sh PYTHON VENV WHAT [PIP-OPTION...]: an environment with nodecomm in it,
+# editable. Says what is missing instead of half making one.
+set -eu
+python=$1 venv=$2 what=$3
+shift 3
+
+if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1
+then
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+    then
+        echo "error: nodecomm needs Python 3.10 or newer; '$python' is not that." >&2
+        echo "Name another one: make PYTHON=/path/to/python3 ..." >&2
+        exit 1
+    fi
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null
+    then
+        echo "error: $python cannot make virtual environments. On Debian, Ubuntu:" >&2
+        echo "    apt-get install python3-venv" >&2
+        echo "On other systems install the venv module of your Python." >&2
+        exit 1
+    fi
+    echo "Making $venv with $("$python" --version)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+fi
+echo "Installing $what into $venv"
+exec "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "$@" --editable "$what"

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: MIT
+"""
+What `twistd` finds of nodecomm. Nothing of the product is imported here: a plugin
+file that fails to import disturbs every twistd program of the machine.
+"""
+
+from twisted.application.service import ServiceMaker
+
+nodecomm_server = ServiceMaker(  # type: ignore[no-untyped-call]
+    "nodecomm policy server",
+    "nodecomm.tap_server",
+    "A policy server for CFEngine and Rudder nodes.",
+    "nodecomm-server",
+)
