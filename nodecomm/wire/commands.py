@@ -43,6 +43,10 @@ MD5_SIZE = 16
 #: Bytes of a SHA-256 digest, which is what Enterprise programs send.
 SHA256_SIZE = 32
 
+_NUL = 0
+_NEWLINE = 10
+_SIGNS = b"+-"
+
 #: Digits in a decimal number of a request. More fit in no integer of the real
 #: programs.
 _MAX_DIGITS = 18
@@ -157,8 +161,14 @@ def parse_stat(payload: bytes) -> StatRequest:
         RemoteProtocolError: A part is missing or the time is no number.
     """
     # At most three splits: the last part keeps the white space that it ends with.
+    # The word must be at offset 0, but split() skips white space before it.
     words = payload.split(None, 3)
-    if len(words) != 4 or words[0] != b"SYNCH" or words[2] != b"STAT":
+    if (
+        len(words) != 4
+        or words[0] != b"SYNCH"
+        or words[2] != b"STAT"
+        or payload[0] != words[0][0]
+    ):
         raise RemoteProtocolError("request", payload, "SYNCH <time> STAT <path>")
     return StatRequest(_number("client time", words[1]), _path(words[3], payload))
 
@@ -184,7 +194,7 @@ def parse_digest(payload: bytes) -> DigestRequest:
         RemoteProtocolError: The word is another or the path is missing.
     """
     rest = _after(b"MD5", payload)
-    end = rest.find(b"\0")
+    end = rest.find(_NUL)
     if end < 0:
         return DigestRequest(_path(rest, payload), None)
     digest = rest[end + DIGEST_GAP : end + DIGEST_GAP + SHA256_SIZE]
@@ -204,7 +214,7 @@ def parse_get(payload: bytes) -> GetRequest:
         RemoteProtocolError: A part is missing or the block size is not 1 to 4096.
     """
     words = payload.split(None, 2)
-    if len(words) != 3 or words[0] != b"GET":
+    if len(words) != 3 or words[0] != b"GET" or payload[0] != words[0][0]:
         raise RemoteProtocolError("request", payload, "GET <block> <path>")
     block = _number("block size", words[1])
     if not 0 < block <= MAX_BLOCK:
@@ -342,7 +352,7 @@ def check_path(path: bytes) -> bytes:
         LocalProtocolError: It is empty, begins with white space, or holds a newline
             or a NUL. Such an object can be listed but not asked for.
     """
-    if not path or path[:1].isspace() or b"\n" in path or b"\0" in path:
+    if not path or path[:1].isspace() or _NEWLINE in path or _NUL in path:
         raise LocalProtocolError(
             "path", path, "not empty, no white space first, no newline, no NUL"
         )
@@ -365,17 +375,16 @@ def _after(word: bytes, payload: bytes) -> bytes:
     """
     What follows *word* and white space.
     """
-    size = len(word)
-    if payload.startswith(word) and payload[size : size + 1].isspace():
-        return payload[size:].lstrip()
+    words = payload.split(None, 1)
+    if len(words) == 2 and words[0] == word and payload[0] == word[0]:
+        return words[1]
     raise RemoteProtocolError("request", payload, f"{word.decode()} <argument>")
 
 
 def _path(rest: bytes, payload: bytes) -> bytes:
-    if b"\n" in rest:
-        rest = rest[: rest.index(b"\n")]
-    if b"\0" in rest:
-        rest = rest[: rest.index(b"\0")]
+    # Looking for a number in bytes is several times faster than for bytes.
+    if _NEWLINE in rest or _NUL in rest:
+        rest = rest.partition(b"\n")[0].partition(b"\0")[0]
     if not rest:
         raise RemoteProtocolError("request", payload, "must name an object")
     return rest
@@ -392,7 +401,8 @@ def _argument(word: bytes, payload: bytes) -> bytes:
 
 def _number(what: str, text: bytes) -> int:
     # int() alone would also take underscores.
-    digits = text[1:] if text[:1] in (b"+", b"-") else text
-    if digits.isdigit() and len(digits) <= _MAX_DIGITS:
+    if len(text) <= _MAX_DIGITS and (
+        text.isdigit() or (text[0] in _SIGNS and text[1:].isdigit())
+    ):
         return int(text)
     raise RemoteProtocolError(what, text, "a decimal number")
