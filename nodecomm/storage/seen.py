@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
+from nodecomm.identity.interfaces import ISeen
 from nodecomm.storage.database import Database
 from nodecomm.storage.migrations import immediate
 from nodecomm.storage.tables import Batch, trim
@@ -75,6 +77,7 @@ def _write(connection: sqlite3.Connection, entries: dict[_Key, float]) -> None:
         )
 
 
+@implementer(ISeen)
 class SeenTable:
     """
     The table of keys and addresses.

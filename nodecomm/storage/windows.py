@@ -8,11 +8,13 @@ from __future__ import annotations
 import sqlite3
 
 from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
+from nodecomm.identity.interfaces import IWindowCounter
 from nodecomm.storage.database import Database
 from nodecomm.storage.migrations import immediate
 
-__all__ = ["WindowCounter", "take_from_window", "window_used"]
+__all__ = ["WindowCounter", "take_from_window", "window_has_room", "window_used"]
 
 
 def take_from_window(
@@ -37,6 +39,20 @@ def take_from_window(
     return row is not None
 
 
+def window_has_room(
+    connection: sqlite3.Connection, window_id: str, limit: int, token: str
+) -> bool:
+    """
+    Whether `take_from_window` would succeed now.
+    """
+    row = connection.execute(
+        "SELECT 1 FROM window_uses WHERE window = ?1 AND token = ?2 UNION ALL "
+        "SELECT 1 WHERE (SELECT count(*) FROM window_uses WHERE window = ?1) < ?3",
+        (window_id, token, limit),
+    ).fetchone()
+    return row is not None
+
+
 def window_used(connection: sqlite3.Connection, window_id: str) -> int:
     """
     How many places of a window are taken.
@@ -47,6 +63,7 @@ def window_used(connection: sqlite3.Connection, window_id: str) -> int:
     return int(row[0])
 
 
+@implementer(IWindowCounter)
 class WindowCounter:
     """
     The counters of trust windows, in the database.
@@ -62,6 +79,14 @@ class WindowCounter:
         """
         return self._database.run(
             lambda connection: take_from_window(connection, window_id, limit, token)
+        )
+
+    def has_room(self, window_id: str, limit: int, token: str) -> Deferred[bool]:
+        """
+        Whether `take` would succeed now.
+        """
+        return self._database.run(
+            lambda connection: window_has_room(connection, window_id, limit, token)
         )
 
     def used(self, window_id: str) -> Deferred[int]:
