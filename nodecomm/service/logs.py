@@ -132,6 +132,9 @@ def _message(event: LogEvent) -> str:
     """
     What the event says to people, peer-supplied text included as it came.
     """
+    if isinstance(event.get("failure"), Failure):
+        # From the older interface, which puts the traceback into the text.
+        return str(event.get("why") or "")
     if event.get("log_format") is None:
         return " ".join(
             f"{key}={_value(value)}" for key, value in fields(event).items()
@@ -158,7 +161,7 @@ def _trouble(event: LogEvent) -> tuple[str, str]:
     """
     The failure of an event in one line, and its traceback when it is a bug of ours.
     """
-    failure = event.get("log_failure")
+    failure = event.get("log_failure") or event.get("failure")
     if not isinstance(failure, Failure):
         return "", ""
     line = f"{failure.type.__name__ if failure.type else ''}: {failure.value}"

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
 from twisted.logger import ILogObserver, Logger, LogLevel
+from twisted.logger._legacy import publishToNewObserver
 from twisted.python.failure import Failure
+from twisted.python.log import textFromEventDict
 from zope.interface.verify import verifyObject
 
 from nodecomm.service.logs import (
@@ -161,6 +163,20 @@ def test_a_bug_shows_its_traceback() -> None:
     assert any("failure_of" in line for line in lines[1:])
     assert all(line.startswith("    ") for line in lines[1:])
     assert "failure_of" in json.loads(json_line(event))["traceback"]
+
+
+def test_a_bug_told_the_older_way() -> None:
+    """`twisted.python.log.err` makes the same lines as a Logger."""
+    lines: list[str] = []
+    observer = TextObserver(lines.append, Verbosity.NORMAL)
+    failure = failure_of(ZeroDivisionError("oops"))
+    event = {"failure": failure, "why": "during x", "isError": 1, "time": WHEN}
+    event["message"] = ()
+    publishToNewObserver(observer, event, textFromEventDict)
+
+    first, *rest = "".join(lines).splitlines()
+    assert first.endswith(" critical log_legacy: during x: ZeroDivisionError: oops")
+    assert any("failure_of" in line for line in rest)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""
+The embedded defaults and the sample policy.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nodecomm.config.structure import structure
+from nodecomm.service.sample import default_tree, next_steps, write_sample
+
+CF_PROMISES = shutil.which("cf-promises")
+
+
+def test_defaults_are_a_valid_configuration(tmp_path: Path) -> None:
+    """The embedded defaults pass the same checks as a file."""
+    settings, problems = structure(default_tree(tmp_path), {})
+
+    assert problems == []
+    assert settings is not None
+    assert settings.server.state_dir == str(tmp_path)
+    assert [access.shortcut for access in settings.access] == ["masterfiles", "modules"]
+
+
+def test_sample_is_written_once(tmp_path: Path) -> None:
+    """The sample is written into an empty state folder and never again."""
+    made = write_sample(tmp_path, 1_700_000_000.5)
+    promises = tmp_path / "masterfiles" / "promises.cf"
+    promises.write_text("changed")
+    again = write_sample(tmp_path, 1_800_000_000)
+
+    assert sorted(str(path.relative_to(tmp_path)) for path in made) == [
+        "masterfiles/cf_promises_validated",
+        "masterfiles/promises.cf",
+        "masterfiles/update.cf",
+        "modules/README",
+    ]
+    assert again == []
+    assert promises.read_text() == "changed"
+    validated = tmp_path / "masterfiles" / "cf_promises_validated"
+    assert json.loads(validated.read_text()) == {"timestamp": 1_700_000_000}
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    """A file in the way is kept as it is."""
+    (tmp_path / "modules").mkdir()
+    readme = tmp_path / "modules" / "README"
+    readme.write_text("mine")
+    made = write_sample(tmp_path, 0)
+
+    assert readme not in made
+    assert readme.read_text() == "mine"
+
+
+def test_next_steps_name_the_port(tmp_path: Path) -> None:
+    """What to type names the state folder, and the port where it is not the usual."""
+    assert f"--state-dir {tmp_path}" in next_steps(tmp_path, 5308)
+    assert "--bootstrap 127.0.0.2\n" in next_steps(tmp_path, 5308)
+    assert "--bootstrap 127.0.0.2:1234\n" in next_steps(tmp_path, 1234)
+
+
+@pytest.mark.skipif(CF_PROMISES is None, reason="cf-promises is not installed")
+@pytest.mark.parametrize("name", ["promises.cf", "update.cf"])
+def test_real_program_accepts_the_sample(tmp_path: Path, name: str) -> None:
+    """The real cf-promises finds nothing wrong with the sample policy."""
+    write_sample(tmp_path, 0)
+    assert CF_PROMISES is not None
+    done = subprocess.run(
+        [CF_PROMISES, "-f", str(tmp_path / "masterfiles" / name)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
