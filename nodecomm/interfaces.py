@@ -122,6 +122,12 @@ class IHeldObject(Interface):
         The digest of the whole content; *algorithm* is `md5` or `sha256`.
         """
 
+    def unchanged(size: int) -> bool:
+        """
+        Whether the first *size* bytes are still those of the time the object was
+        held; asked before the last of them are sent. Synchronous.
+        """
+
     def close() -> None:
         """
         Let go of the object. May be called more than once. Synchronous.

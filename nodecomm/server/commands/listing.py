@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""
+OPENDIR: the names in a folder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from nodecomm.interfaces import API, ICommand
+from nodecomm.server.replies import Packets, Reply, frame
+from nodecomm.wire.commands import parse_opendir
+from nodecomm.wire.replies import cannot_open_directory, encode_listing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nodecomm.interfaces import IHeldObject
+    from nodecomm.server.requests import Request
+
+__all__ = ["OpendirCommand"]
+
+
+@implementer(ICommand)
+class OpendirCommand:
+    """
+    `.` and `..` are listed too, in the order of the system; a file is answered with
+    a text of its own, after access was decided.
+
+    Source: CFEngine 3.21, observed.
+    """
+
+    api = API
+    name = "opendir"
+    words = (b"OPENDIR",)
+    versions = frozenset({2, 3})
+
+    def answer(self, request: Request) -> Reply | Deferred[Reply]:
+        """
+        One or more transactions, or the refusal.
+
+        Raises:
+            RemoteProtocolError: The request is malformed.
+        """
+        held = request.hold("opendir", parse_opendir(request.payload).path)
+        if isinstance(held, Deferred):
+            return held.addCallback(self._list, request)
+        return self._list(held, request)
+
+    def _list(self, held: IHeldObject, request: Request) -> Reply | Deferred[Reply]:
+        if not held.stat().is_directory:
+            request.release()
+            return frame(cannot_open_directory(held.path))
+        names = held.entries()
+        if isinstance(names, Deferred):
+            return names.addCallback(self._reply, request)
+        return self._reply(names, request)
+
+    def _reply(self, names: Sequence[bytes], request: Request) -> Reply:
+        request.release()
+        return Packets(encode_listing(names))

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""
+The calls that not every POSIX system has, behind capability checks.
+
+Linux holds an object without opening it for reading (`O_PATH`), tells its real
+name from the descriptor, opens the very same object for reading, and reads what is
+in the page cache without ever waiting for a disk. Elsewhere the same functions
+work with what there is; they open folders and plain files only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+__all__ = ["HAS_O_PATH", "hold", "open_held", "read_cached", "real_name"]
+
+_FD = "/proc/self/fd/"
+_FD_BYTES = b"/proc/self/fd/"
+
+#: Whether an object can be held without reading it, and named from its descriptor.
+HAS_O_PATH = hasattr(os, "O_PATH") and os.path.isdir(_FD)
+
+_HOLD = os.O_CLOEXEC | getattr(os, "O_PATH", 0)
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+
+
+def hold(path: bytes, *, follow: bool = True) -> int:
+    """
+    A descriptor that stands for the object called *path*, and reads nothing.
+
+    Args:
+        path: An absolute name.
+        follow: Whether a symbolic link at the end of *path* is followed.
+
+    Raises:
+        OSError: As `os.open` does.
+    """
+    if HAS_O_PATH:
+        return os.open(path, _HOLD if follow else _HOLD | os.O_NOFOLLOW)
+    found = os.stat(path, follow_symlinks=follow)
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        # Opening a fifo or a device could block or act; without O_PATH there is
+        # no way to hold it.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return os.open(path, _READ if follow else _READ | os.O_NOFOLLOW)
+
+
+def real_name(descriptor: int, path: bytes) -> bytes:
+    """
+    The absolute name, without links, of the object held by *descriptor*.
+
+    Args:
+        path: The name it was held by, used where the system cannot tell.
+    """
+    if HAS_O_PATH:
+        return os.readlink(_FD_BYTES + b"%d" % descriptor)
+    return os.path.realpath(path)
+
+
+def link_text(descriptor: int, path: bytes) -> bytes:
+    """
+    The text of the symbolic link held by *descriptor*.
+    """
+    if HAS_O_PATH:
+        return os.readlink(b"", dir_fd=descriptor)
+    return os.readlink(path)
+
+
+def open_held(descriptor: int) -> int:
+    """
+    Open the object held by *descriptor* for reading; the same object, whatever its
+    name means by now.
+
+    Raises:
+        OSError: As `os.open` does.
+    """
+    if HAS_O_PATH:
+        return os.open(_FD + str(descriptor), _READ)
+    return os.dup(descriptor)
+
+
+def names_in(descriptor: int) -> list[bytes]:
+    """
+    The names in the folder held by *descriptor*, in the order the system gives,
+    without `.` and `..`.
+
+    Raises:
+        OSError: As `os.listdir` does.
+    """
+    if HAS_O_PATH:
+        return os.listdir(_FD_BYTES + b"%d" % descriptor)
+    return [os.fsencode(name) for name in os.listdir(descriptor)]
+
+
+def read_cached(descriptor: int, offset: int, size: int) -> bytes | None:
+    """
+    At most *size* bytes from *offset* if they can be had without waiting for a
+    disk; fewer when only a part can. None: they must be read elsewhere.
+
+    Raises:
+        OSError: As `os.preadv` does, but for "would block".
+    """
+    if _NOWAIT is None:
+        return None
+    buffer = bytearray(size)
+    try:
+        count = os.preadv(descriptor, [buffer], offset, _NOWAIT)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+            return None
+        raise
+    if count == size:
+        return bytes(buffer)
+    return bytes(memoryview(buffer)[:count])

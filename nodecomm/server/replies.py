@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""
+What a command answers with. Values: the session turns them into bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from nodecomm.wire.framing import encode_transaction
+from nodecomm.wire.replies import DENIED, REFUSAL
+
+if TYPE_CHECKING:
+    from nodecomm.interfaces import IHeldObject
+
+__all__ = ["Content", "Frames", "HangUp", "Packets", "Reply", "denied", "frame"]
+
+
+class Reply:
+    """
+    Base of what a command answers with.
+
+    Attributes:
+        outcome: A word for the log: `ok`, `refused`, `denied`, `hung-up`.
+        close: Whether the connection ends after this reply.
+    """
+
+    __slots__ = ()
+    outcome = "ok"
+    close = False
+
+
+@frozen
+class Frames(Reply):
+    """
+    One or more whole transactions.
+
+    Attributes:
+        wire: The frames, headers included; not more than 16384 bytes.
+    """
+
+    wire: bytes
+    outcome: str = "ok"
+    close: bool = False
+
+
+@frozen
+class Packets(Reply):
+    """
+    Many transactions, made as the peer takes them.
+
+    Attributes:
+        frames: Each item is one whole frame.
+    """
+
+    frames: Iterator[bytes]
+
+
+@frozen
+class Content(Reply):
+    """
+    The content of a held object, as raw bytes without any frame. The session
+    closes the object.
+
+    Attributes:
+        held: What is sent.
+        size: Exactly how many bytes the peer expects. If the object cannot give
+            that many, the connection is closed, which every peer understands.
+    """
+
+    held: IHeldObject
+    size: int
+
+
+@frozen
+class HangUp(Reply):
+    """
+    No answer: the connection is closed after the replies before this one.
+
+    Attributes:
+        why: For the log.
+    """
+
+    why: str
+    outcome: str = "hung-up"
+    close: bool = True
+
+
+def frame(payload: bytes) -> Frames:
+    """
+    One transaction that carries *payload* (1 to 4088 bytes).
+    """
+    return Frames(encode_transaction(payload))
+
+
+_REFUSAL = encode_transaction(REFUSAL)
+_DENIED = encode_transaction(DENIED)
+
+#: The vague answer to "may not" and to "is not there" alike; the connection stays.
+REFUSED = Frames(_REFUSAL, "refused")
+
+
+def denied() -> Frames:
+    """
+    The answer to an unknown or malformed request; it ends the connection.
+    """
+    return Frames(_DENIED, "denied", True)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""
+One request of a peer, and the way from a name to an object that the peer may have.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from nodecomm.access.requests import AccessRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from nodecomm.access.decision import Decision
+    from nodecomm.access.snapshot import Snapshot
+    from nodecomm.identity.peer import Peer
+    from nodecomm.interfaces import IAccessEvaluator, IFileSource, IHeldObject
+    from nodecomm.server.inodes import InodeNumbers
+
+__all__ = ["Announced", "Refused", "Request", "Serving", "Undecidable"]
+
+
+class Refused(Exception):  # noqa: N818
+    """
+    The peer may not have this, or there is no such thing. It is told neither.
+
+    Attributes:
+        code: A stable word for the log.
+        text: The reason, for the operator.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Undecidable(Exception):  # noqa: N818
+    """
+    Whether the peer may have this cannot be said now; the connection is closed, so
+    that a purging agent keeps its copy.
+    """
+
+
+@define(eq=False)
+class Serving:
+    """
+    What all sessions of a server share.
+
+    Attributes:
+        evaluator: Decides, on its current snapshot.
+        files: The source of everything that no plugin serves.
+        sources: The plugins' sources by name.
+        inodes: Gives the numbers for STAT replies.
+        now: Civil time in seconds since the epoch.
+        deny_bad_clocks: Whether a STAT from a node whose clock is more than
+            `MAX_CLOCK_DIFFERENCE` away is refused.
+    """
+
+    evaluator: IAccessEvaluator
+    files: IFileSource
+    sources: Mapping[str, IFileSource]
+    inodes: InodeNumbers
+    now: Callable[[], float]
+    deny_bad_clocks: bool = True
+
+
+class Announced(Protocol):
+    """
+    The sizes that a connection has told its peer.
+    """
+
+    def announce(self, name: bytes, size: int | None) -> None:
+        """The peer was told that *name* has *size* bytes; None: that it is no
+        plain file, or may not be had."""
+        ...
+
+    def announced(self, name: bytes) -> int | None:
+        """What the peer was last told; None when it was told nothing."""
+        ...
+
+
+@define(eq=False)
+class Request:
+    """
+    One request.
+
+    Attributes:
+        word: The command word.
+        payload: The whole transaction.
+        version: The protocol version in force.
+        peer: Who asks.
+        snapshot: The access rules that this request is decided by.
+        serving: What the server's sessions share.
+        sizes: The sizes that this connection was told.
+        name: The requested name, once the command has parsed it.
+        decision: What the evaluator said, once it was asked.
+        started: Monotonic seconds.
+        sent: Bytes of the answer so far.
+    """
+
+    word: bytes
+    payload: bytes
+    version: int
+    peer: Peer
+    snapshot: Snapshot
+    serving: Serving
+    sizes: Announced
+    started: float
+    name: bytes = b""
+    decision: Decision | None = None
+    held: IHeldObject | None = None
+    sent: int = 0
+    more: list[bytes] = field(factory=list)
+
+    def hold(self, operation: str, name: bytes) -> Any:
+        """
+        The object called *name*, held, if the peer may do *operation* with it; or a
+        Deferred of it, where its source takes time. The request owns the object:
+        `release` lets go of it.
+
+        Raises:
+            Refused: It may not, or there is no such object.
+            Undecidable: A host name is needed that could not be looked up.
+        """
+        self.name = name
+        full = name
+        if not name.startswith(b"/"):
+            expanded = self.snapshot.expand_shortcut(self.peer, name)
+            if expanded is None:
+                raise Refused(
+                    "no-shortcut",
+                    "the name is not absolute and does not begin with a shortcut",
+                )
+            full = expanded
+        try:
+            found: Any
+            if self.snapshot.mounts:
+                found = self._mounted(full)
+            else:
+                found = self.serving.files.resolve(self.peer, full)
+        except FileNotFoundError as error:
+            raise Refused("absent", _absent(error)) from error
+        if isinstance(found, Deferred):
+            found.addErrback(_not_found)
+            return found.addCallback(lambda held: self._decide(held, operation))
+        return self._decide(found, operation)
+
+    def _mounted(self, full: bytes) -> Any:
+        """
+        Ask the source that a rule binds to the longest parent of *full*.
+        """
+        path = posixpath.normpath(full) if full.startswith(b"/") else full
+        mounts = self.snapshot.mounts
+        parent = path
+        while parent not in mounts:
+            if parent in (b"/", b"//", b""):
+                return self.serving.files.resolve(self.peer, full)
+            parent = posixpath.dirname(parent)
+        source = self.serving.sources[mounts[parent]]
+        found = source.resolve(self.peer, path[len(parent) :].lstrip(b"/"))
+        if isinstance(found, Deferred):
+            return found.addCallback(_below, parent)
+        return _below(found, parent)
+
+    def _decide(self, held: IHeldObject, operation: str) -> IHeldObject:
+        self.held = held
+        try:
+            status = held.stat()
+            decision = self.serving.evaluator.evaluate(
+                self.snapshot,
+                self.peer,
+                AccessRequest(
+                    operation, held.path, status.is_directory, status.uid, status.mode
+                ),
+            )
+            self.decision = decision
+            if not decision.allowed:
+                if decision.undecidable:
+                    raise Undecidable(decision.text)
+                raise Refused(decision.reason, decision.text)
+        except BaseException:
+            self.release()
+            raise
+        return held
+
+    def release(self) -> None:
+        """
+        Let go of the held object.
+        """
+        held, self.held = self.held, None
+        if held is not None:
+            held.close()
+
+    def detach(self) -> IHeldObject:
+        """
+        The held object, which is the caller's to close from now on.
+        """
+        held, self.held = self.held, None
+        if held is None:
+            raise RuntimeError("the request holds nothing")
+        return held
+
+
+def _below(held: Any, parent: bytes) -> Any:
+    """
+    *held* with an absolute path.
+    """
+    if not held.path.startswith(b"/"):
+        held.path = (parent.rstrip(b"/") + b"/" + held.path).rstrip(b"/")
+    return held
+
+
+def _not_found(failure: Any) -> None:
+    failure.trap(FileNotFoundError)
+    raise Refused("absent", _absent(failure.value)) from failure.value
+
+
+def _absent(error: FileNotFoundError) -> str:
+    return f"there is no such object ({error.strerror or error})"

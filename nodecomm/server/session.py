@@ -1,0 +1,632 @@
+# SPDX-License-Identifier: MIT
+"""
+One TLS connection of a peer: who it is, then its requests, one answer each.
+
+1. The handshake ends; the peer's key is known. A key that is unknown under every
+   name and outside every first-use window goes no further.
+2. The server's line, the peer's two lines, and the decision about key and name.
+3. The welcome, and from then on requests.
+
+A refusal is vague to the peer and exact in the log. Only a decision about access, or
+a name that does not exist, is answered with it; every other failure closes the
+connection, because a purging agent takes a refused STAT for "delete your copy".
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from nodecomm.access.snapshot import HostnameNeededError
+from nodecomm.identity.keys import PublicKey
+from nodecomm.identity.peer import Peer
+from nodecomm.identity.users import UntrustedUser, valid_user
+from nodecomm.server.answers import AnswerQueue
+from nodecomm.server.names import user_id
+from nodecomm.server.pools import QueueFull
+from nodecomm.server.replies import REFUSED, HangUp, Reply, denied
+from nodecomm.server.requests import Refused, Request, Undecidable
+from nodecomm.wire.commands import split_word
+from nodecomm.wire.dialog import Identity, ServerDialog
+from nodecomm.wire.errors import RemoteProtocolError
+from nodecomm.wire.framing import TransactionBuffer
+from nodecomm.wire.text import to_text
+
+if TYPE_CHECKING:
+    from nodecomm.identity.trust import TrustDecision
+    from nodecomm.server.factory import TLSFactory
+    from nodecomm.server.names import HostName
+    from nodecomm.transport.interfaces import ITLSRecords
+
+__all__ = ["SessionState", "TLSSession"]
+
+#: Bytes of requests that may wait here before reading stops; a record and a frame.
+_INPUT_LIMIT = 32_768
+
+#: Sizes a connection was told and that GET must keep to; the oldest is forgotten
+#: first. More than any run asks for between a STAT and its GET.
+_ANNOUNCED = 10_000
+
+#: Seconds that a closed connection may take to say goodbye.
+_GOODBYE = 10.0
+
+
+class SessionState(Enum):
+    """
+    How far a connection has come.
+    """
+
+    HANDSHAKE = "handshake"
+    CHECKING_KEY = "checking key"
+    DIALOG = "dialog"
+    TRUSTING = "trusting"
+    PREPARING = "preparing"
+    READY = "ready"
+    CLOSING = "closing"
+    LOST = "lost"
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class TLSSession(Protocol):
+    """
+    The server's end of one connection of protocol 2 or 3.
+
+    Attributes:
+        state: How far it has come.
+        peer: Who is at the other end, as far as it is known.
+        requests: How many requests were answered.
+        bytes_in: Bytes received, the dialog included.
+        reason: Why the connection ended.
+        admitted: Whether the peer was welcomed.
+        distrusted: Whether the peer was refused for its key, name or dialog.
+    """
+
+    transport: ITLSRecords
+
+    def __init__(self, factory: TLSFactory, peer: Peer) -> None:
+        self._server = factory
+        self.peer = peer
+        self.state = SessionState.HANDSHAKE
+        self.requests = 0
+        self.bytes_in = 0
+        self.reason = ""
+        self.admitted = False
+        self.distrusted = False
+        self._opened = 0.0
+        # Monotonic time of the last step forward; `overdue` compares with it.
+        self._moved = factory.monotonic()
+        self._pending_seen = 0
+        self._buffer = TransactionBuffer()
+        self._dialog = ServerDialog(factory.product)
+        self._early = bytearray()
+        self._reading = True
+        self._working = False
+        self._finishing = False
+        self._named = False
+        self._sizes: dict[bytes, int] = {}
+        self._answers: AnswerQueue | None = None
+        self._words: Any = {}
+
+    @property
+    def seconds(self) -> float:
+        """How long the session has lasted, since the welcome."""
+        return round(self._server.monotonic() - self._opened, 3)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of answers written."""
+        return 0 if self._answers is None else self._answers.sent
+
+    # The transport's side.
+
+    def handshakeCompleted(self) -> None:
+        """
+        The peer's key is known: is it worth listening to?
+        """
+        server = self._server
+        self._moved = server.monotonic()
+        self.transport.setTcpNoDelay(True)
+        found = self.transport.peer_certificate_key()
+        if not isinstance(found, RSAPublicKey):
+            self._distrust("not-rsa", "the key in the peer's certificate is not RSA")
+            return
+        self.peer.key = PublicKey.from_cryptography(found)
+        self.state = SessionState.CHECKING_KEY
+        self._later(
+            server.trust.check_key(self.peer.key, self.peer.address), self._key_checked
+        )
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Bytes, cut anywhere.
+        """
+        self.bytes_in += len(data)
+        if self.state is SessionState.READY:
+            self._buffer.feed(data)
+            self._work()
+        elif self.state is SessionState.DIALOG:
+            self._dialog_data(data)
+        elif self.state not in (SessionState.CLOSING, SessionState.LOST):
+            # What a peer sends ahead waits until it is known to be trusted.
+            self._early += data
+            self._balance()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is over.
+        """
+        was = self.state
+        self.state = SessionState.LOST
+        if self._answers is not None:
+            self._answers.stop()
+        self._sizes.clear()
+        self._early.clear()
+        if not self.reason:
+            self.reason = (
+                "closed by the peer"
+                if isinstance(reason.value, ConnectionDone)
+                else reason.getErrorMessage()
+            )
+        self._server.session_lost(self, was)
+
+    # A streaming producer for the transport: what leaves here.
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough of our answers."""
+        if self._answers is not None:
+            self._answers.pause()
+
+    def resumeProducing(self) -> None:
+        """The transport takes more of our answers."""
+        self._moved = self._server.monotonic()
+        if self._answers is not None:
+            self._answers.resume()
+
+    def stopProducing(self) -> None:
+        """The transport will take no more; `connectionLost` follows."""
+
+    # Who it is.
+
+    def _later(self, decision: Any, then: Any) -> None:
+        """
+        Go on with *then* when *decision* is there. What goes wrong closes the
+        connection and is our own fault.
+        """
+        if not isinstance(decision, Deferred):
+            try:
+                then(decision)
+            except Exception:
+                self._failed_inside(Failure())  # type: ignore[no-untyped-call]
+            return
+        self._balance()
+        decision.addCallback(then).addErrback(self._failed_inside)
+
+    def _failed_inside(self, failure: Failure) -> None:
+        self._server.log.failure(
+            "a connection from {peer} was closed because of a failure here",
+            failure,
+            event="session.failed",
+            peer=self.peer.address,
+        )
+        self.close("failure in the server")
+
+    def _key_checked(self, decision: TrustDecision) -> None:
+        if self.state is not SessionState.CHECKING_KEY:
+            return
+        if not decision.trusted:
+            self._distrust(decision.code, decision.text)
+            return
+        self.state = SessionState.DIALOG
+        self._moved = self._server.monotonic()
+        hello = self._dialog.hello()
+        self._dialogue("sent", hello)
+        self.transport.write(hello)
+        self._take_early()
+
+    def _take_early(self) -> None:
+        early = bytes(self._early)
+        self._early.clear()
+        if early and self.state is SessionState.DIALOG:
+            self._dialog_data(early)
+        self._balance()
+
+    def _dialog_data(self, data: bytes) -> None:
+        self._dialogue("received", data)
+        try:
+            events = self._dialog.receive_data(data)
+            for event in events:
+                if isinstance(event, Identity):
+                    self._early += self._dialog.trailing()
+                    self._identified(valid_user(event.user))
+        except RemoteProtocolError as error:
+            self._distrust("dialog", f"bad identification: {error}")
+        except UntrustedUser as error:
+            self._distrust("user", str(error))
+
+    def _identified(self, user: str) -> None:
+        peer = self.peer
+        peer.user = user
+        peer.protocol = self._dialog.version
+        peer.encrypted = True
+        self.state = SessionState.TRUSTING
+        if peer.key is None:
+            raise RuntimeError("identified without a key")
+        self._later(
+            self._server.trust.check_identity(peer.key, user, peer.address),
+            self._identity_checked,
+        )
+
+    def _identity_checked(self, decision: TrustDecision) -> None:
+        if self.state is not SessionState.TRUSTING:
+            return
+        if not decision.trusted:
+            self._distrust(decision.code, decision.text)
+            return
+        server = self._server
+        if decision.first_use:
+            self._trust_event("trust.accepted", decision.code, decision.text, warn=True)
+        server.session_trusted(self)
+        self.state = SessionState.PREPARING
+        welcome = self._dialog.welcome()
+        self._dialogue("sent", welcome)
+        self.transport.write(welcome)
+        server.log.info(
+            "session of {user} from {peer} ({key}) over protocol {protocol}, {tls}",
+            event="session.opened",
+            peer=self.peer.address,
+            port=self.peer.port,
+            key=self.peer.digest,
+            user=self.peer.user,
+            protocol=self.peer.protocol,
+            tls=self.transport.tls_version,
+            cipher=self.transport.cipher,
+        )
+        self._opened = self._moved = server.monotonic()
+        if self.peer.user == "root":
+            self._user_known(0)
+        else:
+            self._later(
+                server.workers.names.run(user_id, self.peer.user), self._user_known
+            )
+
+    def _user_known(self, uid: int | None) -> None:
+        if self.state is not SessionState.PREPARING:
+            return
+        self.peer.uid = uid
+        server = self._server
+        self._words = server.commands[self.peer.protocol]
+        self._answers = AnswerQueue(
+            self.transport,
+            server.next_turn,
+            server.limits.read_ahead,
+            server.answers_at_once,
+            self._failed,
+            self._finished,
+            self.close,
+            self._work,
+        )
+        self.transport.registerProducer(self, True)
+        self.state = SessionState.READY
+        self._buffer.feed(bytes(self._early))
+        self._early.clear()
+        self._work()
+
+    def _distrust(self, code: str, text: str) -> None:
+        self.distrusted = True
+        self._trust_event("trust.refused", code, text, warn=code != "dialog")
+        self.close(text)
+
+    def _trust_event(self, event: str, code: str, text: str, *, warn: bool) -> None:
+        emit = self._server.log.warn if warn else self._server.log.info
+        emit(
+            "{event} for {user} from {peer} ({key}): {text}",
+            event=event,
+            peer=self.peer.address,
+            port=self.peer.port,
+            key=self.peer.digest,
+            user=self.peer.user,
+            code=code,
+            text=text,
+        )
+
+    # Its requests.
+
+    def _work(self) -> None:
+        """
+        Answer the requests that are here, as long as answers find room.
+        """
+        answers = self._answers
+        if self._working or answers is None:
+            return
+        self._working = True
+        try:
+            while self.state is SessionState.READY and not answers.blocked:
+                if not self._named and self._must_name():
+                    break
+                transaction = self._buffer.next_transaction()
+                if transaction is None:
+                    break
+                if transaction.payload[0]:
+                    self._serve(transaction.payload)
+        except RemoteProtocolError as error:
+            self.close(f"bad frame: {error}")
+        finally:
+            self._working = False
+        answers.flush()
+        if self._finishing:
+            self._finish_when_idle()
+        self._balance()
+
+    def _serve(self, payload: bytes) -> None:
+        server = self._server
+        now = self._moved = server.monotonic()
+        self.requests += 1
+        if server.events.dialogue:
+            self._dialogue("received", payload)
+        word = split_word(payload)[0]
+        request = Request(
+            word,
+            payload,
+            self.peer.protocol,
+            self.peer,
+            server.serving.evaluator.snapshot,
+            server.serving,
+            self,
+            now,
+        )
+        command = self._words.get(word)
+        reply: Reply | Deferred[Reply]
+        if command is None:
+            reply = denied()
+        else:
+            try:
+                reply = command.answer(request)
+            except Refused as refusal:
+                reply = self._refused(request, refusal)
+            except Exception:
+                reply = self._failed(request, Failure())  # type: ignore[no-untyped-call]
+        if self._answers is not None:
+            self._answers.add(request, reply)
+
+    def _must_name(self) -> bool:
+        """
+        Whether requests must wait for the peer's host name; asks for it once.
+        """
+        if not self._server.serving.evaluator.snapshot.uses_hostnames:
+            return False
+        self._named = True
+        looking = self._server.names.name_of(self.peer.address)
+        if looking.called:
+            looking.addCallback(self._name_known)
+            return False
+        self.state = SessionState.PREPARING
+        looking.addCallback(self._name_known)
+        return True
+
+    def _name_known(self, found: HostName) -> None:
+        self.peer.hostname, self.peer.hostname_known = found
+        if self.state is SessionState.PREPARING:
+            self.state = SessionState.READY
+            self._buffer.feed(bytes(self._early))
+            self._early.clear()
+            self._work()
+
+    def _failed(self, request: Request, failure: Failure) -> Reply:
+        """
+        The reply to a request whose command raised an exception.
+        """
+        error = failure.value
+        if isinstance(error, Refused):
+            return self._refused(request, error)
+        if isinstance(error, RemoteProtocolError):
+            request.release()
+            self._state_refusal(request, "malformed", str(error))
+            return denied()
+        request.release()
+        if isinstance(error, (Undecidable, HostnameNeededError)):
+            why = str(error) or "the peer's host name is not known"
+        elif isinstance(error, (OSError, QueueFull, MemoryError)):
+            why = str(error) or type(error).__name__
+        else:
+            self._server.log.failure(
+                "{word} of {peer} for {name} failed",
+                failure,
+                event="request.failed",
+                peer=self.peer.address,
+                word=to_text(request.word),
+                name=to_text(request.name),
+            )
+            why = "failure in the server"
+        return HangUp(why)
+
+    def _refused(self, request: Request, refusal: Refused) -> Reply:
+        request.release()
+        self._state_refusal(request, refusal.code, refusal.text)
+        return REFUSED
+
+    def _state_refusal(self, request: Request, code: str, text: str) -> None:
+        decision = request.decision
+        rule = decision.rule if decision is not None else None
+        self._server.log.info(
+            "refused {word} {name} to {user} from {peer} ({key}): {text}",
+            event="request.refused",
+            peer=self.peer.address,
+            port=self.peer.port,
+            key=self.peer.digest,
+            user=self.peer.user,
+            hostname=self.peer.hostname,
+            word=to_text(request.word),
+            name=to_text(request.name),
+            rule=None if rule is None else to_text(rule.path),
+            origin=None if rule is None else str(rule.origin),
+            reason=code,
+            text=text,
+        )
+
+    def _finished(self, request: Request, reply: Reply) -> None:
+        """
+        An answer has left in whole, or never will.
+        """
+        now = self._moved = self._server.monotonic()
+        if isinstance(reply, HangUp):
+            self._server.log.warn(
+                "closed the connection at {word} {name} of {peer}: {text}",
+                event="request.hung-up",
+                peer=self.peer.address,
+                key=self.peer.digest,
+                user=self.peer.user,
+                word=to_text(request.word),
+                name=to_text(request.name),
+                text=reply.why,
+            )
+        elif request.word == b"GET" or self._server.events.verbose:
+            decision = request.decision
+            rule = decision.rule if decision is not None else None
+            self._server.log.debug(
+                "{word} {name} by {user} from {peer}: {outcome}, {bytes} bytes",
+                event="request",
+                peer=self.peer.address,
+                key=self.peer.digest,
+                user=self.peer.user,
+                word=to_text(request.word),
+                name=to_text(request.name),
+                outcome=reply.outcome,
+                reason=None if decision is None else decision.reason,
+                rule=None if rule is None else to_text(rule.path),
+                origin=None if rule is None else str(rule.origin),
+                bytes=request.sent,
+                seconds=round(now - request.started, 6),
+            )
+        if self._finishing:
+            self._server.next_turn(self._finish_when_idle)
+
+    # The sizes that the peer was told (`Announced`).
+
+    def announce(self, name: bytes, size: int | None) -> None:
+        """Remember what STAT said of *name*."""
+        sizes = self._sizes
+        if size is None:
+            sizes.pop(name, None)
+            return
+        sizes[name] = size
+        if len(sizes) > _ANNOUNCED:
+            del sizes[next(iter(sizes))]
+
+    def announced(self, name: bytes) -> int | None:
+        """What STAT said of *name*; None when it said nothing."""
+        return self._sizes.get(name)
+
+    # Ends.
+
+    def close(self, reason: str) -> None:
+        """
+        End the connection after what is written so far.
+
+        Args:
+            reason: For the log.
+        """
+        if self.state in (SessionState.CLOSING, SessionState.LOST):
+            return
+        if self._answers is not None:
+            self._answers.stop()
+            self.transport.unregisterProducer()
+        self.state = SessionState.CLOSING
+        self.reason = reason
+        self._moved = self._server.monotonic()
+        self.transport.loseConnection()
+
+    def finish(self) -> None:
+        """
+        Take no more requests, and close when the answers under way have left.
+        """
+        self._finishing = True
+        if self.state is not SessionState.READY:
+            self.close("the server stops")
+            return
+        self._balance()
+        self._finish_when_idle()
+
+    def _finish_when_idle(self) -> None:
+        if self._answers is None or self._answers.idle:
+            self.close("the server stops")
+
+    def abort(self, reason: str) -> None:
+        """
+        End the connection now.
+        """
+        self.reason = self.reason or reason
+        if self._answers is not None:
+            self._answers.stop()
+        if self.state is not SessionState.LOST:
+            self.state = SessionState.CLOSING
+            self.transport.abortConnection()
+
+    def overdue(self, now: float) -> tuple[str, float] | None:
+        """
+        The time limit that this connection has passed, and its seconds.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        limits = self._server.limits
+        since = now - self._moved
+        if self.state is SessionState.HANDSHAKE:
+            # The port watches the handshake.
+            return None
+        if self.state is SessionState.CLOSING:
+            return ("goodbye", _GOODBYE) if since > _GOODBYE else None
+        if self.state is not SessionState.READY:
+            late = since > limits.dialog_timeout
+            return ("dialog_timeout", limits.dialog_timeout) if late else None
+        pending = self.transport.write_pending
+        if pending:
+            if pending != self._pending_seen:
+                self._pending_seen = pending
+                self._moved = now
+                return None
+            late = since > limits.write_timeout
+            return ("write_timeout", limits.write_timeout) if late else None
+        if self._answers is not None and not self._answers.idle:
+            return None
+        late = since > limits.idle_timeout
+        return ("idle_timeout", limits.idle_timeout) if late else None
+
+    def _balance(self) -> None:
+        """
+        Read only while there is room for what is read.
+        """
+        if self.state is SessionState.READY:
+            blocked = self._answers is not None and self._answers.blocked
+            # What is blocked may hold a part of a record already; no more is read.
+            wanted = not blocked and not self._finishing
+        else:
+            wanted = len(self._early) < _INPUT_LIMIT
+        if wanted == self._reading or self.state in (
+            SessionState.CLOSING,
+            SessionState.LOST,
+        ):
+            return
+        self._reading = wanted
+        if wanted:
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
+
+    def _dialogue(self, direction: str, data: bytes) -> None:
+        if self._server.events.dialogue:
+            self._server.log.debug(
+                "{peer} {direction} {text}",
+                event="dialogue",
+                peer=self.peer.address,
+                direction=direction,
+                size=len(data),
+                text=to_text(data[:200]),
+            )
