@@ -140,8 +140,8 @@ class TLSSession(Protocol):
             return
         self.peer.key = PublicKey.from_cryptography(found)
         self.state = SessionState.CHECKING_KEY
-        self._later(
-            server.trust.check_key(self.peer.key, self.peer.address), self._key_checked
+        self._ask(
+            self._key_checked, server.trust.check_key, self.peer.key, self.peer.address
         )
 
     def dataReceived(self, data: bytes) -> None:
@@ -195,16 +195,18 @@ class TLSSession(Protocol):
 
     # Who it is.
 
-    def _later(self, decision: Any, then: Any) -> None:
+    def _ask(self, then: Any, question: Any, *args: Any) -> None:
         """
-        Go on with *then* when *decision* is there. What goes wrong closes the
-        connection and is our own fault.
+        Go on with *then* when `question(*args)` is answered. What goes wrong closes
+        the connection and is our own fault.
         """
-        if not isinstance(decision, Deferred):
-            try:
+        try:
+            decision = question(*args)
+            if not isinstance(decision, Deferred):
                 then(decision)
-            except Exception:
-                self._failed_inside(Failure())  # type: ignore[no-untyped-call]
+                return
+        except Exception:
+            self._failed_inside(Failure())  # type: ignore[no-untyped-call]
             return
         self._balance()
         decision.addCallback(then).addErrback(self._failed_inside)
@@ -259,9 +261,12 @@ class TLSSession(Protocol):
         self.state = SessionState.TRUSTING
         if peer.key is None:
             raise RuntimeError("identified without a key")
-        self._later(
-            self._server.trust.check_identity(peer.key, user, peer.address),
+        self._ask(
             self._identity_checked,
+            self._server.trust.check_identity,
+            peer.key,
+            user,
+            peer.address,
         )
 
     def _identity_checked(self, decision: TrustDecision) -> None:
@@ -293,8 +298,8 @@ class TLSSession(Protocol):
         if self.peer.user == "root":
             self._user_known(0)
         else:
-            self._later(
-                server.workers.names.run(user_id, self.peer.user), self._user_known
+            self._ask(
+                self._user_known, server.workers.names.run, user_id, self.peer.user
             )
 
     def _user_known(self, uid: int | None) -> None:
