@@ -47,8 +47,8 @@ _NUL = 0
 _NEWLINE = 10
 _SIGNS = b"+-"
 
-#: Digits in a decimal number of a request. More fit in no integer of the real
-#: programs.
+#: Characters of a decimal number in a request, its sign included. A longer one fits
+#: in no integer of the real programs.
 _MAX_DIGITS = 18
 
 
@@ -265,9 +265,13 @@ def encode_stat(client_time: int, path: bytes) -> bytes:
     epoch: a server may refuse clocks that are an hour apart.
 
     Raises:
-        LocalProtocolError: The path has no form on the wire (see `check_path`).
+        LocalProtocolError: The path has no form on the wire (see `check_path`), or
+            the time has more than 18 characters.
     """
-    return _whole(b"SYNCH %d STAT %b" % (client_time, check_path(path)))
+    time = b"%d" % client_time
+    if len(time) > _MAX_DIGITS:
+        raise LocalProtocolError("client time", time, f"{_MAX_DIGITS} characters")
+    return _whole(b"SYNCH %b STAT %b" % (time, check_path(path)))
 
 
 def encode_opendir(path: bytes) -> bytes:
