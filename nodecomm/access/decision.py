@@ -82,6 +82,3 @@ class Decision:
     undecidable: bool = False
     list_name: str = ""
     entry: str = ""
-
-    def __bool__(self) -> bool:
-        return self.allowed

@@ -218,7 +218,10 @@ def _parse_plain(text: str) -> AddressPattern:
             "the beginning of an IPv6 address matches no address; write "
             f"'{':'.join(groups)}::/{16 * len(groups)}'"
         )
-    raise ValueError("this is no address, network or range, so it matches nobody")
+    raise ValueError(
+        "this is no address, network or range, so it matches nobody; if it is a host "
+        "name, write it in a list of host names"
+    )
 
 
 def _looks_like_name(text: str) -> str:

@@ -6,7 +6,7 @@ All rules in force, as one immutable value that is replaced as a whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,13 @@ from nodecomm.config.errors import Origin
 if TYPE_CHECKING:
     from nodecomm.identity.peer import Peer
 
-__all__ = ["HostnameNeededError", "Shortcut", "Snapshot", "expandable_hostname"]
+__all__ = [
+    "HostnameNeededError",
+    "Shortcut",
+    "Snapshot",
+    "expandable_hostname",
+    "path_pattern",
+]
 
 _IP = CONNECTION_IP.encode()
 _HOSTNAME = CONNECTION_HOSTNAME.encode()
@@ -83,6 +89,8 @@ class Snapshot:
         uses_hostnames: Whether any answer may depend on a peer's host name; if not,
             none need be looked up.
         substitutes: Whether any path rule has `$(connection.*)` in its path.
+        file_substitutes: Whether one of those covers exactly one file.
+        files: The rules that cover exactly one thing, by path.
     """
 
     generation: int = 0
@@ -97,10 +105,11 @@ class Snapshot:
     mounts: Mapping[bytes, str] = field(init=False)
     uses_hostnames: bool = field(init=False)
     substitutes: bool = field(init=False)
+    file_substitutes: bool = field(init=False)
+    files: Mapping[bytes, Rule] = field(init=False, repr=False)
     _trees: dict[bytes, Rule] = field(init=False, repr=False)
-    _files: dict[bytes, Rule] = field(init=False, repr=False)
     _exact_names: dict[tuple[str, bytes], Rule] = field(init=False, repr=False)
-    _hostname_paths: tuple[Pattern, ...] = field(init=False, repr=False)
+    _hostname_paths: tuple[tuple[Pattern, Rule], ...] = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         put = object.__setattr__
@@ -114,7 +123,7 @@ class Snapshot:
             if not rule.tree or rule.source is not None:
                 files[rule.path] = rule
         put(self, "_trees", trees)
-        put(self, "_files", files)
+        put(self, "files", files)
         put(self, "_exact_names", {(r.kind, r.path): r for r in self.names})
         put(
             self,
@@ -123,8 +132,13 @@ class Snapshot:
         )
         paths = [rule.path for rule in self.rules]
         put(self, "substitutes", any(b"$(connection." in path for path in paths))
+        put(self, "file_substitutes", any(b"$(connection." in path for path in files))
         named = [rule for rule in self.rules if _HOSTNAME in rule.path]
-        put(self, "_hostname_paths", tuple(map(_path_pattern, named)))
+        put(
+            self,
+            "_hostname_paths",
+            tuple((path_pattern(r.path, tree=r.tree), r) for r in named),
+        )
         put(
             self,
             "uses_hostnames",
@@ -141,7 +155,7 @@ class Snapshot:
         if is_directory:
             parent = path if path != b"/" else b""
         else:
-            rule = self._files.get(path)
+            rule = self.files.get(path)
             if rule is not None:
                 return rule
             parent = path[: path.rfind(b"/")]
@@ -157,7 +171,9 @@ class Snapshot:
         *path* with the peer's own address, host name and key digest (both names of
         the key) turned back into `$(connection.*)`; None when none of them is in it.
         """
-        changed = path.replace(peer.address.encode("utf-8", "replace"), _IP)
+        changed = path
+        if peer.address:
+            changed = path.replace(peer.address.encode("utf-8", "replace"), _IP)
         hostname = expandable_hostname(peer)
         if hostname is not None:
             changed = changed.replace(hostname, _HOSTNAME)
@@ -166,15 +182,16 @@ class Snapshot:
                 changed = changed.replace(digest.encode("ascii"), _KEY)
         return changed if changed != path else None
 
-    def hostname_may_matter(self, path: bytes, is_directory: bool) -> bool:
+    def hostname_rule(self, path: bytes, is_directory: bool) -> Rule | None:
         """
-        Whether a rule with `$(connection.hostname)` in its path could cover *path*
-        for a peer with a fitting name.
+        A rule with `$(connection.hostname)` in its path that could cover *path* for a
+        peer with a fitting name, or None.
         """
-        if not self._hostname_paths:
-            return False
         subject = path + b"/" if is_directory and path != b"/" else path
-        return any(pattern.matches(subject) for pattern in self._hostname_paths)
+        for pattern, rule in self._hostname_paths:
+            if pattern.matches(subject):
+                return rule
+        return None
 
     def named(self, kind: str, name: bytes) -> list[Rule]:
         """
@@ -246,18 +263,20 @@ class Snapshot:
         )
 
 
-def _path_pattern(rule: Rule) -> Pattern:
+def path_pattern(path: bytes, *, tree: bool) -> Pattern:
     """
-    What a path must look like to be covered by a rule with `$(connection.*)` in its
-    path, whoever asks.
+    What a request must look like to be covered by a rule with `$(connection.*)` in
+    its path, whoever asks.
+
+    Args:
+        path: The path of the rule.
+        tree: Whether the rule covers a folder and all below it.
     """
-    words: Iterable[bytes] = re.split(
-        rb"(\$\(connection\.(?:ip|hostname|key)\))", rule.path
-    )
+    words = re.split(rb"(\$\(connection\.(?:ip|hostname|key)\))", path)
     text = "".join(
         "[^/]+"
         if word in (_IP, _HOSTNAME, _KEY)
         else "".join(f"\\x{byte:02x}" for byte in word)
         for word in words
     )
-    return Pattern(text + ("/.*" if rule.tree else ""))
+    return Pattern(text + ("/.*" if tree else ""))
