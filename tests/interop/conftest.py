@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""
+The servers that every test of this folder runs against, and a node for each test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.interop.harness import (
+    NodecommServer,
+    RealAgent,
+    RealServer,
+    Server,
+    WorkFolder,
+    config_for,
+    has_ipv6_loopback,
+    peer_program,
+)
+from tests.interop.trees import big_file, hard_tree, loop_tree, wide_folder
+
+#: The real server comes first: it shows what is expected, and that the test is right.
+KINDS = ("cf-serverd",)
+
+#: Bytes of the big file.
+BIG = 300_000_000
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Mark what runs real programs, so that it can be left out.
+    """
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.interop)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """
+    What every server of a session serves, by shortcut.
+
+    Attributes:
+        masterfiles: A small policy, with `modules` what a bootstrap asks for.
+        files: The tree of all hard cases.
+        many: A folder of 3,000 entries.
+        crowd: A folder of 20,000 entries.
+        big: A folder with one file of `BIG` bytes.
+        loops: A tree with links to its own folders.
+        scratch: Where a test may put a folder of its own.
+    """
+
+    masterfiles: Path
+    modules: Path
+    files: Path
+    many: Path
+    crowd: Path
+    big: Path
+    loops: Path
+    scratch: Path
+
+
+_PROMISES = """\
+body common control
+{
+  bundlesequence => { "main" };
+}
+bundle agent main
+{
+  reports:
+      "the policy of the test runs";
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def shares(tmp_path_factory: pytest.TempPathFactory) -> Shares:
+    """
+    The folders that are served, made once.
+    """
+    root = tmp_path_factory.mktemp("shares")
+    masterfiles, modules = root / "masterfiles", root / "modules"
+    (masterfiles / "services").mkdir(parents=True)
+    modules.mkdir()
+    (masterfiles / "promises.cf").write_text(_PROMISES)
+    (masterfiles / "update.cf").write_text(_PROMISES)
+    (masterfiles / "cf_promises_validated").write_text('{ "timestamp": 1 }\n')
+    (masterfiles / "services" / "empty.cf").write_text("")
+    (modules / "module").write_text("#!/bin/sh\necho +sample\n")
+    (modules / "module").chmod(0o755)
+    big = root / "big"
+    big.mkdir()
+    big_file(big / "file", BIG)
+    scratch = root / "scratch"
+    scratch.mkdir()
+    return Shares(
+        masterfiles=masterfiles,
+        modules=modules,
+        files=hard_tree(root / "files", unstorable=True),
+        many=wide_folder(root / "many", 3_000),
+        crowd=wide_folder(root / "crowd", 20_000),
+        big=big,
+        loops=loop_tree(root / "loops"),
+        scratch=scratch,
+    )
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def server(
+    request: pytest.FixtureRequest,
+    shares: Shares,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """
+    A server with all the shares that trusts whoever comes from this machine.
+    """
+    # Without the real programs neither server has anyone to talk to.
+    peer_program("cf-agent")
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "cf-serverd":
+        with RealServer(WorkFolder(folder / "work"), vars(shares)) as real:
+            yield real
+    else:
+        with NodecommServer(folder, config_for(vars(shares))) as ours:
+            yield ours
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[WorkFolder]:
+    """
+    The work folder of a node that no server has seen yet.
+    """
+    work = WorkFolder(tmp_path / "node")
+    yield work
+    work.end_daemons()
+
+
+@pytest.fixture
+def agent(node: WorkFolder) -> RealAgent:
+    """
+    The agent of that node.
+    """
+    return RealAgent(node)
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"], ids=["IPv4", "IPv6"])
+def address(request: pytest.FixtureRequest) -> str:
+    """
+    A loopback address of each family.
+    """
+    if ":" in request.param and not has_ipv6_loopback():
+        pytest.skip("this machine has no ::1")
+    assert isinstance(request.param, str)
+    return request.param
+
+
+@pytest.fixture
+def scratch(shares: Shares, request: pytest.FixtureRequest) -> tuple[Path, str]:
+    """
+    An empty folder of the test's own on the server, and what a client calls it.
+    """
+    folder = shares.scratch / str(len(list(shares.scratch.iterdir())))
+    folder.mkdir()
+    return folder, f"scratch/{folder.name}"
