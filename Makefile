@@ -3,12 +3,10 @@
 #
 #   PYTHON=python3.12   the interpreter (3.10 or newer) that makes the environment
 #   VENV=.venv          where the environment is put
-#   PORT=5308           where `make run` listens
 #   ARGS="-k stat"      more arguments for pytest, or for the benchmark
 
 PYTHON ?= python3
 VENV ?= .venv
-PORT ?= 5308
 ARGS ?=
 
 PROJECT := setup.cfg pyproject.toml
@@ -35,7 +33,8 @@ $(DEV_STAMP): $(RUN_STAMP)
 	@touch $@
 
 run: $(RUN_STAMP) ## install, then serve ./var/masterfiles in the foreground
-	@scripts/run_server.sh "$(VENV)" var "$(PORT)"
+	@mkdir -p -m 700 var
+	NODECOMM_STATE_DIR="$(CURDIR)/var" $(VENV)/bin/twistd -n --pidfile= nodecomm-server
 
 peers: ## look for CFEngine's programs, install them when allowed
 	@$(LOCK) scripts/install_peers.sh
