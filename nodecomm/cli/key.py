@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: MIT
+"""
+`nodecomm key`: this machine's key, and whose keys are trusted.
+"""
+
+from __future__ import annotations
+
+import getopt
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from twisted.python import usage
+
+from nodecomm.cli.options import StateOptions, fail
+from nodecomm.identity.files import read_small
+from nodecomm.identity.keys import (
+    InsaneKey,
+    PublicKey,
+    UnusableKey,
+    check_sane,
+    parse_digest,
+    parse_digest_or_none,
+)
+from nodecomm.identity.own import (
+    KEYS_FOLDER,
+    PRIVATE_NAME,
+    OwnKeyError,
+    create_own_key,
+    load_own_key,
+)
+from nodecomm.identity.pins import PINS_NAME, PinnedDigests
+from nodecomm.identity.store import FileKeyStore, KeyConflict
+from nodecomm.identity.users import UntrustedUser, check_user
+from nodecomm.storage.database import DATABASE_NAME, connect
+from nodecomm.storage.migrations import DatabaseTooNew
+from nodecomm.storage.seen import SeenEntry, read_seen
+from nodecomm.wire.text import safe
+
+__all__ = ["Options", "run"]
+
+
+class _Command(StateOptions):
+    """
+    The command line of one command: options may stand before and after the name or
+    file they are about.
+    """
+
+    synopsis = ""
+    #: What the command is about: the option it is kept under, and what help calls it.
+    subject: tuple[str, str] | None = None
+
+    def parseArgs(self, *given: str) -> None:
+        wanted = [] if self.subject is None else [self.subject]
+        if len(given) < len(wanted):
+            msg = f"which {wanted[0][1]}?"
+            raise usage.UsageError(msg)
+        if len(given) > len(wanted):
+            msg = f"too many arguments: {given[len(wanted)]!r}"
+            raise usage.UsageError(msg)
+        for (name, _), value in zip(wanted, given, strict=True):
+            self[name] = value
+
+    def getSynopsis(self) -> str:
+        return f"Usage: nodecomm key {self.synopsis}"
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        given = list(options or ())
+        try:
+            # getopt alone stops at the first argument that is no option.
+            found, rest = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
+        except getopt.error:
+            # Twisted says the same in words for people.
+            pass
+        else:
+            given = [part for option in found for part in self._spelled(*option)]
+            given += ["--", *rest]
+        super().parseOptions(given)  # type: ignore[no-untyped-call]
+
+    def _spelled(self, name: str, value: str) -> list[str]:
+        if name.startswith("--"):
+            return [f"{name}={value}" if f"{name[2:]}=" in self.longOpt else name]
+        return [name, value] if f"{name[1:]}:" in self.shortOpt else [name]
+
+
+class _GenerateOptions(_Command):
+    synopsis = "generate [options]"
+    longdesc = (
+        "Make this machine's key pair, ppkeys/localhost.priv and localhost.pub. "
+        "A key that is there already is never overwritten."
+    )
+    optParameters = [["bits", "b", "2048", "size of the key: 2048, 3072 or 4096"]]
+
+    def postOptions(self) -> None:
+        try:
+            self["bits"] = int(self["bits"])
+        except ValueError:
+            msg = f"--bits takes a number, not {self['bits']!r}"
+            raise usage.UsageError(msg) from None
+
+
+class _ShowOptions(_Command):
+    synopsis = "show [options]"
+    longdesc = "Print the digests of this machine's own key."
+
+
+class _ListOptions(_Command):
+    synopsis = "list [options]"
+    longdesc = "Print whose keys are trusted; with --seen, who was seen where and when."
+    optFlags = [["seen", "s", "print the table of who was seen where"]]
+
+
+class _TrustOptions(_Command):
+    synopsis = "trust [options] FILE"
+    longdesc = "Trust the public key in FILE, a node's ppkeys/localhost.pub."
+    optParameters = [["user", "u", "root", "the user name that the node comes with"]]
+
+    subject = ("file", "FILE")
+
+
+class _TrustDigestOptions(_Command):
+    synopsis = "trust-digest [options] DIGEST"
+    longdesc = (
+        "Trust the key with this digest (as `cf-key -p` prints it) when it comes for "
+        "the first time, although no window of trustkeysfrom is open."
+    )
+
+    subject = ("digest", "DIGEST")
+
+
+class _RemoveOptions(_Command):
+    synopsis = "remove [options] NAME"
+    longdesc = (
+        "Trust a key no longer. NAME is a file's name as `nodecomm key list` prints "
+        "it, or a digest, which stands for all files of that key and for the digest "
+        "named by trust-digest."
+    )
+
+    subject = ("name", "NAME")
+
+
+class Options(StateOptions):
+    """
+    The command line of `nodecomm key`.
+    """
+
+    longdesc = "Make, show, list, trust and remove keys."
+    subCommands = [
+        ["generate", None, _GenerateOptions, "make this machine's key pair"],
+        ["show", None, _ShowOptions, "print this machine's own key digests"],
+        ["list", None, _ListOptions, "print whose keys are trusted"],
+        ["trust", None, _TrustOptions, "trust the key in a file"],
+        ["trust-digest", None, _TrustDigestOptions, "trust a key before it comes"],
+        ["remove", None, _RemoveOptions, "trust a key no longer"],
+    ]
+
+    def getSynopsis(self) -> str:
+        return "Usage: nodecomm key COMMAND [options]"
+
+    def postOptions(self) -> None:
+        if getattr(self, "subCommand", None) is None:
+            names = ", ".join(_COMMANDS)
+            msg = f"what about keys? Commands: {names}"
+            raise usage.UsageError(msg)
+
+
+class _Output:
+    """
+    Facts for a person, or the same as JSON.
+    """
+
+    def __init__(self, stream: TextIO, as_json: bool) -> None:
+        self._stream = stream
+        self.as_json = as_json
+
+    def fact(self, value: object, *lines: str) -> None:
+        """
+        Print the value as JSON, or the lines.
+        """
+        if self.as_json:
+            self._stream.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")
+        else:
+            for line in lines:
+                self._stream.write(safe(line) + "\n")
+
+
+class _State:
+    """
+    What is in one state folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.keys = folder / KEYS_FOLDER
+        self.database = folder / DATABASE_NAME
+        self.store = FileKeyStore(self.keys)
+        self.pins = PinnedDigests(folder / PINS_NAME)
+
+
+class _Refused(Exception):  # noqa: N818
+    """
+    What was asked for cannot be done; the text is for the person who asked.
+    """
+
+
+def run(options: usage.Options, stdout: TextIO, stderr: TextIO) -> int:
+    """
+    Run one `nodecomm key` command and return its exit status.
+    """
+    chosen = cast(StateOptions, options.subOptions)
+    # Both are good before and after the command's name.
+    given = chosen["state-dir"] or options["state-dir"]
+    state = _State(Path(given) if given else chosen.state_dir)
+    output = _Output(stdout, bool(chosen["json"] or options["json"]))
+    command = _COMMANDS[cast(str, options.subCommand)]
+    try:
+        command(state, chosen, output)
+    except (_Refused, OwnKeyError) as error:
+        return fail(stderr, safe(str(error)))
+    except OSError as error:
+        where = error.filename if error.filename is not None else state.folder
+        return fail(stderr, safe(f"{os.fsdecode(where)}: {error.strerror or error}"))
+    return 0
+
+
+def _key_facts(key: PublicKey) -> dict[str, Any]:
+    return {"md5": key.md5, "sha": key.sha, "bits": key.bits, "exponent": key.exponent}
+
+
+def _generate(state: _State, options: StateOptions, output: _Output) -> None:
+    try:
+        pair = create_own_key(state.keys, bits=options["bits"])
+    except InsaneKey as error:
+        msg = f"--bits {options['bits']}: {error}; 2048 is usual"
+        raise _Refused(msg) from error
+    path = str(state.keys / PRIVATE_NAME)
+    facts = {"path": path, **_key_facts(pair.public)}
+    output.fact(facts, f"made {path}", pair.public.md5)
+
+
+def _show(state: _State, options: StateOptions, output: _Output) -> None:
+    pair = load_own_key(state.keys)
+    path = str(state.keys / PRIVATE_NAME)
+    key = pair.public
+    lines = (key.md5, key.sha, f"{key.bits} bits, {path}")
+    output.fact({"path": path, **_key_facts(key)}, *lines)
+
+
+def _list(state: _State, options: StateOptions, output: _Output) -> None:
+    if options["seen"]:
+        _list_seen(state, output)
+        return
+    stored = state.store.entries()
+    unusable = state.store.unusable()
+    named = state.pins.digests()
+    bad_lines = state.pins.bad_lines()
+    facts = {
+        "keys": [
+            {"name": entry.name, "user": entry.user, **_key_facts(entry.key)}
+            for entry in stored
+        ],
+        "named_digests": named,
+        "unusable": [{"name": x.name, "reason": x.reason} for x in unusable]
+        + [
+            {"name": f"{PINS_NAME}:{number}", "reason": f"no digest: {line}"}
+            for number, line in bad_lines
+        ],
+    }
+    lines = [f"{x.name}  user {x.user or '(none)'}, {x.key.bits} bits" for x in stored]
+    lines += [f"{digest}  named beforehand (trust-digest)" for digest in named]
+    lines += [f"{x.name}  UNUSABLE: {x.reason}" for x in unusable]
+    lines += [
+        f"{PINS_NAME} line {number}  UNUSABLE: no digest: {line}"
+        for number, line in bad_lines
+    ]
+    if not lines:
+        lines = [f"no key is trusted in {state.keys}"]
+    output.fact(facts, *lines)
+
+
+def _list_seen(state: _State, output: _Output) -> None:
+    entries: list[SeenEntry] = []
+    if state.database.exists():
+        try:
+            connection = connect(state.database)
+            try:
+                entries = read_seen(connection)
+            finally:
+                connection.close()
+        except (sqlite3.Error, DatabaseTooNew) as error:
+            msg = f"{state.database}: {error}"
+            raise _Refused(msg) from error
+    facts = [
+        {
+            "digest": entry.digest,
+            "address": entry.address,
+            "direction": entry.direction,
+            "last": _when(entry.last),
+        }
+        for entry in entries
+    ]
+    lines = [
+        f"{_when(entry.last)}  {entry.direction}  {entry.address}  {entry.digest}"
+        for entry in entries
+    ]
+    output.fact(facts, *(lines or ["nobody was seen yet"]))
+
+
+def _when(seconds: float) -> str:
+    moment = datetime.fromtimestamp(int(seconds), timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _trust(state: _State, options: StateOptions, output: _Output) -> None:
+    path = options["file"]
+    try:
+        user = check_user(options["user"])
+    except UntrustedUser as error:
+        msg = f"--user: {error}"
+        raise _Refused(msg) from error
+    try:
+        key = PublicKey.from_pem(read_small(path)[1])
+        check_sane(key)
+    except UnusableKey as error:
+        msg = f"{path}: {error}; give the node's ppkeys/localhost.pub"
+        raise _Refused(msg) from error
+    except ValueError as error:
+        msg = f"{path} {error}"
+        raise _Refused(msg) from error
+    try:
+        name = state.store.add(user, key)
+    except KeyConflict as error:
+        msg = (
+            f"{path}: KEY CONFLICT: {state.keys / error.name} {error.reason}. Two "
+            "usable keys never share a digest by accident: look at both, then "
+            f"`nodecomm key remove {error.name}` if the stored one is wrong"
+        )
+        raise _Refused(msg) from error
+    facts = {"name": name, "user": user, **_key_facts(key)}
+    output.fact(facts, f"trusted: {name}")
+
+
+def _trust_digest(state: _State, options: StateOptions, output: _Output) -> None:
+    try:
+        digest = parse_digest(options["digest"])
+    except ValueError as error:
+        raise _Refused(str(error)) from error
+    added = state.pins.add(digest)
+    lines = [f"the key {digest} is trusted when it comes"]
+    if not added:
+        lines = [f"{digest} was named already"]
+    output.fact({"digest": digest, "added": added}, *lines)
+
+
+def _remove(state: _State, options: StateOptions, output: _Output) -> None:
+    name = options["name"]
+    removed = list(state.store.remove(name))
+    if parse_digest_or_none(name) is not None and state.pins.remove(name):
+        removed.append(f"{PINS_NAME}: {parse_digest(name)}")
+    if not removed:
+        msg = f"nothing in {state.keys} is called {name}; see `nodecomm key list`"
+        raise _Refused(msg)
+    output.fact({"removed": removed}, *(f"removed: {entry}" for entry in removed))
+
+
+_COMMANDS: dict[str, Callable[[_State, StateOptions, _Output], None]] = {
+    "generate": _generate,
+    "show": _show,
+    "list": _list,
+    "trust": _trust,
+    "trust-digest": _trust_digest,
+    "remove": _remove,
+}
