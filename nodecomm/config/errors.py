@@ -155,13 +155,20 @@ class Problem:
         """
         return self.severity == "error"
 
+    @property
+    def shown_key(self) -> str:
+        """
+        The key path as it reads in the file, if that is known.
+        """
+        if self.origin is not None and self.origin.key_path:
+            return self.origin.key_path
+        return self.key_path
+
     def __str__(self) -> str:
         """
         `FILE:LINE:COLUMN: SEVERITY: KEY = VALUE: MESSAGE; HINT`.
         """
-        key = self.key_path
-        if self.origin is not None and self.origin.key_path:
-            key = self.origin.key_path
+        key = self.shown_key
         parts = [str(self.origin)] if self.origin is not None else []
         parts.append(self.severity)
         if self.value is not None:

@@ -43,6 +43,8 @@ class About:
         addresses: Whether the texts are addresses, so that `@allowed_networks` may
             stand among them.
         shape: What each text must look like.
+        shorthand: Whether a plain text may stand in place of the whole table, and
+            then means this key.
     """
 
     doc: str
@@ -52,6 +54,7 @@ class About:
     upstream: str = ""
     addresses: bool = False
     shape: Shape = ""
+    shorthand: bool = False
 
 
 def about(
@@ -63,12 +66,15 @@ def about(
     upstream: str = "",
     addresses: bool = False,
     shape: Shape = "",
+    shorthand: bool = False,
 ) -> dict[str, Any]:
     """
     The metadata of one attribute of the model: `field(metadata=about("..."))`.
     """
     return {
-        ABOUT: About(doc, unit, minimum, maximum, upstream, addresses, shape),
+        ABOUT: About(
+            doc, unit, minimum, maximum, upstream, addresses, shape, shorthand
+        ),
     }
 
 
@@ -93,6 +99,13 @@ class Key:
             if isinstance(candidate, type) and attrs.has(candidate):
                 return None if candidate is Secret else candidate
         return None
+
+    @property
+    def is_secret(self) -> bool:
+        """
+        Whether nobody may see the value.
+        """
+        return self.type is Secret or Secret in get_args(self.type)
 
     @property
     def is_list(self) -> bool:

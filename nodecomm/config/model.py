@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from nodecomm.config.errors import Origin
 from nodecomm.config.fields import about
@@ -47,6 +47,7 @@ class TrustWindowSettings:
             "The addresses whose unknown keys are accepted and stored. A plain text "
             "in place of the table means this key alone.",
             addresses=True,
+            shorthand=True,
         ),
     )
     until: datetime | None = field(
@@ -212,8 +213,6 @@ class AccessSettings:
         default="path",
         metadata=about(
             "What `path` names.",
-            upstream="All but `path` and `literal`, `context` need the Enterprise "
-            "edition.",
         ),
     )
     shortcut: str | None = field(
@@ -529,9 +528,12 @@ class Settings:
         Where the value at *key_path* stands, or else the table or list that would
         hold it: the place to name when something is missing.
         """
-        while key_path:
-            if key_path in self.origins:
-                return self.origins[key_path]
-            cut = max(key_path.rfind("."), key_path.rfind("["))
-            key_path = key_path[: max(cut, 0)]
+        around = key_path
+        while around:
+            origin = self.origins.get(around)
+            if origin is not None:
+                rest = key_path[len(around) :]
+                known = origin.key_path or around
+                return evolve(origin, key_path=known + rest) if rest else origin
+            around = around[: max(around.rfind("."), around.rfind("["), 0)]
         return None

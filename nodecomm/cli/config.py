@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""
+`nodecomm config check` and `nodecomm config show`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from twisted.python import usage
+
+from nodecomm.cli.options import StateOptions
+from nodecomm.config.errors import Origin, Problem, printable
+from nodecomm.config.showing import as_toml, shown_values
+from nodecomm.service.loading import SYSTEM_FILE, Loaded, check_access, load
+
+__all__ = ["Options", "run"]
+
+
+class _FileOptions(StateOptions):
+    optParameters = [
+        [
+            "config",
+            "c",
+            None,
+            f"the file (without it {SYSTEM_FILE}, else the embedded defaults)",
+        ],
+    ]
+
+
+class CheckOptions(_FileOptions):
+    """
+    `nodecomm config check`.
+    """
+
+    longdesc = (
+        "Reads the file and NAME.d/*.toml beside it, and tells everything that is "
+        "wrong, each with file, line and column. Warnings do not matter for the exit "
+        "status: 0 the configuration can be used, 1 it cannot."
+    )
+
+
+class ShowOptions(_FileOptions):
+    """
+    `nodecomm config show`.
+    """
+
+    longdesc = (
+        "Prints the configuration that results, defaults included, each value with "
+        "the place it comes from. Secrets are hidden."
+    )
+
+
+class Options(StateOptions):
+    """
+    `nodecomm config`.
+    """
+
+    synopsis = "Usage: nodecomm config check|show [options]"
+    subCommands = [
+        ["check", None, CheckOptions, "tell everything that is wrong with it"],
+        ["show", None, ShowOptions, "print the result with the origin of each value"],
+    ]
+
+    def postOptions(self) -> None:
+        """
+        What to do must be named.
+        """
+        if self.subCommand is None:
+            raise usage.UsageError("say what to do with the configuration: check, show")
+
+
+def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
+    """
+    Check or show a configuration. The exit status is 1 if it cannot be used.
+    """
+    chosen: _FileOptions = options.subOptions
+    state_dir = chosen["state-dir"] or options["state-dir"]
+    loaded = load(
+        Path(chosen["config"]) if chosen["config"] else None,
+        state_dir=Path(state_dir) if state_dir else None,
+    )
+    _, loaded = check_access(loaded)
+    in_json = bool(chosen["json"] or options["json"])
+    if options.subCommand == "check":
+        _check(loaded, in_json, stdout, stderr)
+    else:
+        _show(loaded, in_json, stdout, stderr)
+    return 1 if loaded.settings is None else 0
+
+
+def _check(loaded: Loaded, in_json: bool, stdout: TextIO, stderr: TextIO) -> None:
+    if in_json:
+        _write_json(_facts(loaded), stdout)
+        return
+    _tell(loaded.problems, stderr)
+    errors = sum(problem.is_error for problem in loaded.problems)
+    warnings = len(loaded.problems) - errors
+    counts = [
+        f"{count} {word}{'' if count == 1 else 's'}"
+        for count, word in ((errors, "error"), (warnings, "warning"))
+        if count
+    ]
+    said = "cannot be used" if errors else "can be used"
+    told = f" ({', '.join(counts)})" if counts else ""
+    stdout.write(f"{printable(loaded.description)}: {said}{told}\n")
+
+
+def _show(loaded: Loaded, in_json: bool, stdout: TextIO, stderr: TextIO) -> None:
+    if in_json:
+        facts = _facts(loaded)
+        if loaded.settings is not None:
+            facts["values"] = [
+                {
+                    "key": shown.key_path,
+                    "value": _plain(shown.value),
+                    "origin": _place(shown.origin),
+                }
+                for shown in shown_values(loaded.settings)
+            ]
+        _write_json(facts, stdout)
+        return
+    _tell(loaded.problems, stderr)
+    if loaded.settings is not None:
+        stdout.write(f"# {printable(loaded.description)}\n\n")
+        stdout.write(as_toml(loaded.settings))
+
+
+def _tell(problems: Iterable[Problem], stderr: TextIO) -> None:
+    for problem in problems:
+        stderr.write(f"{problem}\n")
+
+
+def _facts(loaded: Loaded) -> dict[str, Any]:
+    return {
+        "usable": loaded.settings is not None,
+        "description": loaded.description,
+        "sources": list(loaded.sources),
+        "problems": [
+            {
+                "severity": problem.severity,
+                "key": problem.shown_key,
+                "value": _plain(problem.value),
+                "message": problem.message,
+                "hint": problem.hint,
+                "origin": _place(problem.origin),
+            }
+            for problem in loaded.problems
+        ],
+    }
+
+
+def _place(origin: Origin | None) -> dict[str, Any] | None:
+    if origin is None:
+        return None
+    if not origin.line:
+        return {"file": origin.file}
+    return {"file": origin.file, "line": origin.line, "column": origin.column}
+
+
+def _plain(value: object) -> object:
+    """
+    *value* as JSON can hold it.
+    """
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    # JSON has no inf and nan, which TOML does have.
+    return value if isinstance(value, float) and value - value == 0 else str(value)
+
+
+def _write_json(facts: dict[str, Any], stdout: TextIO) -> None:
+    json.dump(facts, stdout, indent=2)
+    stdout.write("\n")

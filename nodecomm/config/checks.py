@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""
+What the keys of a configuration must be together. What one value must be stands in
+`nodecomm.config.shapes`; what an address or a pattern can match is decided where it
+is used, in `nodecomm.access`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from attrs import frozen
+
+from nodecomm.config.errors import Origin, Problem, child_path, element_path
+from nodecomm.config.fields import About
+from nodecomm.config.model import AccessSettings, Settings
+from nodecomm.config.shapes import MismatchError, check_about
+
+__all__ = ["check_settings"]
+
+#: The variables that stand for something of the peer.
+PEER_VARIABLES = ("$(connection.ip)", "$(connection.hostname)", "$(connection.key)")
+
+_VARIABLE = re.compile(r"\$\([^)]*\)|\$\{[^}]*\}")
+_ABSOLUTE = About("", shape="absolute-path")
+
+
+def check_settings(settings: Settings) -> list[Problem]:
+    """
+    Everything that is wrong between the keys of *settings*.
+    """
+    checks = _Checks(settings)
+    return [
+        *checks.server(),
+        *checks.access(),
+        *checks.log(),
+        *checks.repeated("plugins.commands", settings.plugins.commands),
+    ]
+
+
+@frozen
+class _Checks:
+    settings: Settings
+
+    def problem(
+        self, path: str, message: str, value: object = None, hint: str = ""
+    ) -> Problem:
+        """
+        An error at *path*, or at what would hold it.
+        """
+        return Problem(path, message, value, hint, self.place(path))
+
+    def place(self, path: str) -> Origin | None:
+        """
+        Where *path* stands; for a key that is not there, its table.
+        """
+        return self.settings.nearest_origin(path)
+
+    def repeated(self, path: str, values: Iterable[str]) -> Iterator[Problem]:
+        """
+        Values that stand twice in a list where that makes no sense.
+        """
+        first: dict[str, str] = {}
+        for index, value in enumerate(values):
+            here = element_path(path, index)
+            if value in first:
+                yield self.problem(
+                    here,
+                    f"the same as {self.named(first[value])}",
+                    value,
+                    "leave one of them out",
+                )
+            first.setdefault(value, here)
+
+    def named(self, path: str) -> str:
+        """
+        *path* as another message may name it: as it reads in its file, with place.
+        """
+        origin = self.settings.origin(path)
+        return path if origin is None else f"{origin.key_path or path} in {origin}"
+
+    def server(self) -> Iterator[Problem]:
+        """
+        `[server]`.
+        """
+        server = self.settings.server
+        if not server.listen:
+            yield self.problem(
+                "server.listen",
+                "the server would listen nowhere",
+                [],
+                'write ["tcp6:5308"]',
+            )
+        yield from self.repeated("server.listen", server.listen)
+        for index, network in enumerate(server.allowed_networks):
+            path = element_path("server.allowed_networks", index)
+            if network[:1] == "@":
+                yield self.problem(
+                    path, "no name can stand in the list that is named", network
+                )
+            elif not network.strip():
+                yield self.problem(
+                    path, "an empty text is no address", network, "leave it out"
+                )
+        if not re.fullmatch(r"[!-~]+", server.allowciphers):
+            yield self.problem(
+                "server.allowciphers",
+                "not a list of cipher suites",
+                server.allowciphers,
+                'write names divided by ":", or leave the key out',
+            )
+
+    def access(self) -> Iterator[Problem]:
+        """
+        Each `[[access]]`, and their shortcuts together.
+        """
+        shortcuts: dict[str, str] = {}
+        for index, rule in enumerate(self.settings.access):
+            path = element_path("access", index)
+            yield from self.rule(path, rule)
+            if rule.shortcut is None:
+                continue
+            here = child_path(path, "shortcut")
+            if rule.shortcut in shortcuts:
+                yield self.problem(
+                    here,
+                    f"the name is taken by {self.named(shortcuts[rule.shortcut])}",
+                    rule.shortcut,
+                    "give each shortcut its own name",
+                )
+            shortcuts.setdefault(rule.shortcut, here)
+
+    def rule(self, path: str, rule: AccessSettings) -> Iterator[Problem]:
+        """
+        One `[[access]]`.
+        """
+        where = child_path(path, "path")
+        if rule.resource_type != "path":
+            if not rule.path:
+                yield self.problem(
+                    where,
+                    f"a {rule.resource_type} rule without a handle or pattern",
+                    rule.path,
+                    'write path = "..." with the handle or pattern',
+                )
+            for key in ("shortcut", "source"):
+                if getattr(rule, key) is not None:
+                    yield self.problem(
+                        child_path(path, key),
+                        f"this belongs to paths; the rule is about a "
+                        f"{rule.resource_type}",
+                        getattr(rule, key),
+                        'leave it out, or resource_type = "path"',
+                    )
+        elif rule.path is None:
+            if rule.source is None:
+                yield self.problem(
+                    where,
+                    "neither path nor source is given",
+                    None,
+                    'write path = "/..." for the file or folder that is served',
+                )
+            else:
+                yield self.problem(
+                    where,
+                    "the source has no path below which it answers",
+                    None,
+                    f'write path = "/{rule.source}" or another absolute path',
+                )
+        else:
+            yield from self.file_path(where, rule.path)
+
+    def file_path(self, where: str, path: str) -> Iterator[Problem]:
+        """
+        The path of a rule about files.
+        """
+        try:
+            check_about(path, _ABSOLUTE)
+        except MismatchError as error:
+            yield self.problem(where, error.message, path, error.hint)
+        for variable in _VARIABLE.findall(path):
+            if variable not in PEER_VARIABLES:
+                yield Problem(
+                    where,
+                    f"{variable} stands for nothing and is taken as it is",
+                    path,
+                    "known are " + ", ".join(PEER_VARIABLES),
+                    self.place(where),
+                    "warning",
+                )
+
+    def log(self) -> Iterator[Problem]:
+        """
+        `[log]`.
+        """
+        log = self.settings.log
+        if log.file is not None and log.file == log.audit:
+            yield self.problem(
+                "log.audit",
+                "the log is written to the same file",
+                log.audit,
+                "give the audit log its own file",
+            )

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""
+A configuration as it is shown: every value with its origin, secrets hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import frozen
+
+from nodecomm.config.errors import Origin, child_path, element_path, in_toml, printable
+from nodecomm.config.fields import Key, keys_of
+from nodecomm.config.model import Settings
+from nodecomm.config.secrets import HIDDEN, Secret
+
+__all__ = ["Shown", "as_toml", "shown_values"]
+
+DEFAULT = "default"
+
+
+@frozen
+class Shown:
+    """
+    One value.
+
+    Attributes:
+        key_path: Which.
+        value: What; never a secret.
+        origin: Where it stands; None for a default.
+    """
+
+    key_path: str
+    value: object
+    origin: Origin | None
+
+
+def shown_values(settings: Settings) -> list[Shown]:
+    """
+    Every value of *settings*, the elements of a list one by one, in the order of the
+    model. A key that is not set and has no default value has None.
+    """
+    return list(_values(settings, "", settings))
+
+
+def _values(value: Any, path: str, settings: Settings) -> Iterator[Shown]:
+    for key in keys_of(value.__class__):
+        inner, here = getattr(value, key.name), child_path(path, key.name)
+        if not key.is_list:
+            if key.element is not None:
+                yield from _values(inner, here, settings)
+            else:
+                yield Shown(here, _visible(inner), settings.origin(here))
+            continue
+        if not inner:
+            yield Shown(here, [], settings.origin(here))
+        for index, element in enumerate(inner):
+            place = element_path(here, index)
+            if key.element is not None:
+                yield from _values(element, place, settings)
+            else:
+                yield Shown(place, _visible(element), settings.origin(place))
+
+
+def _visible(value: object) -> object:
+    """
+    *value*, or for a secret what may be shown of it: where it comes from.
+    """
+    if not isinstance(value, Secret):
+        return value
+    if value.file is not None:
+        return {"file": value.file}
+    if value.env is not None:
+        return {"env": value.env}
+    return HIDDEN
+
+
+def as_toml(settings: Settings) -> str:
+    """
+    *settings* as a file that means the same (but for hidden secrets), each value
+    with its origin in a comment.
+    """
+    return "\n".join(_Writer(settings).lines()) + "\n"
+
+
+@frozen
+class _Writer:
+    settings: Settings
+
+    def lines(self) -> Iterator[str]:
+        """
+        The file.
+        """
+        divided = False
+        for header, path, table, complete in self.sections():
+            if divided:
+                yield ""
+            divided = True
+            yield header
+            yield from self.table(table, path, complete)
+
+    def sections(self) -> Iterator[tuple[str, str, Any, bool]]:
+        """
+        Header, key path and content of each table, and whether to show all of it.
+        """
+        # A program may have tables of its own in a class derived from ours.
+        whole: Any = self.settings
+        for key in keys_of(whole.__class__):
+            value = getattr(whole, key.name)
+            if key.is_list:
+                for index, one in enumerate(value):
+                    path = element_path(key.name, index)
+                    yield f"[[{key.name}]]  # {self.place(path)}", path, one, False
+            else:
+                yield f"[{key.name}]", key.name, value, True
+
+    def table(self, value: Any, path: str, complete: bool) -> Iterator[str]:
+        """
+        The keys of one table; those that hold nothing only if it is to be
+        *complete*.
+        """
+        for key in keys_of(value.__class__):
+            inner, here = getattr(value, key.name), child_path(path, key.name)
+            if inner is None or (inner == () and not complete):
+                if complete:
+                    yield f"# {key.name} is not set"
+            elif key.is_list and inner:
+                yield from self.array(key, inner, here)
+            else:
+                shown = in_toml(list(inner) if key.is_list else _visible(inner))
+                yield f"{key.name} = {shown}  # {self.place(here)}"
+
+    def array(self, key: Key, values: tuple[Any, ...], path: str) -> Iterator[str]:
+        """
+        A list, one element a line, for each may come from another place.
+        """
+        yield f"{key.name} = ["
+        for index, value in enumerate(values):
+            here = element_path(path, index)
+            if key.element is None:
+                shown, place = in_toml(_visible(value)), self.place(here)
+            else:
+                shown = in_toml(
+                    {
+                        inner.name: _visible(getattr(value, inner.name))
+                        for inner in keys_of(key.element)
+                        if getattr(value, inner.name) is not None
+                    }
+                )
+                first = child_path(here, keys_of(key.element)[0].name)
+                place = self.place(first if self.settings.origin(first) else here)
+            yield f"    {shown},  # {place}"
+        yield "]"
+
+    def place(self, path: str) -> str:
+        """
+        The origin of *path* in words.
+        """
+        origin = self.settings.origin(path)
+        return DEFAULT if origin is None else printable(str(origin))

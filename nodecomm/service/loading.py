@@ -1,0 +1,585 @@
+# SPDX-License-Identifier: MIT
+"""
+Reading the configuration: the files, what they add up to, and where each value
+stands.
+
+Reading blocks; it happens at start and on SIGHUP, and files are small.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+from attrs import define, field, frozen
+
+from nodecomm.access.compile import Resolved, compile_snapshot
+from nodecomm.access.findings import Findings
+from nodecomm.access.lists import ListReader
+from nodecomm.access.snapshot import Snapshot
+from nodecomm.config.errors import (
+    ConfigError,
+    Origin,
+    Problem,
+    child_path,
+    element_path,
+)
+from nodecomm.config.fields import keys_of
+from nodecomm.config.model import Settings
+from nodecomm.config.secrets import Secret
+from nodecomm.config.structure import structure, structure_partly, unique, worth_telling
+from nodecomm.service.positions import Positions, find_positions, place_of_error
+from nodecomm.service.sample import default_tree
+from nodecomm.wire.text import from_text, to_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+__all__ = [
+    "SYSTEM_FILE",
+    "Loaded",
+    "check_access",
+    "embedded_defaults",
+    "file_path",
+    "load",
+    "read_secrets",
+    "resolve_path",
+    "standard_state_dir",
+]
+
+#: What is read when no file is named.
+SYSTEM_FILE = Path("/etc/nodecomm/server.toml")
+
+#: The variable that says where the state is.
+STATE_DIR_VARIABLE = "NODECOMM_STATE_DIR"
+
+#: Bytes of one configuration file. A file this long is no configuration, and what
+#: never ends (a device) must not fill the memory.
+LARGEST_FILE = 16 * 1024 * 1024
+
+#: Bytes of a file with a secret.
+LARGEST_SECRET = 65536
+
+T = TypeVar("T")
+
+
+@frozen
+class Loaded:
+    """
+    What reading gave.
+
+    Attributes:
+        settings: To run with; None if there was an error.
+        problems: Everything found, in the order of the files.
+        sources: The files that were read, in order; empty: the embedded defaults.
+        partial: As much as could be understood, for looking for more problems.
+        dropped: Key paths in *partial* whose fault has been told.
+        missing: The file that would have been read, had it existed.
+    """
+
+    settings: Settings | None
+    problems: tuple[Problem, ...]
+    sources: tuple[str, ...]
+    partial: Settings
+    dropped: frozenset[str] = frozenset()
+    missing: str = ""
+
+    @property
+    def description(self) -> str:
+        """
+        Which configuration this is, for the log and for `config check`.
+        """
+        if self.sources:
+            return ", ".join(self.sources)
+        return (
+            f"embedded defaults for development ({self.missing} does not exist), "
+            f"state in {self.partial.server.state_dir}"
+        )
+
+    def usable(self) -> Settings:
+        """
+        The settings.
+
+        Raises:
+            ConfigError: There was an error.
+        """
+        if self.settings is None:
+            raise ConfigError(self.problems)
+        return self.settings
+
+    def with_problems(self, more: list[Problem]) -> Loaded:
+        """
+        The same, with what a later check of `partial` found.
+        """
+        told = list(worth_telling(more, self.dropped))
+        problems = tuple(_in_order([*self.problems, *told], self.sources))
+        failed = any(problem.is_error for problem in problems)
+        return attrs.evolve(
+            self, problems=problems, settings=None if failed else self.settings
+        )
+
+
+def load(
+    path: Path | None = None,
+    *,
+    state_dir: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    system_file: Path = SYSTEM_FILE,
+) -> Loaded:
+    """
+    Read the configuration.
+
+    Args:
+        path: The file, and with it each `NAME.d/*.toml` beside it in name order.
+            None: *system_file* if that is there, else the embedded defaults.
+        state_dir: Takes the place of `state_dir` of the file and of the variable.
+        environ: The environment; None: that of this process.
+        system_file: Tests name another one.
+    """
+    environ = os.environ if environ is None else environ
+    named = system_file if path is None else path
+    reading = _Reading()
+    parts = reading.parts(named)
+    if path is not None or _is_there(named):
+        reading.file(named)
+    for part in parts:
+        reading.file(part)
+    if not reading.sources and not reading.problems:
+        settings = embedded_defaults(_state_dir(None, state_dir, environ)[0])
+        return Loaded(settings, (), (), settings, missing=str(system_file))
+    outcome = structure_partly(reading.tree, reading.origins)
+    settings, unread = read_secrets(outcome.settings, named.parent, environ)
+    settings = _with_state_dir(settings, state_dir, environ)
+    problems = [*reading.problems, *outcome.problems, *unread]
+    return Loaded(
+        None if any(p.is_error for p in problems) else settings,
+        tuple(_in_order(problems, reading.sources)),
+        tuple(reading.sources),
+        settings,
+        outcome.dropped,
+    )
+
+
+def embedded_defaults(state_dir: Path) -> Settings:
+    """
+    The configuration for trying things out: this machine only is trusted and
+    served, with what lies in *state_dir*.
+    """
+    folder = Path(_as_text(Path(os.path.abspath(state_dir))))
+    settings, problems = structure(default_tree(folder))
+    if settings is None:
+        raise ConfigError(problems)
+    origins = {
+        path: Origin("embedded defaults", 0, 0, path) for path in settings.origins
+    }
+    return attrs.evolve(settings, origins=origins)
+
+
+def standard_state_dir(environ: Mapping[str, str], uid: int) -> Path:
+    """
+    Where the state is when nobody says otherwise: /var/lib/nodecomm for root, else
+    the XDG state folder of the user.
+    """
+    if uid == 0:
+        return Path("/var/lib/nodecomm")
+    state = environ.get("XDG_STATE_HOME", "")
+    # The XDG specification: a relative path is to be ignored.
+    folder = Path(state) if state.startswith("/") else Path("~/.local/state")
+    return folder.expanduser() / "nodecomm"
+
+
+def read_secrets(
+    value: T, folder: Path, environ: Mapping[str, str]
+) -> tuple[T, list[Problem]]:
+    """
+    *value*, an object of the model, with each secret read from where it stands.
+
+    Args:
+        value: A `Settings`, or a part of one.
+        folder: What relative names of files start from.
+        environ: Where `{ env = "..." }` looks.
+    """
+    origins: Mapping[str, Origin] = getattr(value, "origins", {})
+    problems: list[Problem] = []
+
+    def read(here: Any, path: str) -> Any:
+        if isinstance(here, Secret):
+            try:
+                return _read_secret(here, folder, environ)
+            except _UnreadableError as error:
+                problems.append(
+                    Problem(path, error.message, None, error.hint, origins.get(path))
+                )
+                return here
+        if isinstance(here, tuple):
+            return tuple(read(e, element_path(path, i)) for i, e in enumerate(here))
+        if not attrs.has(type(here)):
+            return here
+        changes = {
+            key.name: read(getattr(here, key.name), child_path(path, key.name))
+            for key in keys_of(here.__class__)
+        }
+        return attrs.evolve(here, **changes)
+
+    return read(value, ""), problems
+
+
+# -- what the rules say ---------------------------------------------------------
+
+
+def resolve_path(path: bytes) -> Resolved | None:
+    """
+    What *path* is now, links followed; None where there is nothing.
+
+    Raises:
+        OSError: It cannot be told.
+    """
+    try:
+        real = os.path.realpath(path, strict=True)
+        return Resolved(real, stat.S_ISDIR(os.stat(real).st_mode))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def check_access(
+    loaded: Loaded,
+    *,
+    resolve: Callable[[bytes], Resolved | None] = resolve_path,
+    generation: int = 0,
+) -> tuple[Snapshot | None, Loaded]:
+    """
+    Make the access rules of what was loaded, and add what is wrong with them.
+
+    Returns:
+        The snapshot to put in force, or None if there is any error; and *loaded*
+        with all problems.
+    """
+    snapshot, problems = compile_snapshot(
+        loaded.partial, resolve=resolve, generation=generation
+    )
+    checked = loaded.with_problems([*problems, *_check_windows(loaded.partial)])
+    return (None if checked.settings is None else snapshot), checked
+
+
+def _check_windows(settings: Settings) -> list[Problem]:
+    """
+    What is wrong with the addresses of `trustkeysfrom`; they are no part of the
+    rules, but are judged as the other lists of connections are.
+    """
+    networks = [window.network for window in settings.server.trustkeysfrom]
+    findings = Findings(settings)
+    ListReader(findings).connections("trustkeysfrom", networks)
+    return [
+        attrs.evolve(problem, key_path=path, origin=settings.nearest_origin(path))
+        for problem in findings.problems
+        for path in [child_path(problem.key_path, "network")]
+    ]
+
+
+# -- files --------------------------------------------------------------------
+
+
+class _UnreadableError(Exception):
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+
+def _is_there(path: Path) -> bool:
+    """
+    Whether *path* exists, for all we can tell: where we may not look, it may well
+    be there, and reading it will say why not.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _read_bytes(path: Path, most: int) -> bytes:
+    try:
+        # Without O_NONBLOCK opening a fifo waits for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _UnreadableError("not a regular file")
+            data = file.read(most + 1)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise _UnreadableError(f"cannot be read: {reason}") from error
+    if len(data) > most:
+        raise _UnreadableError(f"longer than {most} bytes")
+    return data
+
+
+def _read_secret(secret: Secret, folder: Path, environ: Mapping[str, str]) -> Secret:
+    if secret.is_known:
+        return secret
+    if secret.env is not None:
+        given = environ.get(secret.env)
+        if not given:
+            raise _UnreadableError(
+                f"the environment variable {secret.env} is not set",
+                "set it, or name another place",
+            )
+        return Secret(given, env=secret.env)
+    place = folder / (secret.file or "")
+    try:
+        text = _read_bytes(place, LARGEST_SECRET).decode()
+    except _UnreadableError as error:
+        raise _UnreadableError(f"the secret's file {place} {error.message}") from error
+    except UnicodeDecodeError as error:
+        raise _UnreadableError(f"the secret's file {place} is no text") from error
+    # An editor ends the last line; the secret does not.
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise _UnreadableError(f"the secret's file {place} is empty")
+    return Secret(text, file=secret.file)
+
+
+@define
+class _Reading:
+    """
+    The files so far, as one tree.
+    """
+
+    tree: dict[str, Any] = field(factory=dict)
+    origins: dict[str, Origin] = field(factory=dict)
+    problems: list[Problem] = field(factory=list)
+    sources: list[str] = field(factory=list)
+    table_arrays: set[str] = field(factory=set)
+
+    def parts(self, path: Path) -> list[Path]:
+        """
+        What is to be read after *path*: the files in the folder beside it.
+        """
+        folder = path.with_name(path.name.removesuffix(".toml") + ".d")
+        try:
+            names = sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            if _is_there(path) or not isinstance(error, NotADirectoryError):
+                self.fail(str(folder), f"cannot be read: {error.strerror or error}")
+            return []
+        # What an editor leaves behind (.#x.toml, .x.toml.swp) is not meant.
+        return [
+            folder / name
+            for name in names
+            if name.endswith(".toml") and not name.startswith(".")
+        ]
+
+    def fail(
+        self, name: str, message: str, hint: str = "", line: int = 0, column: int = 0
+    ) -> None:
+        """
+        Note that a file cannot be used.
+        """
+        origin = Origin(name, line, column)
+        self.problems.append(Problem("", message, None, hint, origin))
+
+    def file(self, path: Path) -> None:
+        """
+        Read one file and add it.
+        """
+        name = str(path)
+        self.sources.append(name)
+        try:
+            source = _read_bytes(path, LARGEST_FILE)
+        except _UnreadableError as error:
+            self.fail(name, error.message, error.hint)
+            return
+        try:
+            text = source.decode()
+        except UnicodeDecodeError as error:
+            before = source[: error.start]
+            line = before.count(b"\n") + 1
+            column = len(before.rpartition(b"\n")[2].decode()) + 1
+            byte = source[error.start]
+            self.fail(
+                name,
+                f"byte 0x{byte:02x} is not UTF-8",
+                "save the file as UTF-8",
+                line,
+                column,
+            )
+            return
+        if text.startswith("\ufeff"):
+            hint = "save the file as UTF-8 without one"
+            self.fail(name, "begins with a byte order mark", hint, 1, 1)
+            return
+        try:
+            tree = tomllib.loads(text)
+            positions = find_positions(source, name)
+        except tomllib.TOMLDecodeError as error:
+            message, line, column = place_of_error(error, text)
+            self.fail(name, f"not valid TOML: {message}", "", line, column)
+            return
+        except RecursionError:
+            self.fail(name, "too deeply nested")
+            return
+        _Merge(self, name, positions).table(self.tree, tree, "", "")
+
+
+@frozen
+class _Merge:
+    """
+    One file on its way into the tree.
+    """
+
+    reading: _Reading
+    name: str
+    positions: Positions
+
+    def table(
+        self, into: dict[str, Any], table: dict[str, Any], old: str, new: str
+    ) -> None:
+        """
+        Add *table*, at key path *old* in its file, to *into*, at *new* in the tree.
+        """
+        for name, value in table.items():
+            old_path, new_path = child_path(old, name), child_path(new, name)
+            if name not in into:
+                into[name] = self.copy(value, old_path, new_path)
+                continue
+            there = into[name]
+            if isinstance(there, dict) and isinstance(value, dict):
+                self.table(there, value, old_path, new_path)
+            elif self.adds_up(old_path, new_path):
+                for index, element in enumerate(value):
+                    here = element_path(new_path, len(there))
+                    there.append(
+                        self.copy(element, element_path(old_path, index), here)
+                    )
+            else:
+                self.refuse(old_path, new_path)
+
+    def adds_up(self, old: str, new: str) -> bool:
+        """
+        Whether both are written as `[[name]]`.
+        """
+        return old in self.positions.table_arrays and new in self.reading.table_arrays
+
+    def refuse(self, old: str, new: str) -> None:
+        """
+        Report a second value for one key.
+        """
+        first = self.reading.origins[new]
+        self.reading.problems.append(
+            Problem(
+                new,
+                f"this key already has a value in {first}",
+                None,
+                "keep one of the two",
+                self.origin(old),
+            )
+        )
+
+    def copy(self, value: Any, old: str, new: str) -> Any:
+        """
+        *value*, with the places of all that is in it noted.
+        """
+        self.reading.origins[new] = self.origin(old)
+        if old in self.positions.table_arrays:
+            self.reading.table_arrays.add(new)
+        if isinstance(value, dict):
+            return {
+                name: self.copy(inner, child_path(old, name), child_path(new, name))
+                for name, inner in value.items()
+            }
+        if isinstance(value, list):
+            return [
+                self.copy(inner, element_path(old, index), element_path(new, index))
+                for index, inner in enumerate(value)
+            ]
+        return value
+
+    def origin(self, path: str) -> Origin:
+        """
+        Where *path* stands in this file; the file alone where that is not known.
+        """
+        found = self.positions.origins.get(path)
+        return found or Origin(self.name, 0, 0, path)
+
+
+def file_path(text: str) -> Path:
+    """
+    The file that a path of the configuration names. In `Settings` a path is text in
+    which `\\xNN` stands for a byte that is not UTF-8.
+
+    Raises:
+        ValueError: An escape in *text* is wrong. What was loaded has none.
+    """
+    return Path(os.fsdecode(from_text(text)))
+
+
+# -- the state folder ---------------------------------------------------------
+
+
+def _as_text(path: Path) -> str:
+    return to_text(os.fsencode(path))
+
+
+def _state_dir(
+    settings: Settings | None, option: Path | None, environ: Mapping[str, str]
+) -> tuple[Path, str]:
+    """
+    The folder for the state, and what names it ("" if nobody does): the option, the
+    variable, the file, in this order, so that every command of one person agrees.
+    """
+    if option is not None:
+        return option, "--state-dir"
+    named = environ.get(STATE_DIR_VARIABLE)
+    if named:
+        return Path(named), STATE_DIR_VARIABLE
+    if settings is not None and settings.origin("server.state_dir") is not None:
+        return Path(settings.server.state_dir), "file"
+    return standard_state_dir(environ, os.geteuid()), ""
+
+
+def _with_state_dir(
+    settings: Settings, option: Path | None, environ: Mapping[str, str]
+) -> Settings:
+    folder, source = _state_dir(settings, option, environ)
+    if source == "file":
+        return settings
+    origins = dict(settings.origins)
+    if source:
+        origins["server.state_dir"] = Origin(source, 0, 0, "server.state_dir")
+    else:
+        origins.pop("server.state_dir", None)
+    server = attrs.evolve(
+        settings.server, state_dir=_as_text(Path(os.path.abspath(folder)))
+    )
+    return attrs.evolve(settings, server=server, origins=origins)
+
+
+# -- order of problems --------------------------------------------------------
+
+
+def _in_order(
+    problems: list[Problem], sources: tuple[str, ...] | list[str]
+) -> list[Problem]:
+    """
+    Each problem once, in the order in which a person reads the files.
+    """
+    rank = {name: index for index, name in enumerate(sources)}
+
+    def place(problem: Problem) -> tuple[int, int, int]:
+        origin = problem.origin
+        if origin is None:
+            return len(rank), 0, 0
+        return rank.get(origin.file, len(rank)), origin.line, origin.column
+
+    return sorted(unique(problems), key=place)
