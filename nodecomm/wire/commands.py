@@ -6,8 +6,9 @@ A parser takes the whole payload, the command word included, and returns a value
 raises `RemoteProtocolError`, which is answered with the protocol error and a close.
 An encoder returns the payload, to be framed by `framing.encode_transaction`.
 
-The real server reads a payload as text that a NUL ends, with any white space between
-words; paths end at the first newline or NUL and keep their trailing white space.
+The real server reads a payload as text that a NUL ends. A space must follow the command
+word; otherwise any white space may stand between words. Paths end at the first newline
+or NUL and keep their trailing white space.
 """
 
 from __future__ import annotations
@@ -140,17 +141,16 @@ def split_word(payload: bytes) -> tuple[bytes, bytes]:
     """
     Divide a request into its command word and the rest.
 
-    The word begins at offset 0 and ends at white space, a NUL or the end; it is
-    empty when the payload begins with one of these. The rest has lost the white
-    space before it.
+    The word begins at offset 0 and ends at a space, a NUL or the end; it is empty when
+    the payload begins with one of these. Other white space is a part of it, so that
+    `VERSION` and a newline is an unknown word, as for the real server. The rest has
+    lost the white space before it.
     """
     word, _, rest = payload.partition(b" ")
-    if word.isalpha():
-        return word, rest.lstrip()
-    for end, byte in enumerate(payload):
-        if byte in b" \t\n\r\v\f\0":
-            return payload[:end], payload[end:].lstrip()
-    return payload, b""
+    if _NUL in word:
+        end = word.index(_NUL)
+        return payload[:end], payload[end:]
+    return word, rest.lstrip()
 
 
 def parse_stat(payload: bytes) -> StatRequest:
@@ -161,14 +161,8 @@ def parse_stat(payload: bytes) -> StatRequest:
         RemoteProtocolError: A part is missing or the time is no number.
     """
     # At most three splits: the last part keeps the white space that it ends with.
-    # The word must be at offset 0, but split() skips white space before it.
     words = payload.split(None, 3)
-    if (
-        len(words) != 4
-        or words[0] != b"SYNCH"
-        or words[2] != b"STAT"
-        or payload[0] != words[0][0]
-    ):
+    if len(words) != 4 or words[2] != b"STAT" or not payload.startswith(b"SYNCH "):
         raise RemoteProtocolError("request", payload, "SYNCH <time> STAT <path>")
     return StatRequest(_number("client time", words[1]), _path(words[3], payload))
 
@@ -180,7 +174,7 @@ def parse_opendir(payload: bytes) -> OpendirRequest:
     Raises:
         RemoteProtocolError: The word is another or the path is missing.
     """
-    return OpendirRequest(_path(_after(b"OPENDIR", payload), payload))
+    return OpendirRequest(_path(_after(b"OPENDIR ", payload), payload))
 
 
 def parse_digest(payload: bytes) -> DigestRequest:
@@ -193,7 +187,7 @@ def parse_digest(payload: bytes) -> DigestRequest:
     Raises:
         RemoteProtocolError: The word is another or the path is missing.
     """
-    rest = _after(b"MD5", payload)
+    rest = _after(b"MD5 ", payload)
     end = rest.find(_NUL)
     if end < 0:
         return DigestRequest(_path(rest, payload), None)
@@ -214,7 +208,7 @@ def parse_get(payload: bytes) -> GetRequest:
         RemoteProtocolError: A part is missing or the block size is not 1 to 4096.
     """
     words = payload.split(None, 2)
-    if len(words) != 3 or words[0] != b"GET" or payload[0] != words[0][0]:
+    if len(words) != 3 or not payload.startswith(b"GET "):
         raise RemoteProtocolError("request", payload, "GET <block> <path>")
     block = _number("block size", words[1])
     if not 0 < block <= MAX_BLOCK:
@@ -377,12 +371,11 @@ def _whole(payload: bytes) -> bytes:
 
 def _after(word: bytes, payload: bytes) -> bytes:
     """
-    What follows *word* and white space.
+    What follows *word*, a space included, and further white space.
     """
-    words = payload.split(None, 1)
-    if len(words) == 2 and words[0] == word and payload[0] == word[0]:
-        return words[1]
-    raise RemoteProtocolError("request", payload, f"{word.decode()} <argument>")
+    if payload.startswith(word):
+        return payload[len(word) :].lstrip()
+    raise RemoteProtocolError("request", payload, f"{word.decode()}<argument>")
 
 
 def _path(rest: bytes, payload: bytes) -> bytes:
@@ -395,7 +388,7 @@ def _path(rest: bytes, payload: bytes) -> bytes:
 
 
 def _argument(word: bytes, payload: bytes) -> bytes:
-    text = _path(_after(word, payload), payload)
+    text = _path(_after(word + b" ", payload), payload)
     if len(text) > MAX_ARGUMENT:
         raise RemoteProtocolError(
             f"{word.decode()} argument", text, f"at most {MAX_ARGUMENT} bytes"

@@ -72,6 +72,7 @@ IDENTITIES = [
     (b"IDENTITY A=b USERNAME=root\n", b"root", b"OK WELCOME USERNAME=root\n"),
     (b"IDENTITY USERNAME=root A=b C=\n", b"root", b"OK WELCOME USERNAME=root\n"),
     (b"IDENTITY   USERNAME=root\t\r\n", b"root", b"OK WELCOME USERNAME=root\n"),
+    (b"IDENTITY USERNAME=a USERNAME=b\n", b"b", b"OK WELCOME USERNAME=b\n"),
     (b"IDENTITY XUSERNAME=a\n", b"", b"OK WELCOME\n"),
     (b"IDENTITY username=a\n", b"", b"OK WELCOME\n"),
     (b"IDENTITY USERNAME=a=b\n", b"a=b", b"OK WELCOME USERNAME=a=b\n"),
