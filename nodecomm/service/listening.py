@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""
+The addresses a server listens on, from Twisted endpoint strings.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+
+__all__ = ["BACKLOG", "ListenError", "listen", "port_number"]
+
+#: Connections the kernel holds for us while we are busy, where the endpoint string
+#: does not say. Twisted's own 50 makes nodes that start together wait for seconds;
+#: the kernel cuts this to net.core.somaxconn.
+BACKLOG = 4096
+
+#: What a system without IPv6, or with IPv6 switched off, answers.
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL})
+
+#: Endpoints that are an address of this host, with a port as the first argument.
+_TCP = re.compile(r"(tcp6?):", re.IGNORECASE)
+
+_log = Logger()
+
+
+class ListenError(Exception):
+    """
+    An endpoint cannot be listened on. Look at who has the address
+    (`ss -lntp`), or change `listen`.
+
+    Attributes:
+        endpoint: The endpoint string.
+        reason: Why.
+    """
+
+    def __init__(self, endpoint: str, reason: str) -> None:
+        super().__init__(endpoint, reason)
+        self.endpoint = endpoint
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.endpoint}: {self.reason}"
+
+
+async def listen(
+    reactor: Any, description: str, factory: IProtocolFactory
+) -> list[IListeningPort]:
+    """
+    Listen on an endpoint.
+
+    `tcp6` takes IPv4 too, whatever the system's default for that is, unless it names
+    an interface; where there is no IPv6 it falls back to `tcp`.
+
+    Returns:
+        The ports, to be stopped by the caller.
+
+    Raises:
+        ListenError: It cannot be done.
+    """
+    try:
+        ports = [await _listen(reactor, description, factory)]
+    except ListenError as error:
+        if not _is_any_tcp6(description) or _errno(error) not in _NO_IPV6:
+            raise
+        _log.warn(
+            "there is no IPv6 here ({reason}): listening on {endpoint} as tcp",
+            event="listen.without-ipv6",
+            endpoint=description,
+            reason=error.reason,
+        )
+        return [await _listen(reactor, "tcp" + description[4:], factory)]
+    if _is_any_tcp6(description) and _is_v6_only(ports[0]):
+        four = f"tcp:{port_number(ports[0])}"
+        try:
+            ports.append(await _listen(reactor, four, factory))
+        except ListenError:
+            await _stopped(ports[0])
+            raise
+    return ports
+
+
+async def _listen(
+    reactor: Any, description: str, factory: IProtocolFactory
+) -> IListeningPort:
+    full = description
+    if _TCP.match(description) and "backlog=" not in description:
+        full += f":backlog={BACKLOG}"
+    try:
+        endpoint = serverFromString(reactor, full)  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as error:
+        raise ListenError(description, str(error)) from error
+    try:
+        port: IListeningPort = await endpoint.listen(factory)
+    except CannotListenError as error:
+        raise ListenError(description, _reason(error.socketError)) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ListenError(description, _reason(error)) from error
+    return port
+
+
+async def _stopped(port: IListeningPort) -> None:
+    stopping = port.stopListening()
+    if isinstance(stopping, Deferred):
+        await stopping
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        name = errno.errorcode.get(error.errno, str(error.errno))
+        return f"{os.strerror(error.errno)} ({name})"
+    return str(error) or type(error).__name__
+
+
+def _errno(error: ListenError) -> int | None:
+    cause: object = error.__cause__
+    if isinstance(cause, CannotListenError):
+        cause = cause.socketError
+    return cause.errno if isinstance(cause, OSError) else None
+
+
+def _is_any_tcp6(description: str) -> bool:
+    return description.lower().startswith("tcp6:") and "interface=" not in description
+
+
+def _is_v6_only(port: Any) -> bool:
+    found = getattr(port, "socket", None)
+    if not isinstance(found, socket.socket):
+        return False
+    return bool(found.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+
+
+def port_number(port: IListeningPort) -> int | None:
+    """
+    The number of the TCP port, where it is one.
+    """
+    number = getattr(port.getHost(), "port", None)
+    return number if isinstance(number, int) else None

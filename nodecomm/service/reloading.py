@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""
+Putting a new configuration in force while sessions are open.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nodecomm.server.commands import builtin_commands, command_table
+from nodecomm.server.factory import ANSWERS_AT_ONCE
+from nodecomm.transport.limits import raise_descriptor_limit
+
+if TYPE_CHECKING:
+    from nodecomm.config.model import Settings
+    from nodecomm.server.factory import TLSFactory
+    from nodecomm.service.prepared import Prepared
+
+__all__ = ["apply", "connections_that_fit", "needs_restart"]
+
+#: Descriptors kept for files, the database, logs and name look-ups: this many, or a
+#: tenth of all.
+RESERVED = 256
+
+#: Keys that are read at start only.
+_AT_START = {
+    "server": ("state_dir", "allowciphers", "allowtlsversion"),
+    "limits": (
+        "digest_cache_entries",
+        "disk_threads",
+        "digest_threads",
+        "name_lookups_at_once",
+    ),
+    "log": ("format", "file", "audit"),
+}
+
+
+def connections_that_fit(asked: int) -> tuple[int, int]:
+    """
+    How many connections there can be, with the soft limit of descriptors raised to
+    the hard one.
+
+    Args:
+        asked: The setting.
+
+    Returns:
+        The number, not above *asked*, and the limit of descriptors (0: none).
+    """
+    _, descriptors = raise_descriptor_limit()
+    # RLIM_INFINITY is a negative number in Python.
+    if descriptors <= 0:
+        return asked, 0
+    fit = max(descriptors - max(RESERVED, descriptors // 10), 1)
+    return min(asked, fit), descriptors
+
+
+def needs_restart(old: Settings, new: Settings) -> list[str]:
+    """
+    The keys whose new value will be in force only after a restart.
+    """
+    return [
+        f"{section}.{key}"
+        for section, keys in _AT_START.items()
+        for key in keys
+        if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
+    ]
+
+
+def apply(factory: TLSFactory, prepared: Prepared, max_connections: int) -> None:
+    """
+    Put the rules, limits and plugins of *prepared* in force. Requests that have
+    begun keep the rules they began with; connections beyond a lowered limit stay.
+    """
+    settings = prepared.settings
+    limits = settings.limits
+    factory.limits = limits
+    factory.answers_at_once = min(ANSWERS_AT_ONCE, limits.requests_ahead)
+    admission = factory.admission
+    admission.max_connections = max_connections
+    admission.before_trust = limits.connections_before_trust
+    admission.per_address = limits.connections_per_address
+    factory.gate.at_once = limits.handshakes_at_once
+    factory.port.first_byte_timeout = limits.first_byte_timeout
+    factory.port.handshake_timeout = limits.handshake_timeout
+    factory.names.keep = limits.name_cache_seconds
+    factory.names.timeout = limits.name_timeout
+    factory.trust.windows = prepared.windows
+    factory.trust.users = frozenset(settings.server.trustusers)
+    factory.commands = command_table([*builtin_commands(), *prepared.commands])
+    serving = factory.serving
+    serving.deny_bad_clocks = settings.server.denybadclocks
+    # Before the rules that name them.
+    serving.sources = {**serving.sources, **prepared.sources}
+    serving.evaluator.snapshot = prepared.snapshot

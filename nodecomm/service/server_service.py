@@ -1,0 +1,495 @@
+# SPDX-License-Identifier: MIT
+"""
+The policy server as a Twisted service: everything wired from a configuration, kept
+running through reloads, and taken down in order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger, globalLogPublisher
+from twisted.python.failure import Failure
+
+from nodecomm.access.evaluator import AccessEvaluator
+from nodecomm.identity.files import ensure_folder
+from nodecomm.identity.keys import KeyPair
+from nodecomm.identity.own import (
+    KEYS_FOLDER,
+    PRIVATE_NAME,
+    OwnKeyError,
+    create_own_key,
+    load_own_key,
+)
+from nodecomm.identity.pins import PINS_NAME, PinnedDigests
+from nodecomm.identity.store import FileKeyStore
+from nodecomm.identity.trust import TrustPolicy
+from nodecomm.server.events import EventLog
+from nodecomm.server.factory import PortFactory, TLSFactory
+from nodecomm.server.pools import WorkerPool
+from nodecomm.service.audit import AuditLog
+from nodecomm.service.listening import ListenError, listen, port_number
+from nodecomm.service.logs import Verbosity
+from nodecomm.service.prepared import Prepared, state_folder
+from nodecomm.service.reloading import apply, connections_that_fit, needs_restart
+from nodecomm.service.signals import SignalWatch
+from nodecomm.service.windows import WindowTeller
+from nodecomm.storage.database import Database, connect
+from nodecomm.storage.digests import DigestTable
+from nodecomm.storage.migrations import DatabaseTooNew
+from nodecomm.storage.seen import SeenTable
+from nodecomm.storage.windows import WindowCounter
+from nodecomm.transport.context import server_context
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+
+    from nodecomm.config.model import Settings
+    from nodecomm.service.loading import Loaded
+
+__all__ = ["DATABASE_NAME", "ServerService", "StartError"]
+
+#: The database's name in the state folder.
+DATABASE_NAME = "nodecomm.sqlite"
+
+
+class StartError(Exception):
+    """
+    The server cannot start. The text is one line that says what is in the way.
+    """
+
+
+class ServerService(MultiService):
+    """
+    A policy server.
+
+    Everything that can go wrong at start does so in `startService`, as one
+    `StartError`; an endpoint that takes its time to listen fails later, by a
+    critical event and the end of the reactor.
+
+    Args:
+        prepared: The configuration to start with.
+        reactor: Drives all of it.
+        reread: Reads the configuration again, for `reload`.
+        verbosity: How much is stated.
+        reopen_log: Called when log files are to be opened again.
+        handle_signals: Whether SIGHUP reloads.
+        ready: Called with the first TCP port's number (0: none) once the server
+            listens.
+        now: Civil time in seconds.
+        monotonic: Seconds of a clock that nobody sets.
+
+    Attributes:
+        prepared: The configuration in force.
+        factory: What serves; None before the start.
+        key_pair: This machine's key; None before the start.
+        ports: The ports by endpoint string.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        reactor: Any,
+        reread: Callable[[int], tuple[Prepared | None, Loaded]],
+        verbosity: Verbosity = Verbosity.NORMAL,
+        reopen_log: Callable[[], object] = lambda: None,
+        handle_signals: bool = False,
+        ready: Callable[[int], object] = lambda port: None,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.prepared = prepared
+        self.factory: TLSFactory | None = None
+        self.key_pair: KeyPair | None = None
+        self.ports: dict[str, list[IListeningPort]] = {}
+        self._reactor = reactor
+        self._reread = reread
+        self._verbosity = verbosity
+        self._reopen_log = reopen_log
+        self._ready = ready
+        self._now = now
+        self._monotonic = monotonic
+        self._generation = prepared.snapshot.generation
+        self._signal = (
+            SignalWatch(signal.SIGHUP, reactor, self.reload) if handle_signals else None
+        )
+        self._windows: WindowTeller | None = None
+        self._above: IProtocolFactory | None = None
+        self._audit: AuditLog | None = None
+        self._files: WorkerPool | None = None
+        self._database: Database | None = None
+        self._seen: SeenTable | None = None
+        self._digests: DigestTable | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """
+        The configuration in force.
+        """
+        return self.prepared.settings
+
+    # Starting
+
+    def startService(self) -> None:
+        """
+        Make what is missing in the state folder, and listen.
+
+        Raises:
+            StartError: Something is in the way.
+        """
+        self._build()
+        failures: list[Failure] = []
+        late = False
+
+        def failed(failure: Failure) -> None:
+            if not late:
+                failures.append(failure)
+                return
+            self._log.critical(
+                "{reason}", event="server.failed", reason=failure.getErrorMessage()
+            )
+            self._reactor.stop()
+
+        Deferred.fromCoroutine(self._listen()).addErrback(failed)
+        late = True
+        if failures:
+            (failure,) = failures
+            if isinstance(failure.value, ListenError):
+                raise StartError(failure.getErrorMessage()) from failure.value
+            failure.raiseException()
+        super().startService()  # type: ignore[no-untyped-call]
+        if self._signal is not None:
+            self._signal.start()
+
+    def _build(self) -> None:
+        """
+        Everything but listening; no thread runs yet.
+        """
+        settings = self.settings
+        folder = state_folder(settings)
+        keys = os.path.join(folder, KEYS_FOLDER)
+        self.key_pair = pair = self._own_key(folder, keys)
+        try:
+            context = server_context(
+                pair,
+                ciphers=settings.server.allowciphers,
+                min_version=settings.server.allowtlsversion,
+            )
+        except ValueError as error:
+            raise StartError(str(error)) from error
+        self._files = WorkerPool(self._reactor, "nodecomm-files", 2)
+        self._audit = self._open_audit(settings, self._files)
+        self._database = database = self._open_database(folder)
+        self._seen = SeenTable(database, self._reactor, self._now)
+        limits = settings.limits
+        if limits.digest_cache_entries:
+            self._digests = DigestTable(
+                database, self._reactor, limit=limits.digest_cache_entries
+            )
+        trust = TrustPolicy(
+            FileKeyStore(keys, now=self._now, run=self._files.run),
+            self.prepared.windows,
+            settings.server.trustusers,
+            WindowCounter(database),
+            self._now,
+            pins=PinnedDigests(os.path.join(folder, PINS_NAME), self._now),
+            seen=self._seen,
+        )
+        self._windows = WindowTeller(trust, self._reactor)
+        self.factory = TLSFactory(
+            self._reactor,
+            context=context,
+            trust=trust,
+            evaluator=AccessEvaluator(self.prepared.snapshot),
+            sources=self.prepared.sources,
+            commands=self.prepared.commands,
+            limits=limits,
+            max_connections=self._max_connections(settings),
+            deny_bad_clocks=settings.server.denybadclocks,
+            digests=self._digests,
+            seen=self._seen,  # type: ignore[arg-type]  # knows two directions only
+            events=EventLog(
+                verbose=self._verbosity >= Verbosity.VERBOSE or self._audit is not None,
+                dialogue=self._verbosity >= Verbosity.DEBUG,
+            ),
+            now=self._now,
+            monotonic=self._monotonic,
+        )
+        self._above = PortFactory(self.factory)
+
+    def _own_key(self, folder: str, keys: str) -> KeyPair:
+        try:
+            ensure_folder(folder)
+            for place in (folder, keys):
+                self._warn_exposed(place)
+            if os.path.lexists(os.path.join(keys, PRIVATE_NAME)):
+                return load_own_key(keys)
+            pair = create_own_key(keys)
+        except OwnKeyError as error:
+            raise StartError(str(error)) from error
+        except OSError as error:
+            raise StartError(_os_error(error, folder)) from error
+        self._log.info(
+            "made a key for this machine, {key}, in {folder}",
+            event="key.generated",
+            key=pair.public.md5,
+            folder=keys,
+        )
+        return pair
+
+    def _warn_exposed(self, place: str) -> None:
+        """
+        Whoever can write there can give himself any right.
+        """
+        try:
+            mode = os.stat(place).st_mode
+        except FileNotFoundError:
+            return
+        if mode & 0o022:
+            self._log.warn(
+                "others may write to {folder} (mode {mode}), and so become trusted:"
+                " chmod 700 it",
+                event="state.exposed",
+                folder=place,
+                mode=f"{mode & 0o7777:04o}",
+            )
+
+    def _open_audit(self, settings: Settings, files: WorkerPool) -> AuditLog | None:
+        if not settings.log.audit:
+            return None
+        audit = AuditLog(
+            Path(settings.log.audit),
+            reactor=self._reactor,
+            run_in_thread=files.run,
+            from_thread=self._reactor.callFromThread,
+        )
+        try:
+            audit.start()
+        except OSError as error:
+            raise StartError(_os_error(error, settings.log.audit)) from error
+        return audit
+
+    def _open_database(self, folder: str) -> Database:
+        path = os.path.join(folder, DATABASE_NAME)
+        try:
+            # Once before any thread is there, so that what is wrong with the file
+            # is told at start.
+            connect(path).close()
+        except (sqlite3.Error, DatabaseTooNew) as error:
+            raise StartError(f"{path}: {error}") from error
+        except OSError as error:
+            raise StartError(_os_error(error, path)) from error
+        return Database(path, self._reactor)
+
+    def _max_connections(self, settings: Settings) -> int:
+        asked = settings.server.maxconnections
+        fit, descriptors = connections_that_fit(asked)
+        if fit < asked:
+            self._log.warn(
+                "maxconnections is {value} instead of {asked}: this process may have"
+                " {descriptors} descriptors open (ulimit -Hn, or LimitNOFILE= of"
+                " systemd)",
+                event="limit.lowered",
+                limit="maxconnections",
+                asked=asked,
+                value=fit,
+                descriptors=descriptors,
+            )
+        return fit
+
+    async def _listen(self) -> None:
+        opened = await self._open_ports(self.settings.server.listen)
+        # Now that nothing is in the way, the threads may start.
+        self.ports.update(opened)
+        if self._files is not None:
+            self._files.start()
+        if self._database is not None:
+            self._database.start().addErrback(self._database_failed)
+        if self._audit is not None:
+            globalLogPublisher.addObserver(self._audit)
+        for problem in self.prepared.loaded.problems:
+            self._log.warn("{problem}", event="config.problem", problem=str(problem))
+        assert self.key_pair is not None  # noqa: S101
+        numbers = [port_number(port) for ports in opened.values() for port in ports]
+        self._log.info(
+            "serving on {listen} with the key {key}; configuration: {configuration}",
+            event="server.started",
+            listen=", ".join(opened),
+            key=self.key_pair.public.md5,
+            configuration=self.prepared.loaded.description,
+            pid=os.getpid(),
+        )
+        if self._windows is not None:
+            self._windows.start()
+        self._ready(next((number for number in numbers if number), 0))
+
+    async def _open_ports(
+        self, endpoints: tuple[str, ...]
+    ) -> dict[str, list[IListeningPort]]:
+        """
+        Listen on all *endpoints*, or on none.
+        """
+        assert self._above is not None  # noqa: S101
+        opened: dict[str, list[IListeningPort]] = {}
+        try:
+            for endpoint in endpoints:
+                opened[endpoint] = await listen(self._reactor, endpoint, self._above)
+        except ListenError:
+            for ports in opened.values():
+                for port in ports:
+                    _later(port.stopListening())
+            raise
+        return opened
+
+    def _database_failed(self, failure: Failure) -> None:
+        # Trusted peers are still served; those on first use and digests suffer.
+        self._log.error(
+            "the database cannot be used: {reason}",
+            event="database.failed",
+            reason=failure.getErrorMessage(),
+        )
+
+    # Reloading
+
+    def reload(self) -> Deferred[bool]:
+        """
+        Open the log files again, read the configuration again and put it in force;
+        one with an error changes nothing.
+
+        Returns:
+            Whether the new configuration is in force. Never fails.
+        """
+        return Deferred.fromCoroutine(self._reload()).addErrback(self._reload_failed)
+
+    def _reload_failed(self, failure: Failure) -> bool:
+        self._log.failure("the configuration could not be loaded", failure=failure)
+        return False
+
+    async def _reload(self) -> bool:
+        self._reopen_log()
+        if self._audit is not None:
+            self._audit.reopen()
+        prepared, loaded = self._reread(self._generation + 1)
+        for problem in loaded.problems:
+            say = self._log.error if problem.is_error else self._log.warn
+            say("{problem}", event="config.problem", problem=str(problem))
+        if prepared is None or self.factory is None:
+            self._log.error(
+                "the configuration is not used, for its errors ({errors}); the one"
+                " of before stays in force ({configuration})",
+                event="config.rejected",
+                errors=sum(problem.is_error for problem in loaded.problems),
+                configuration=loaded.description,
+            )
+            return False
+        old = self.settings
+        waiting = needs_restart(old, prepared.settings)
+        if not await self._move_ports(prepared.settings):
+            waiting.append("server.listen")
+        self._generation = prepared.snapshot.generation
+        self.prepared = prepared
+        apply(self.factory, prepared, self._max_connections(prepared.settings))
+        self._log.info(
+            "the configuration is in force, generation {generation} ({configuration})",
+            event="config.loaded",
+            generation=self._generation,
+            configuration=prepared.loaded.description,
+        )
+        if waiting:
+            self._log.warn(
+                "changed, and in force only after a restart: {keys}",
+                event="config.needs-restart",
+                keys=", ".join(waiting),
+            )
+        if self._windows is not None:
+            self._windows.changed()
+        return True
+
+    async def _move_ports(self, settings: Settings) -> bool:
+        """
+        Listen where *settings* say, and no longer elsewhere. When a new address
+        cannot be had nothing changes, and the answer is False.
+        """
+        wanted = settings.server.listen
+        fresh = tuple(each for each in wanted if each not in self.ports)
+        try:
+            opened = await self._open_ports(fresh)
+        except ListenError as error:
+            self._log.error("{reason}", event="listen.failed", reason=str(error))
+            return False
+        self.ports.update(opened)
+        for endpoint in [each for each in self.ports if each not in wanted]:
+            await self._close(endpoint)
+        return True
+
+    async def _close(self, endpoint: str) -> None:
+        for port in self.ports.pop(endpoint):
+            stopping = port.stopListening()
+            if isinstance(stopping, Deferred):
+                await stopping
+
+    # Stopping
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, let answers under way end for up to `stop_grace` seconds,
+        write what waits, end the threads.
+        """
+        if self._signal is not None:
+            self._signal.stop()
+        if self._windows is not None:
+            self._windows.stop()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        grace = self.settings.limits.stop_grace
+        sessions = len(self.factory.sessions) if self.factory is not None else 0
+        self._log.info(
+            "stopping; {sessions} sessions have {grace} s to finish",
+            event="server.stopping",
+            sessions=sessions,
+            grace=grace,
+        )
+        for endpoint in list(self.ports):
+            await self._close(endpoint)
+        if self.factory is not None:
+            await self.factory.stop(grace)
+        for table in (self._seen, self._digests):
+            if table is not None:
+                await table.stop().addErrback(self._database_failed)
+        if self._database is not None:
+            await self._database.stop().addErrback(self._database_failed)
+        if self._audit is not None:
+            # The sessions' last words come before this.
+            globalLogPublisher.removeObserver(self._audit)
+            await self._audit.stop()
+        if self._files is not None:
+            self._files.stop()
+        stopping = super().stopService()  # type: ignore[no-untyped-call]
+        if isinstance(stopping, Deferred):
+            await stopping
+        self._log.info("stopped", event="server.stopped")
+
+
+def _os_error(error: OSError, place: str) -> str:
+    return f"{error.filename or place}: {error.strerror or error}"
+
+
+def _later(result: Any) -> None:
+    """
+    Nobody waits for *result*; it is about a port that is being given up.
+    """
+    if isinstance(result, Deferred):
+        result.addErrback(lambda _: None)

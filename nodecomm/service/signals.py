@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""
+A signal as an event of the reactor.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorFromThreads
+
+__all__ = ["SignalWatch"]
+
+
+class SignalWatch:
+    """
+    Calls a function from the reactor whenever a signal arrives, until it is stopped.
+
+    The reactor takes care of SIGTERM and SIGINT itself and knows nothing of this
+    one; what was installed before comes back at the end.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        reactor: IReactorFromThreads,
+        function: Callable[[], object],
+    ) -> None:
+        """
+        Args:
+            number: The signal.
+            reactor: Calls *function* in its own turn, never inside other code.
+            function: What to do.
+        """
+        self._number = number
+        self._reactor = reactor
+        self._function = function
+        self._before: Any = None
+        self._installed = False
+
+    def start(self) -> None:
+        """
+        Begin to watch. Only the main thread may.
+        """
+        self._before = signal.signal(self._number, self._arrived)
+        self._installed = True
+
+    def stop(self) -> None:
+        """
+        Put back what was there before.
+        """
+        if not self._installed:
+            return
+        self._installed = False
+        # None: it was not installed from Python, so it cannot be put back.
+        before = signal.SIG_DFL if self._before is None else self._before
+        signal.signal(self._number, before)
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._function)
