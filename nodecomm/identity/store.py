@@ -76,7 +76,7 @@ class _Content:
     What a file held. *key* may be set beside *problem*: a key, but not a usable one.
     """
 
-    state: FileState
+    state: FileState | None
     settled: bool
     key: PublicKey | None
     problem: str | None
@@ -294,7 +294,10 @@ class FileKeyStore:
         equal: list[_Name] = []
         conflict = None
         for digest in key.digests:
-            for entry in self._by_digest.get(digest, {}).values():
+            same = self._by_digest.get(digest)
+            if same is None:
+                continue
+            for entry in same.values():
                 content = self._content(entry.name)
                 if content is None or content.key is None:
                     continue
@@ -406,10 +409,15 @@ class FileKeyStore:
         path = self._prefix + name
         cached = self._contents.get(name)
         try:
-            if cached is not None and cached.settled:
-                state = state_of(os.stat(path))
-                if state == cached.state:
-                    return cached
+            state = state_of(os.stat(path))
+        except FileNotFoundError:
+            return None
+        except OSError:
+            # Reading it will say what is wrong.
+            state = None
+        if cached is not None and cached.settled and cached.state == state:
+            return cached
+        try:
             content = self._read(path)
         except FileNotFoundError:
             return None
@@ -425,9 +433,7 @@ class FileKeyStore:
         return content
 
     def _read(self, path: str) -> _Content:
-        state = state_of(os.stat(path))
-        key = None
-        problem = None
+        state = key = problem = None
         try:
             state, data = read_small(path)
             key = PublicKey.from_pem(data)
@@ -440,7 +446,8 @@ class FileKeyStore:
             if error.errno not in _FILE_FAILURES:
                 raise
             problem = f"cannot be read: {error.strerror}"
-        return _Content(state, settled(state, self._now()), key, problem)
+        still = state is not None and settled(state, self._now())
+        return _Content(state, still, key, problem)
 
 
 def _users(entries: Sequence[_Name]) -> frozenset[str]:

@@ -5,7 +5,12 @@ Keys to test with, made once per run.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from functools import cache
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.identity.keys import KeyPair, PublicKey
 
@@ -26,3 +31,12 @@ def key(number: int = 0) -> PublicKey:
     The public half of pair *number*.
     """
     return pair(number).public
+
+
+def temporary_folder(case: SynchronousTestCase) -> Path:
+    """
+    A folder that is gone after the test.
+    """
+    folder = tempfile.mkdtemp()
+    case.addCleanup(shutil.rmtree, folder)
+    return Path(folder)
