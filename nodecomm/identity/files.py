@@ -61,9 +61,10 @@ def settled(state: FileState, now: float) -> bool:
     return now - newest > SETTLED_SECONDS
 
 
-def read_small(path: str) -> tuple[FileState, bytes]:
+def read_small(path: str, limit: int = MAX_FILE_BYTES) -> tuple[FileState, bytes]:
     """
-    The content of an ordinary file and the state it had. Never waits for the other
+    The content of an ordinary file and the state it had, read from one descriptor.
+    Never waits for the other
     end of a pipe.
 
     Raises:
@@ -78,10 +79,10 @@ def read_small(path: str) -> tuple[FileState, bytes]:
             msg = "is no ordinary file"
             raise ValueError(msg)
         data = b""
-        while chunk := os.read(descriptor, MAX_FILE_BYTES + 1 - len(data)):
+        while chunk := os.read(descriptor, limit + 1 - len(data)):
             data += chunk
-        if len(data) > MAX_FILE_BYTES:
-            msg = f"is larger than {MAX_FILE_BYTES} bytes"
+        if len(data) > limit:
+            msg = f"is larger than {limit} bytes"
             raise ValueError(msg)
         return state_of(status), data
     finally:

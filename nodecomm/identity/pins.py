@@ -26,6 +26,9 @@ from nodecomm.identity.keys import PublicKey, parse_digest, parse_digest_or_none
 
 __all__ = ["PINS_NAME", "PinnedDigests"]
 
+#: Bytes of the largest file that is read: some 200,000 digests.
+MAX_PINS_BYTES = 8 * 1024 * 1024
+
 #: The file's name in the state folder.
 PINS_NAME = "trusted-digests"
 
@@ -56,7 +59,7 @@ class PinnedDigests:
 
         Raises:
             OSError: The file is there and cannot be read.
-            ValueError: It is no text file of at most 64 KiB.
+            ValueError: It is no ordinary file of at most 8 MiB.
         """
         digests = self._current()
         return key.md5 in digests or key.sha in digests
@@ -125,7 +128,7 @@ class PinnedDigests:
 
     def _lines(self) -> list[str]:
         try:
-            _, data = read_small(self.path)
+            _, data = read_small(self.path, MAX_PINS_BYTES)
         except FileNotFoundError:
             return []
         return data.decode("utf-8", "backslashreplace").splitlines()

@@ -19,11 +19,15 @@ MODULUS = (1 << 2047) | (1 << 1000) | 1
 
 
 @cache
+def _pair(number: int) -> KeyPair:
+    return KeyPair.generate(1024)
+
+
 def pair(number: int = 0) -> KeyPair:
     """
     Key pair *number*; small, because making it takes time.
     """
-    return KeyPair.generate(1024)
+    return _pair(number)
 
 
 def key(number: int = 0) -> PublicKey:
