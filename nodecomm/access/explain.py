@@ -221,6 +221,8 @@ def _list_text(entries: RuleList, peer: Peer) -> tuple[str, bool]:
     """
     found: Any
     if isinstance(entries, HostnameList):
+        if not entries.needs_name and not entries.words:
+            return "none of its entries can match", False
         if not peer.hostname_known:
             return "the peer's host name is not known, which this list needs", False
         if not peer.hostname:

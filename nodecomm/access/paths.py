@@ -72,20 +72,23 @@ class PathReader:
             return RulePath(raw.rstrip(b"/") or b"/", True, False)
         try:
             resolved = self._resolve(raw)
+            named = raw.rstrip(b"/")
+            if resolved is None and raw != named:
+                resolved = self._resolve(named)
+            if resolved is not None and raw != named and not resolved.is_directory:
+                self._findings.tell(
+                    key,
+                    "this is no folder, so the rule covers nothing",
+                    text,
+                    f"write '{text.rstrip('/')}'",
+                )
+                return None
         except OSError as error:
             said = error.strerror or type(error).__name__
             self._findings.tell(key, f"the path cannot be resolved: {said}", text)
             return None
         if resolved is None:
             return self._missing(key, raw, text)
-        if raw.endswith(b"/") and not resolved.is_directory:
-            self._findings.tell(
-                key,
-                "this is no folder, so the rule covers nothing",
-                text,
-                f"write '{text.rstrip('/')}'",
-            )
-            return None
         return RulePath(
             resolved.path.rstrip(b"/") or b"/", resolved.is_directory, missing=False
         )
@@ -109,6 +112,15 @@ class PathReader:
                 f"the path does not exist now; the rule will cover {says}",
                 text,
                 hint,
+                "warning",
+            )
+        elif not tree and raw.endswith((b".ip)", b".hostname)", b".key)")):
+            self._findings.tell(
+                key,
+                "without a final slash the rule will cover files of that exact name, "
+                "and nothing where it is a folder",
+                text,
+                f"write '{text}/' if it is to be a folder",
                 "warning",
             )
         real = self._real_parent(path)

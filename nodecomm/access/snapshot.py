@@ -107,6 +107,7 @@ class Snapshot:
     substitutes: bool = field(init=False)
     file_substitutes: bool = field(init=False)
     files: Mapping[bytes, Rule] = field(init=False, repr=False)
+    _words: frozenset[bytes] = field(init=False, repr=False)
     _trees: dict[bytes, Rule] = field(init=False, repr=False)
     _exact_names: dict[tuple[str, bytes], Rule] = field(init=False, repr=False)
     _hostname_paths: tuple[tuple[Pattern, Rule], ...] = field(init=False, repr=False)
@@ -132,6 +133,9 @@ class Snapshot:
         )
         paths = [rule.path for rule in self.rules]
         put(self, "substitutes", any(b"$(connection." in path for path in paths))
+        words = (_IP, _HOSTNAME, _KEY)
+        used = frozenset(word for word in words if any(word in path for path in paths))
+        put(self, "_words", used)
         put(self, "file_substitutes", any(b"$(connection." in path for path in files))
         named = [rule for rule in self.rules if _HOSTNAME in rule.path]
         put(
@@ -170,14 +174,16 @@ class Snapshot:
         """
         *path* with the peer's own address, host name and key digest (both names of
         the key) turned back into `$(connection.*)`; None when none of them is in it.
+        Only words that stand in the path of some rule are looked for.
         """
         changed = path
-        if peer.address:
+        if _IP in self._words and peer.address:
             changed = path.replace(peer.address.encode("utf-8", "replace"), _IP)
-        hostname = expandable_hostname(peer)
-        if hostname is not None:
-            changed = changed.replace(hostname, _HOSTNAME)
-        if peer.key is not None and b"=" in changed:
+        if _HOSTNAME in self._words:
+            hostname = expandable_hostname(peer)
+            if hostname is not None:
+                changed = changed.replace(hostname, _HOSTNAME)
+        if _KEY in self._words and peer.key is not None and b"=" in changed:
             for digest in peer.key.digests:
                 changed = changed.replace(digest.encode("ascii"), _KEY)
         return changed if changed != path else None
