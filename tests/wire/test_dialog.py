@@ -260,6 +260,17 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual([VersionChosen(3)], events)
         self.assertEqual([VersionChosen(3)], server().receive_data(line))
 
+    def test_short_line_behind_a_divided_one(self) -> None:
+        """
+        A line is found at once when it comes with the end of a longer one.
+        """
+        dialog = server()
+        dialog.receive_data(b"CFE_v3 cf-agent 3.21.0")
+
+        self.assertEqual(
+            [VersionChosen(3), Identity(b"")], dialog.receive_data(b"\nIDENTITY\n")
+        )
+
     def test_line_without_end(self) -> None:
         """
         A line fails as soon as it is too long, not when it ends.
@@ -479,18 +490,23 @@ class TableTests(SynchronousTestCase):
         """
         The table in the documentation is this table, row by row.
         """
-        rows = [
+        rows = [("state", "input", "next")] + [
             (state.value, happened.value, following.value)
             for (state, happened), following in TABLE.items()
         ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rule = " ".join("=" * width for width in widths)
+        table = [
+            " ".join(
+                word.ljust(width) for word, width in zip(row, widths, strict=True)
+            ).rstrip()
+            for row in rows
+        ]
         lines = PAGE.read_text().splitlines()
-        rule = "=" * 14 + " " + "=" * 21 + " " + "=" * 14
         first, second, last = (n for n, line in enumerate(lines) if line == rule)
 
-        self.assertEqual("state          input                 next", lines[first + 1])
-        self.assertEqual(
-            [f"{a:<14} {b:<21} {c}" for a, b, c in rows], lines[second + 1 : last]
-        )
+        self.assertEqual(table[:1], lines[first + 1 : second])
+        self.assertEqual(table[1:], lines[second + 1 : last])
 
 
 class AnyBytesTests(SynchronousTestCase):
