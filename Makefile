@@ -73,6 +73,6 @@ check-newest: ## unit tests on the newest Python and the newest dependencies
 
 clean: ## remove what the other targets made, ./var (keys!) excepted
 	rm -rf $(VENV) .venv-oldest .venv-newest build dist docs/_build *.egg-info \
-	  .mypy_cache .ruff_cache .pytest_cache .hypothesis _trial_temp* .make.lock
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis _trial_temp* tests.* .make.lock
 	find nodecomm twisted tests benchmarks scripts \
 	  \( -name __pycache__ -o -name dropin.cache \) -prune -exec rm -rf {} +
