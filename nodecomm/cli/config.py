@@ -16,7 +16,8 @@ from twisted.python import usage
 from nodecomm.cli.options import StateOptions
 from nodecomm.config.errors import Origin, Problem, printable
 from nodecomm.config.showing import as_toml, shown_values
-from nodecomm.service.loading import SYSTEM_FILE, Loaded, check_access, load
+from nodecomm.service.loading import SYSTEM_FILE, Loaded, load
+from nodecomm.service.prepared import prepare
 
 __all__ = ["Options", "run"]
 
@@ -84,7 +85,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         Path(chosen["config"]) if chosen["config"] else None,
         state_dir=Path(state_dir) if state_dir else None,
     )
-    _, loaded = check_access(loaded)
+    _, loaded = prepare(loaded)
     in_json = bool(chosen["json"] or options["json"])
     if options.subCommand == "check":
         _check(loaded, in_json, stdout, stderr)

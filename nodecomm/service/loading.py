@@ -311,15 +311,18 @@ def _read_bytes(path: Path, most: int) -> bytes:
     try:
         # Without O_NONBLOCK opening a fifo waits for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _UnreadableError("not a regular file")
-            data = file.read(most + 1)
+                raise _UnreadableError("is not a regular file")
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(most + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         reason = error.strerror or str(error)
         raise _UnreadableError(f"cannot be read: {reason}") from error
     if len(data) > most:
-        raise _UnreadableError(f"longer than {most} bytes")
+        raise _UnreadableError(f"is longer than {most} bytes")
     return data
 
 

@@ -52,7 +52,7 @@ def find_positions(source: bytes, name: str) -> Positions:
     return Positions(walk.origins, frozenset(walk.counts))
 
 
-def place_of_error(error: tomllib.TOMLDecodeError, text: str) -> tuple[str, int, int]:
+def place_of_error(error: ValueError, text: str) -> tuple[str, int, int]:
     """
     What is wrong, and the line and column where *error* was found in *text*.
     """
