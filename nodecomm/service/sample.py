@@ -112,7 +112,8 @@ def default_tree(state_dir: Path) -> dict[str, Any]:
         },
         "access": [
             {
-                "path": f"{state}/{name}",
+                # The final slash: a folder, even before it exists.
+                "path": f"{state}/{name}/",
                 "shortcut": name,
                 "admit_ips": ["@allowed_networks"],
             }

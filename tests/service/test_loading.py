@@ -336,8 +336,11 @@ class DefaultsTests(FolderCase):
             tuple(window.network for window in result.server.trustkeysfrom), local
         )
         self.assertEqual(
-            [(rule.shortcut, (rule.path or "").rstrip("/")) for rule in result.access],
-            [("masterfiles", f"{state}/masterfiles"), ("modules", f"{state}/modules")],
+            [(rule.shortcut, rule.path) for rule in result.access],
+            [
+                ("masterfiles", f"{state}/masterfiles/"),
+                ("modules", f"{state}/modules/"),
+            ],
         )
         for rule in result.access:
             self.assertEqual(rule.admit_ips, local)
