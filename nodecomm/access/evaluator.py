@@ -24,6 +24,7 @@ from nodecomm.access.requests import (
     NAME_OPERATIONS,
     RIGHT_OPERATIONS,
     AccessRequest,
+    is_resolved,
 )
 from nodecomm.access.snapshot import Snapshot
 from nodecomm.interfaces import IAccessEvaluator
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nodecomm.access.rules import Rule
     from nodecomm.identity.peer import Peer
 
-__all__ = ["MEMO_FOLDERS", "MEMO_RULES", "AccessEvaluator", "has_right", "is_resolved"]
+__all__ = ["MEMO_FOLDERS", "MEMO_RULES", "AccessEvaluator", "has_right"]
 
 #: Rules whose answer is remembered for one peer; beyond that the memory starts anew.
 #: A peer asks for a few trees, so this is never reached but by someone searching.
@@ -104,18 +105,6 @@ class _View:
                 self.words.clear()
             decision = self.words[rule] = judge_words(rule, peer)
         return decision
-
-
-def is_resolved(path: bytes) -> bool:
-    """
-    Whether *path* is absolute and has no empty, `.` or `..` component and no final
-    slash (the root excepted): only then does its text say what it is below.
-    """
-    if path[:1] != b"/" or b"//" in path:
-        return False
-    if path[-1:] == b"/" and path != b"/":
-        return False
-    return b"/." not in path or not {b".", b".."} & set(path.split(b"/"))
 
 
 def has_right(peer: Peer, request: AccessRequest) -> bool:

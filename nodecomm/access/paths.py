@@ -5,10 +5,12 @@ What a path rule covers.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from nodecomm.access.findings import Findings
+from nodecomm.access.requests import is_resolved
 from nodecomm.wire.text import from_text, to_text
 
 __all__ = ["PathReader", "Resolve", "Resolved", "RulePath"]
@@ -124,6 +126,8 @@ class PathReader:
                 "warning",
             )
         real = self._real_parent(path)
+        if real is None and not is_resolved(path):
+            real = posixpath.normpath(path)
         if real is not None:
             self._findings.tell(
                 key,

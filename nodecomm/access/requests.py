@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["FILE_OPERATIONS", "NAME_OPERATIONS", "RIGHT_OPERATIONS", "AccessRequest"]
+__all__ = [
+    "FILE_OPERATIONS",
+    "NAME_OPERATIONS",
+    "RIGHT_OPERATIONS",
+    "AccessRequest",
+    "is_resolved",
+]
 
 #: Operations on files and folders; path rules decide.
 FILE_OPERATIONS = frozenset({"stat", "opendir", "md5", "get"})
@@ -43,3 +49,15 @@ class AccessRequest(NamedTuple):
     owner: int | None = None
     mode: int | None = None
     encrypted: bool | None = None
+
+
+def is_resolved(path: bytes) -> bool:
+    """
+    Whether *path* is absolute and has no empty, `.` or `..` component and no final
+    slash (the root excepted): only then does its text say what it is below.
+    """
+    if path[:1] != b"/" or b"//" in path:
+        return False
+    if path[-1:] == b"/" and path != b"/":
+        return False
+    return b"/." not in path or not {b".", b".."} & set(path.split(b"/"))

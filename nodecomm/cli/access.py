@@ -22,13 +22,13 @@ from attrs import evolve, frozen
 from twisted.python import usage
 
 from nodecomm.access.decision import HOSTNAME_NEEDED, Decision
-from nodecomm.access.evaluator import is_resolved
 from nodecomm.access.explain import Explanation, Step, explain
 from nodecomm.access.networks import read_address
 from nodecomm.access.requests import (
     FILE_OPERATIONS,
     NAME_OPERATIONS,
     AccessRequest,
+    is_resolved,
 )
 from nodecomm.access.snapshot import HostnameNeededError, Snapshot
 from nodecomm.cli.options import StateOptions
