@@ -24,7 +24,7 @@ from tests.interop.harness import (
 from tests.interop.trees import big_file, hard_tree, loop_tree, wide_folder
 
 #: The real server comes first: it shows what is expected, and that the test is right.
-KINDS = ("cf-serverd",)
+KINDS = ("cf-serverd", "nodecomm")
 
 #: Bytes of the big file.
 BIG = 300_000_000
