@@ -63,9 +63,8 @@ def settled(state: FileState, now: float) -> bool:
 
 def read_small(path: str, limit: int = MAX_FILE_BYTES) -> tuple[FileState, bytes]:
     """
-    The content of an ordinary file and the state it had, read from one descriptor.
-    Never waits for the other
-    end of a pipe.
+    The content of an ordinary file of at most *limit* bytes, and the state it had.
+    Never waits for the other end of a pipe.
 
     Raises:
         OSError: It cannot be read.

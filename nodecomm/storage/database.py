@@ -24,6 +24,7 @@ from nodecomm.storage.migrations import migrate
 
 __all__ = [
     "BUSY_TIMEOUT",
+    "DATABASE_NAME",
     "QUEUE_LIMIT",
     "Database",
     "DatabaseClosed",
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: The file's name in the state folder.
+DATABASE_NAME = "nodecomm.sqlite"
 
 #: Seconds to wait for a lock that another process holds.
 BUSY_TIMEOUT = 10.0

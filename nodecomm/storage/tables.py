@@ -35,14 +35,15 @@ PENDING_LIMIT = 20_000
 def trim(connection: sqlite3.Connection, table: str, order: str, limit: int) -> int:
     """
     Remove the entries of *table* that come first in *order*, as many as there are
-    beyond *limit*, and return how many went. Both names are this package's own.
+    beyond *limit* (at least 1), and return how many went. Those that stand alike at
+    the limit stay. Both names are this package's own.
     """
     count = int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
     if count <= limit:
         return 0
     (edge,) = connection.execute(
         f"SELECT {order} FROM {table} ORDER BY {order} DESC LIMIT 1 OFFSET ?",  # noqa: S608
-        (max(limit - 1, 0),),
+        (limit - 1,),
     ).fetchone()
     cursor = connection.execute(f"DELETE FROM {table} WHERE {order} < ?", (edge,))  # noqa: S608
     return int(cursor.rowcount)
