@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.components import Componentized
 
+from nodecomm import __version__
 from nodecomm.identity.files import ensure_folder
 from nodecomm.service.loading import Loaded, load
 from nodecomm.service.logs import Verbosity
@@ -33,40 +34,41 @@ __all__ = ["Options", "makeService"]
 
 FORMATS = ["text", "json"]
 
-
-class Options(usage.Options):
-    """
-    The options of `twistd nodecomm-server`.
-    """
-
-    synopsis = "Usage: twistd [twistd's options] nodecomm-server [options]"
-
-    longdesc = """\
-A policy server that CFEngine nodes use over TLS.
-
+_EXAMPLES = """\
 To try it on one machine, with a sample policy in ./var/masterfiles:
 
   twistd -n nodecomm-server --state-dir ./var
 
-To serve a fleet, write server.toml, check it, and start it as a daemon:
+To serve a fleet, write /etc/nodecomm/server.toml, check it, start a daemon:
 
   [server]
   allowed_networks = ["10.0.0.0/8"]
   allowconnects = ["@allowed_networks"]
   allowallconnects = ["@allowed_networks"]
   trustkeysfrom = [{ network = "10.1.0.0/16", until = 2030-01-01T00:00:00Z }]
+
   [[access]]
   path = "/srv/policy/masterfiles"
   shortcut = "masterfiles"
   admit_ips = ["@allowed_networks"]
 
-  nodecomm config check -c server.toml
+  nodecomm config check -c /etc/nodecomm/server.toml
   twistd --pidfile /run/nodecomm.pid --logfile /var/log/nodecomm.log \\
       nodecomm-server -c /etc/nodecomm/server.toml
 
-SIGHUP reads the configuration again and reopens the log files. SIGTERM lets answers
-under way end, then stops. -n, --logfile, --pidfile, --syslog and --uid are twistd's
-own options and stand before nodecomm-server."""
+SIGHUP reads the configuration again and reopens the log files; SIGTERM lets
+answers under way end, then stops. twistd's own options (-n for the foreground,
+--logfile, --pidfile, --syslog, --uid) stand before the word nodecomm-server.
+"""
+
+
+class Options(usage.Options):
+    """
+    The options of `twistd nodecomm-server`.
+    """
+
+    synopsis = "[options]"
+    longdesc = "A policy server that CFEngine nodes use over TLS."
 
     optParameters = [
         [
@@ -97,6 +99,20 @@ own options and stand before nodecomm-server."""
             "log-format": usage.CompleteList(FORMATS),  # type: ignore[no-untyped-call]
         }
     )
+
+    def getUsage(self, width: int | None = None) -> str:
+        """
+        The options, then examples; these must not be wrapped as a text is.
+        """
+        usual: str = super().getUsage(width)
+        return f"{usual.rstrip()}\n\n{_EXAMPLES}"
+
+    def opt_version(self) -> None:
+        """
+        Print the version and exit.
+        """
+        print(f"nodecomm {__version__}")
+        raise SystemExit(0)
 
     def parseArgs(self, *arguments: str) -> None:
         """
