@@ -11,10 +11,10 @@ again, so that what depends on the rest can be checked in the same run.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 from attrs import frozen
@@ -87,7 +87,7 @@ def structure_tree(
         except ClassValidationError as error:
             faults = list(_faults(error, ()))
             problems.extend(
-                _problem(plain, moved, fault)
+                _problem(plain, moved, fault, _secret_names(cast(Any, cls)))
                 for fault in faults
                 # A key that was there but wrong has been reported already.
                 if fault.missing is None
@@ -170,10 +170,34 @@ def _table_hook(cls: type, converter: Converter) -> Hook:
 
     def hook(value: Any, wanted: Any) -> Any:
         if not isinstance(value, dict):
-            raise shapes.wrong_type(value, "a table")
+            raise _hidden_in(cls, shapes.wrong_type(value, "a table"))
         return read(value, wanted)
 
     return hook
+
+
+def _hidden_in(cls: type | None, fault: MismatchError) -> MismatchError:
+    """
+    *fault*, with a value that is not shown if it stands where *cls* would have
+    secrets.
+    """
+    if cls is None or not _secret_names(cls):
+        return fault
+    return MismatchError(fault.message, secret=True)
+
+
+@cache
+def _secret_names(cls: Hashable) -> frozenset[str]:
+    """
+    The names of all keys of the class *cls*, and of what is in it, that are secrets.
+    """
+    names: set[str] = set()
+    for key in keys_of(cast(type, cls)):
+        if key.is_secret:
+            names.add(key.name)
+        elif key.element is not None:
+            names |= _secret_names(key.element)
+    return frozenset(names)
 
 
 def _key_hook(key: Key, converter: Converter) -> Hook:
@@ -196,9 +220,10 @@ def _checked(key: Key, wanted: Any, converter: Converter) -> Hook:
 def _list_hook(key: Key, wanted: Any, read: Hook) -> Hook:
     def hook(value: Any, _: Any) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise shapes.wrong_type(
+            fault = shapes.wrong_type(
                 value, f"a {type_name(key.type)}", _list_hint(key, value)
             )
+            raise _hidden_in(key.element, fault)
         made, errors = [], []
         for index, element in enumerate(value):
             try:
@@ -322,7 +347,7 @@ def _unknown(error: ForbiddenExtraKeysError, steps: Steps) -> Sequence[_Fault]:
             hint = f"did you mean {meant}?"
         else:
             hint = "known here: " + ", ".join(keys)
-        # What was meant for a secret's key is as secret.
+        # Among secrets an unknown key may be one.
         secret = any(key.is_secret for key in keys.values())
         found.append(
             _Fault((*steps, name), "unknown key", hint, secret=secret, meant=meant)
@@ -352,17 +377,23 @@ def _path(steps: Steps) -> str:
 
 
 def _problem(
-    tree: Mapping[str, Any], origins: Mapping[str, Origin], fault: _Fault
+    tree: Mapping[str, Any],
+    origins: Mapping[str, Origin],
+    fault: _Fault,
+    secrets: frozenset[str],
 ) -> Problem:
     value: Any = tree
+    # A secret may stand under a misspelt name, or in the wrong table.
+    hidden = fault.secret or fault.missing is not None
     for step in fault.steps:
         value = value[step]
+        hidden |= isinstance(step, str) and did_you_mean(step, secrets) is not None
+    hidden |= _holds_table(value)
     origin = None
     for length in range(len(fault.steps), -1, -1):
         origin = origins.get(_path(fault.steps[:length]))
         if origin is not None:
             break
-    hidden = fault.secret or fault.missing is not None or isinstance(value, dict)
     path = _path(fault.steps)
     if length < len(fault.steps) and origin is not None:
         # The place is that of something around it.
@@ -375,6 +406,12 @@ def _problem(
         fault.hint,
         origin,
     )
+
+
+def _holds_table(value: object) -> bool:
+    if isinstance(value, list):
+        return any(map(_holds_table, value))
+    return isinstance(value, dict)
 
 
 # -- taking out what is wrong -------------------------------------------------

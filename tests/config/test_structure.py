@@ -781,6 +781,22 @@ class LaterKeysTests(SynchronousTestCase):
             ],
         )
 
+    def test_misplaced_secrets_are_not_shown(self) -> None:
+        """A secret under a wrong table, or where its table belongs, is not shown."""
+        for tree in (
+            {"token": "hunter2"},
+            {"Tokens": ["hunter2"]},
+            {"upstrem": [{"token": "hunter2"}]},
+            {"upstrem": {"token": "hunter2"}},
+            {"upstream": "hunter2"},
+            {"log": {"token": "hunter2"}},
+            {"log": {"format": {"token": "hunter2"}}},
+        ):
+            done = structure_tree(LaterSettings, tree, {})
+            (problem,) = done.problems
+            self.assertIsNone(problem.value)
+            self.assertNotIn("hunter2", str(problem))
+
     def test_inherited_tables_still_work(self) -> None:
         """The tables of the model are read as before."""
         done = structure_tree(LaterSettings, {"log": {"format": "json"}}, {})
