@@ -13,6 +13,7 @@ from nodecomm.access.entries import Entry, HostnameList, KeyList
 from nodecomm.access.networks import AddressList
 from nodecomm.access.patterns import Pattern
 from nodecomm.config.errors import Origin
+from nodecomm.wire.text import safe
 
 __all__ = ["LIST_NAMES", "Rule", "RuleList"]
 
@@ -87,10 +88,11 @@ class Rule:
     @property
     def label(self) -> str:
         """
-        The rule as a message names it: what it is about, and where it stands.
+        The rule as a message names it: what it is about, and where it stands. Safe
+        for a terminal.
         """
         kind = "" if self.kind == "path" else f"{self.kind} "
-        return f"{kind}{self.text} ({self.place})"
+        return safe(f"{kind}{self.text} ({self.place})")
 
     def lists(self) -> Iterator[tuple[str, RuleList]]:
         """

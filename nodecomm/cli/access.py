@@ -92,10 +92,8 @@ class _ExplainOptions(StateOptions):
         try:
             # Options may stand after the path, too; Twisted alone stops there.
             found, rest = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
-        except getopt.error:
-            # Twisted says the same in words for people.
-            super().parseOptions(given)  # type: ignore[no-untyped-call]
-            return
+        except getopt.error as error:
+            raise usage.UsageError(str(error)) from None
         words: list[str] = []
         for name, value in found:
             words += [name] if not self._takes_value(name) else [name, value]
