@@ -13,7 +13,6 @@ from typing import Any, TextIO
 from twisted.python import usage
 
 from nodecomm.cli.options import StateOptions
-from nodecomm.config.errors import ConfigError
 from nodecomm.config.model import Settings
 from nodecomm.service.loading import load
 from nodecomm.service.plugins import FoundPlugin, FoundPlugins, find_plugins
@@ -61,10 +60,11 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     chosen: ListOptions = options.subOptions
     settings: Settings | None = None
     if chosen["config"]:
-        try:
-            settings = load(Path(chosen["config"])).settings
-        except ConfigError as error:
-            stderr.write(f"{error}\n")
+        loaded = load(Path(chosen["config"]))
+        settings = loaded.settings
+        if settings is None:
+            for problem in loaded.problems:
+                stderr.write(f"{problem}\n")
             return 1
     found = find_plugins()
     rows = [_facts(each, settings) for each in (*found.commands, *found.sources)]
