@@ -5,8 +5,10 @@ Whose key is trusted, and why.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -521,6 +523,21 @@ class LaterAnswerTests(TrustCase):
 
         self.failureResultOf(decision, OSError)
         self.assertEqual([], list(self.store.entries()))
+
+
+class DocumentationTests(SynchronousTestCase):
+    """
+    The page for operators.
+    """
+
+    def test_codes(self) -> None:
+        """
+        The page's table has every code once, and no other.
+        """
+        page = Path(__file__).parents[2] / "docs" / "keys.rst"
+        rows = re.findall(r"^``(\w+)`` +(?:yes|no) ", page.read_text(), re.MULTILINE)
+
+        self.assertEqual(sorted(CODES), sorted(rows))
 
 
 class ImportTests(SynchronousTestCase):
