@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Side-by-side figures of cf-serverd and nodecomm's server."""
