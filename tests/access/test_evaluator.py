@@ -797,3 +797,68 @@ def test_never_raises(
         decision = AccessEvaluator().evaluate(snapshot, who, request)
         assert decision.reason in REASONS
         assert decision.text
+
+
+ONE_FILE = {"path": "/srv/files/one.txt"} | LOCAL
+AFTER: list[tuple[tuple[dict[str, Any], ...], AccessRequest, AccessRequest, str]] = [
+    # A rule for one file, beside what its folder allows.
+    (
+        (*OPEN, {"path": "/srv/files/one.txt", "admit_ips": ("9.9.9.9",)}),
+        file("/srv/files/a"),
+        file("/srv/files/one.txt"),
+        "not_admitted",
+    ),
+    ((ONE_FILE,), file("/srv/files/one.txt"), file("/srv/files/two.txt"), "no_rule"),
+    ((ONE_FILE,), file("/srv/files/one.txt"), folder("/srv/files"), "no_rule"),
+    # Names that are none, in a folder that is open.
+    (OPEN, file("/srv/files/a"), file("/srv/files/.."), "unresolved_path"),
+    (OPEN, file("/srv/files/a"), file("/srv/files/."), "unresolved_path"),
+    (OPEN, file("/srv/files/a"), file("/srv/files/"), "unresolved_path"),
+    # A rule for one file in the peer's own folder.
+    (
+        (
+            {"path": "/srv/$(connection.ip)/"} | WORDS,
+            {"path": "/srv/$(connection.ip)/not"},
+        ),
+        file("/srv/127.0.0.1/a"),
+        file("/srv/127.0.0.1/not"),
+        "not_admitted",
+    ),
+    # A folder that is really called so is nobody's own, except for the file in it
+    # that has the peer's address for a name.
+    (
+        ({"path": "/srv/$(connection.ip)/"} | WORDS,),
+        file("/srv/$(connection.ip)/127.0.0.1"),
+        file("/srv/$(connection.ip)/a"),
+        "not_admitted",
+    ),
+]
+
+
+@pytest.mark.parametrize(("tables_", "first", "second", "expected"), AFTER)
+def test_what_was_allowed_before_allows_nothing_else(
+    tables_: tuple[dict[str, Any], ...],
+    first: AccessRequest,
+    second: AccessRequest,
+    expected: str,
+) -> None:
+    """
+    What is remembered of one request decides another only where it must be alike.
+    """
+    snapshot = rules(*tables_)
+    who = peer()
+
+    assert reason(snapshot, who, first) == "admitted"
+    assert expected == reason(snapshot, who, second)
+
+
+def test_memory_ends_with_another_name() -> None:
+    """
+    A peer whose name turns out to be another is judged by that.
+    """
+    snapshot = rules(*lists(admit_hostnames=("n1.example.com",)))
+    who = named("n1.example.com")
+
+    assert reason(snapshot, who, file("/srv/files/a")) == "admitted"
+    who.hostname = "n2.example.com"
+    assert reason(snapshot, who, file("/srv/files/a")) == "not_admitted"
