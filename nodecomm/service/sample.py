@@ -99,7 +99,8 @@ def default_tree(state_dir: Path) -> dict[str, Any]:
     The configuration used when there is no file, as it would be read from one.
 
     Args:
-        state_dir: Where keys, the database and the sample policy are.
+        state_dir: Where keys, the database and the sample policy are, written as in
+            a configuration file.
     """
     state = str(state_dir.absolute())
     return {
@@ -112,7 +113,7 @@ def default_tree(state_dir: Path) -> dict[str, Any]:
         },
         "access": [
             {
-                # The final slash: a folder, even before it exists.
+                # The final slash: a rule about the folder, even before it exists.
                 "path": f"{state}/{name}/",
                 "shortcut": name,
                 "admit_ips": ["@allowed_networks"],

@@ -99,7 +99,14 @@ class Server:
     `twistd -n nodecomm-server` as a process, ended at the end of the block.
     """
 
-    def __init__(self, folder: Path, *options: str, twistd: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        twistd: tuple[str, ...] = (),
+        descriptors: int | None = None,
+    ) -> None:
+        limit = [] if descriptors is None else [f"ulimit -n {descriptors};"]
         self.folder = folder
         self.out = folder / "stdout"
         self.err = folder / "stderr"
@@ -108,6 +115,7 @@ class Server:
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
                 [
+                    *("sh", "-c", f'{" ".join(limit)} exec "$@"', "sh"),
                     *(sys.executable, "-c"),
                     "from twisted.scripts.twistd import run; run()",
                     "-n",

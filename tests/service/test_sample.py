@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The embedded defaults and the sample policy.
+The sample policy, which the embedded defaults serve.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from nodecomm.config.structure import structure
-from nodecomm.service.sample import default_tree, next_steps, write_sample
+from nodecomm.service.loading import load
+from nodecomm.service.prepared import prepare
+from nodecomm.service.sample import next_steps, write_sample
 
 CF_PROMISES = shutil.which("cf-promises")
 
 
-def test_defaults_are_a_valid_configuration(tmp_path: Path) -> None:
-    """The embedded defaults pass the same checks as a file."""
-    settings, problems = structure(default_tree(tmp_path), {})
+def test_the_defaults_serve_the_sample(tmp_path: Path) -> None:
+    """With the sample in place the embedded defaults are without a doubt."""
+    write_sample(tmp_path, 0)
+    nowhere = tmp_path / "no" / "server.toml"
+    made, loaded = prepare(load(state_dir=tmp_path, system_file=nowhere))
 
-    assert problems == []
-    assert settings is not None
-    assert settings.server.state_dir == str(tmp_path)
-    assert [access.shortcut for access in settings.access] == ["masterfiles", "modules"]
+    assert loaded.problems == ()
+    assert made is not None
+    assert set(made.snapshot.shortcuts) == {b"masterfiles", b"modules"}
 
 
 def test_sample_is_written_once(tmp_path: Path) -> None:

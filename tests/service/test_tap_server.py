@@ -273,6 +273,16 @@ def test_serving_and_stopping(tmp_path: Path, port: int, dial: Dial) -> None:
     assert audit.stat().st_mode & 0o137 == 0
 
 
+def test_few_descriptors(tmp_path: Path, port: int, dial: Dial) -> None:
+    """Where descriptors are few `maxconnections` is lowered, told once, and served."""
+    config = configured(tmp_path, port, more="maxconnections = 1000\n")
+    with Server(tmp_path, "-c", str(config), descriptors=600) as server:
+        out = server.wait_for("server.started")
+        assert out.count("limit.lowered") == 1
+        assert "maxconnections is 344 instead of 1000" in out
+        assert dial(port).stat(b"files/a.txt").startswith(b"OK:")
+
+
 def test_reload(tmp_path: Path, port: int, dial: Dial) -> None:
     """
     On SIGHUP a good file is in force for open connections too; a bad one changes
