@@ -78,6 +78,9 @@ class _ExplainOptions(StateOptions):
         super().__init__()  # type: ignore[no-untyped-call]
         self.digests: list[str] = []
 
+    def getSynopsis(self) -> str:
+        return self.synopsis
+
     def opt_key(self, digest: str) -> None:
         """
         The digest of its key, MD5=... or SHA=...; both may be given.
@@ -134,6 +137,9 @@ class Options(usage.Options):
     subCommands = [
         ["explain", None, _ExplainOptions, "say who may have what, and why"],
     ]
+
+    def getSynopsis(self) -> str:
+        return self.synopsis
 
     def postOptions(self) -> None:
         if self.subCommand is None:
