@@ -34,7 +34,7 @@ $(DEV_STAMP): $(RUN_STAMP)
 
 run: $(RUN_STAMP) ## install, then serve ./var/masterfiles in the foreground
 	@mkdir -p -m 700 var
-	NODECOMM_STATE_DIR="$(CURDIR)/var" $(VENV)/bin/twistd -n --pidfile= nodecomm-server
+	$(VENV)/bin/twistd -n --pidfile= nodecomm-server --state-dir var
 
 peers: ## look for CFEngine's programs, install them when allowed
 	@$(LOCK) scripts/install_peers.sh

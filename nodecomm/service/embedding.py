@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""
+A policy server inside another Twisted application, from one table of settings.
+
+Whoever wants each part in his own hands builds `nodecomm.server.TLSFactory` himself;
+this is that, with keys in a folder and nothing else on disk.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from nodecomm.access.compile import compile_snapshot
+from nodecomm.access.evaluator import AccessEvaluator
+from nodecomm.config.errors import ConfigError, Problem
+from nodecomm.config.structure import structure
+from nodecomm.identity.own import PRIVATE_NAME, create_own_key, load_own_key
+from nodecomm.identity.store import FileKeyStore
+from nodecomm.identity.trust import MemoryCounter, TrustPolicy
+from nodecomm.server.factory import PortFactory, TLSFactory
+from nodecomm.service.prepared import resolve, trust_windows
+from nodecomm.transport.context import server_context
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nodecomm.identity.keys import KeyPair
+
+__all__ = ["port_factory"]
+
+
+def port_factory(
+    reactor: Any,
+    settings: Mapping[str, Any],
+    *,
+    keys: str | os.PathLike[str],
+    counter: Any = None,
+    **more: Any,
+) -> PortFactory:
+    """
+    Make a factory for any endpoint that serves what *settings* say.
+
+    Blocks for as long as it takes to read a few files, and to make a key pair if
+    *keys* has none.
+
+    Args:
+        reactor: The application's reactor.
+        settings: Tables as in the configuration file: `server`, `access`, `limits`.
+            What concerns a process of its own (`listen`, `state_dir`, `log`,
+            `plugins`) is checked and otherwise left to the application.
+        keys: The folder with this server's key pair, which is made if it is missing,
+            and the trusted keys of nodes.
+        counter: Remembers how often a trust window with a `count` was used, across
+            restarts. Needed if there is such a window.
+        more: Further arguments of `nodecomm.server.TLSFactory`, such as `sources`,
+            `commands`, `digests` and `seen`.
+
+    Raises:
+        ConfigError: *settings* are wrong; it has all that is wrong with them.
+        OwnKeyError: The key pair in *keys* cannot be used.
+        OSError: *keys* cannot be written.
+    """
+    checked, problems = structure(settings)
+    if checked is None:
+        raise ConfigError(problems)
+    snapshot, wrong = compile_snapshot(checked, resolve=resolve)
+    windows, misplaced = trust_windows(checked)
+    problems += wrong + misplaced
+    problems += [
+        Problem(
+            f"server.trustkeysfrom[{index}].count",
+            "a count that a restart forgets would admit more nodes than it says",
+            str(window.count),
+            "pass a counter, such as nodecomm.storage.windows.WindowCounter",
+        )
+        for index, window in enumerate(checked.server.trustkeysfrom)
+        if window.count is not None and counter is None
+    ]
+    if any(problem.is_error for problem in problems):
+        raise ConfigError(problems)
+    server = checked.server
+    trust = TrustPolicy(
+        FileKeyStore(keys),
+        windows,
+        server.trustusers,
+        MemoryCounter() if counter is None else counter,
+    )
+    tls = TLSFactory(
+        reactor,
+        context=server_context(
+            _own_key(keys),
+            ciphers=server.allowciphers,
+            min_version=server.allowtlsversion,
+        ),
+        trust=trust,
+        evaluator=AccessEvaluator(snapshot),
+        limits=checked.limits,
+        max_connections=server.maxconnections,
+        deny_bad_clocks=server.denybadclocks,
+        **more,
+    )
+    return PortFactory(tls)
+
+
+def _own_key(folder: str | os.PathLike[str]) -> KeyPair:
+    """
+    The key pair in *folder*, made if it is not there.
+    """
+    if os.path.lexists(os.path.join(folder, PRIVATE_NAME)):
+        return load_own_key(folder)
+    return create_own_key(folder)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""
+The program in the README is a program.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import twisted.internet
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from nodecomm.config.errors import ConfigError
+from nodecomm.identity.trust import MemoryCounter
+from nodecomm.server import PortFactory
+from nodecomm.service.embedding import port_factory
+from nodecomm.testing import MemoryClient, key_pair
+
+README = Path(__file__).parents[1] / "README.rst"
+
+
+def program() -> str:
+    """
+    The Python program in the README.
+    """
+    (block,) = re.findall(
+        r"\.\. code-block:: python\n\n((?:   .*\n|\n)+)", README.read_text()
+    )
+    return textwrap.dedent(block).strip()
+
+
+class ReadmeTests(SynchronousTestCase):
+    """
+    What a reader would paste.
+    """
+
+    def test_it_is_short(self) -> None:
+        """
+        The program has at most 15 lines.
+        """
+        self.assertLessEqual(len(program().splitlines()), 15)
+
+    def test_it_serves_the_folder(self) -> None:
+        """
+        Pasted and run, with folders that exist, it listens on CFEngine's port, trusts
+        a node of the named network on first use and serves it the folder; a node from
+        elsewhere is not trusted.
+        """
+        folder, keys = Path(self.mktemp()), Path(self.mktemp())
+        folder.mkdir(parents=True)
+        (folder / "promises.cf").write_text("bundle agent main {}\n")
+        text = program()
+        for name, place in (("/srv/policy", folder), ("/var/lib/example/ppkeys", keys)):
+            self.assertIn(name, text)
+            text = text.replace(name, str(place.absolute()))
+        reactor = MemoryReactorClock()
+        with mock.patch.object(twisted.internet, "reactor", reactor, create=True):
+            exec(compile(text, "README.rst", "exec"), {})
+
+        self.assertTrue(reactor.hasRun)
+        ((port, factory, _, _),) = reactor.tcpServers
+        self.assertEqual(5308, port)
+        factory.doStart()
+        self.addCleanup(factory.doStop)
+        client = dial(factory, reactor, "10.1.2.3")
+        self.assertTrue(client.identify())
+        status = client.stat(b"masterfiles/promises.cf")
+        assert status is not None
+        self.assertEqual(21, status.size)
+        self.assertEqual(
+            {b".", b"..", b"promises.cf"}, set(client.opendir(b"masterfiles") or ())
+        )
+        self.assertIsNone(client.stat(b"/etc/passwd"))
+        self.assertEqual(
+            {"localhost.priv", "localhost.pub", f"root-{key_pair(1).public.md5}.pub"},
+            {file.name for file in keys.iterdir()},
+        )
+        stranger = dial(factory, reactor, "10.2.2.3", key=2)
+        self.assertFalse(stranger.identify())
+        for each in (client, stranger):
+            each.hang_up()
+
+
+def dial(
+    factory: Any, reactor: MemoryReactorClock, address: str, key: int = 1
+) -> MemoryClient:
+    """
+    A node at *address* that has connected.
+    """
+    where = IPv4Address("TCP", address, 40_000)
+    return MemoryClient(
+        factory.buildProtocol(where), where, reactor, key_pair(key), now=time.time
+    )
+
+
+class PortFactoryTests(SynchronousTestCase):
+    """
+    `port_factory`, which the program is built on.
+    """
+
+    def make(self, settings: dict[str, Any], **more: Any) -> PortFactory:
+        """
+        A factory with its keys in a new folder.
+        """
+        return port_factory(MemoryReactorClock(), settings, keys=self.mktemp(), **more)
+
+    def test_all_that_is_wrong_is_told_at_once(self) -> None:
+        """
+        Wrong settings are one error with every problem in it, and make no key.
+        """
+        rule = {"path": "/nonexistent/nodecomm", "admit_ips": ["192.168."]}
+        keys = self.mktemp()
+        error = self.assertRaises(
+            ConfigError,
+            port_factory,
+            MemoryReactorClock(),
+            {"server": {"trustkeysfrom": ["10.1.0.0/99"]}, "access": [rule]},
+            keys=keys,
+        )
+
+        told = {problem.key_path for problem in error.problems}
+        self.assertLessEqual(
+            {"server.trustkeysfrom[0].network", "access[0].admit_ips[0]"}, told
+        )
+        self.assertFalse(Path(keys).exists())
+
+    def test_a_misspelt_key(self) -> None:
+        """
+        A key that does not exist is an error that names the one meant.
+        """
+        error = self.assertRaises(
+            ConfigError, self.make, {"server": {"allowconects": []}}
+        )
+
+        self.assertIn("allowconnects", str(error))
+
+    def test_a_count_needs_a_memory(self) -> None:
+        """
+        A window that admits so many nodes is refused without a counter that survives
+        a restart, and accepted with one.
+        """
+        window = {"network": "10.1.0.0/16", "count": 3}
+        settings = {"server": {"trustkeysfrom": [window]}}
+
+        error = self.assertRaises(ConfigError, self.make, settings)
+
+        self.assertIn("trustkeysfrom[0].count", str(error))
+        self.make(settings, counter=MemoryCounter())
+
+    def test_the_key_stays(self) -> None:
+        """
+        The second start uses the key of the first.
+        """
+        keys = self.mktemp()
+        port_factory(MemoryReactorClock(), {}, keys=keys)
+        before = (Path(keys) / "localhost.priv").read_bytes()
+
+        port_factory(MemoryReactorClock(), {}, keys=keys)
+
+        self.assertEqual(before, (Path(keys) / "localhost.priv").read_bytes())
