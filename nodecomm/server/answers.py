@@ -82,6 +82,10 @@ class AnswerQueue:
         finished: Told of each answer that has left in whole.
         hang_up: Asked to close the connection, with the reason.
         ready: Told that `blocked` has become false.
+
+    Attributes:
+        blocked: Whether further requests must wait.
+        sent: Bytes written.
     """
 
     _transport: ITLSRecords
@@ -93,7 +97,8 @@ class AnswerQueue:
     _hang_up: Callable[[str], None]
     _ready: Callable[[], None]
     sent: int = field(default=0, init=False)
-    paused: bool = field(default=False, init=False)
+    blocked: bool = field(default=False, init=False)
+    _paused: bool = field(default=False, init=False)
     _slots: deque[_Slot] = field(factory=deque, init=False)
     _current: _Names | _Bytes | None = field(default=None, init=False)
     _waiting: bool = field(default=False, init=False)
@@ -101,13 +106,6 @@ class AnswerQueue:
     _parts: list[bytes] = field(factory=list, init=False)
     _size: int = field(default=0, init=False)
     _pumping: bool = field(default=False, init=False)
-
-    @property
-    def blocked(self) -> bool:
-        """
-        Whether further requests must wait.
-        """
-        return self.paused or self._stopped or len(self._slots) >= self._limit
 
     @property
     def idle(self) -> bool:
@@ -120,15 +118,24 @@ class AnswerQueue:
         """
         Put the answer to *request* behind those before it.
         """
-        if isinstance(reply, Deferred):
+        # The usual case first: the test for a Deferred, an abstract class, is slow.
+        if type(reply) is not Frames and isinstance(reply, Deferred):
             slot = _Slot(request)
             self._slots.append(slot)
+            self._see()
             reply.addErrback(lambda failure: self._failed(request, failure))
             reply.addCallback(self._arrived, slot)
         elif self._slots or self._current is not None:
             self._slots.append(_Slot(request, reply))
+            self._see()
         else:
             self._begin(request, reply)
+
+    def _see(self) -> None:
+        """
+        Find out whether further requests must wait.
+        """
+        self.blocked = self._paused or self._stopped or len(self._slots) >= self._limit
 
     def _arrived(self, reply: Reply, slot: _Slot) -> None:
         slot.reply = reply
@@ -152,13 +159,14 @@ class AnswerQueue:
 
     def pause(self) -> None:
         """The transport has enough for now."""
-        self.paused = True
+        self._paused = self.blocked = True
 
     def resume(self) -> None:
         """The transport takes more."""
-        if not self.paused:
+        if not self._paused:
             return
-        self.paused = False
+        self._paused = False
+        self._see()
         self._advance()
         self.flush()
 
@@ -166,7 +174,7 @@ class AnswerQueue:
         """
         Nothing can be sent any more: drop everything.
         """
-        self._stopped = True
+        self._stopped = self.blocked = True
         self._parts = []
         current, self._current = self._current, None
         if isinstance(current, _Bytes):
@@ -223,11 +231,12 @@ class AnswerQueue:
         was_blocked = len(self._slots) >= self._limit
         self._pump()
         slots = self._slots
-        while slots and self._current is None and not self.paused:
+        while slots and self._current is None and not self._paused:
             reply = slots[0].reply
             if reply is None:
                 break
             self._begin(slots.popleft().request, reply)
+        self._see()
         if not self.blocked or was_blocked:
             self._ready()
 
@@ -240,7 +249,7 @@ class AnswerQueue:
         self._pumping = True
         turn = 0
         try:
-            while not (self.paused or self._waiting or self._stopped):
+            while not (self._paused or self._waiting or self._stopped):
                 current = self._current
                 if current is None:
                     return

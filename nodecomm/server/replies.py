@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import define
 
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import DENIED, REFUSAL
@@ -33,7 +33,7 @@ class Reply:
     close = False
 
 
-@frozen
+@define(eq=False)
 class Frames(Reply):
     """
     One or more whole transactions.
@@ -47,7 +47,7 @@ class Frames(Reply):
     close: bool = False
 
 
-@frozen
+@define(eq=False)
 class Packets(Reply):
     """
     Many transactions, made as the peer takes them.
@@ -59,7 +59,7 @@ class Packets(Reply):
     frames: Iterator[bytes]
 
 
-@frozen
+@define(eq=False)
 class Content(Reply):
     """
     The content of a held object, as raw bytes without any frame. The session
@@ -75,7 +75,7 @@ class Content(Reply):
     size: int
 
 
-@frozen
+@define(eq=False)
 class HangUp(Reply):
     """
     No answer: the connection is closed after the replies before this one.

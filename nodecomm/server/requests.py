@@ -8,10 +8,12 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred
 
 from nodecomm.access.requests import AccessRequest
+from nodecomm.server.filesystem import HeldFile
+from nodecomm.server.held import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -119,7 +121,6 @@ class Request:
     decision: Decision | None = None
     held: IHeldObject | None = None
     sent: int = 0
-    more: list[bytes] = field(factory=list)
 
     def hold(self, operation: str, name: bytes) -> Any:
         """
@@ -149,7 +150,8 @@ class Request:
                 found = self.serving.files.resolve(self.peer, full)
         except FileNotFoundError as error:
             raise Refused("absent", _absent(error)) from error
-        if isinstance(found, Deferred):
+        # The usual case first: the test for a Deferred, an abstract class, is slow.
+        if type(found) is not HeldFile and isinstance(found, Deferred):
             found.addErrback(_not_found)
             return found.addCallback(lambda held: self._decide(held, operation))
         return self._decide(found, operation)
@@ -179,7 +181,11 @@ class Request:
                 self.snapshot,
                 self.peer,
                 AccessRequest(
-                    operation, held.path, status.is_directory, status.uid, status.mode
+                    operation,
+                    held.path,
+                    status.kind == Kind.DIRECTORY,
+                    status.uid,
+                    status.mode,
                 ),
             )
             self.decision = decision

@@ -368,7 +368,8 @@ class TLSSession(Protocol):
         answers.flush()
         if self._finishing:
             self._finish_when_idle()
-        self._balance()
+        if answers.blocked is self._reading:
+            self._balance()
 
     def _serve(self, payload: bytes) -> None:
         server = self._server
@@ -481,7 +482,7 @@ class TLSSession(Protocol):
         An answer has left in whole, or never will.
         """
         now = self._moved = self._server.monotonic()
-        if isinstance(reply, HangUp):
+        if type(reply) is HangUp:
             self._server.log.warn(
                 "closed the connection at {word} {name} of {peer}: {text}",
                 event="request.hung-up",

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from nodecomm.interfaces import API, ICommand
+from nodecomm.server.filesystem import HeldFile
 from nodecomm.server.held import Kind
 from nodecomm.server.replies import Frames, Reply, frame
 from nodecomm.server.requests import Refused
@@ -63,7 +64,7 @@ class StatCommand:
         except Refused:
             request.sizes.announce(query.path, None)
             raise
-        if isinstance(held, Deferred):
+        if type(held) is not HeldFile and isinstance(held, Deferred):
             held.addErrback(self._refused, request, query)
             return held.addCallback(self._reply, request, query)
         return self._reply(held, request, query)
