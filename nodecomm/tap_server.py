@@ -22,7 +22,7 @@ from nodecomm import __version__
 from nodecomm.identity.files import ensure_folder
 from nodecomm.service.loading import Loaded, load
 from nodecomm.service.logs import Verbosity
-from nodecomm.service.output import LogOutput, log_output
+from nodecomm.service.output import LogOutput, StreamWriter, log_output
 from nodecomm.service.prepared import Prepared, prepare, state_folder
 from nodecomm.service.sample import next_steps, write_sample
 from nodecomm.service.server_service import ServerService, StartError
@@ -247,8 +247,7 @@ def makeService(options: Options) -> IService:
 
     def ready(port: int) -> None:
         if made_sample and output.console:
-            stdout.write(f"\n{next_steps(Path(folder), port)}\n")
-            stdout.flush()
+            StreamWriter(stdout)(f"\n{next_steps(Path(folder), port)}\n")
 
     return TwistdService(
         output,

@@ -42,7 +42,7 @@ from nodecomm.service.prepared import Prepared, state_folder
 from nodecomm.service.reloading import apply, connections_that_fit, needs_restart
 from nodecomm.service.signals import SignalWatch
 from nodecomm.service.windows import WindowTeller
-from nodecomm.storage.database import Database, connect
+from nodecomm.storage.database import DATABASE_NAME, Database, connect
 from nodecomm.storage.digests import DigestTable
 from nodecomm.storage.migrations import DatabaseTooNew
 from nodecomm.storage.seen import SeenTable
@@ -55,10 +55,7 @@ if TYPE_CHECKING:
     from nodecomm.config.model import Settings
     from nodecomm.service.loading import Loaded
 
-__all__ = ["DATABASE_NAME", "ServerService", "StartError"]
-
-#: The database's name in the state folder.
-DATABASE_NAME = "nodecomm.sqlite"
+__all__ = ["ServerService", "StartError"]
 
 
 class StartError(Exception):
@@ -166,6 +163,8 @@ class ServerService(MultiService):
         late = True
         if failures:
             (failure,) = failures
+            if self._audit is not None:
+                self._audit.stop()
             if isinstance(failure.value, ListenError):
                 raise StartError(failure.getErrorMessage()) from failure.value
             failure.raiseException()
@@ -378,7 +377,14 @@ class ServerService(MultiService):
         return False
 
     async def _reload(self) -> bool:
-        self._reopen_log()
+        try:
+            self._reopen_log()
+        except OSError as error:
+            self._log.error(
+                "the log goes on in the old file: {reason}",
+                event="log.failed",
+                reason=_os_error(error, "log"),
+            )
         if self._audit is not None:
             self._audit.reopen()
         prepared, loaded = self._reread(self._generation + 1)

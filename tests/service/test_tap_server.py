@@ -365,6 +365,24 @@ def test_log_files_are_reopened(tmp_path: Path, port: int, dial: Dial) -> None:
     assert "session.opened" in [record["event"] for record in audited]
 
 
+def test_a_log_folder_that_went_away(tmp_path: Path, port: int) -> None:
+    """A log that cannot be opened again costs neither the reload nor the old file."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    more = f'[log]\nfile = "{folder}/log"\naudit = "{folder}/audit"\n'
+    config = configured(tmp_path, port, more=more)
+    with Server(tmp_path, "-c", str(config)) as server:
+        server.wait_for("server.started", folder / "log")
+        moved = folder.rename(tmp_path / "moved")
+        server.signal(signal.SIGHUP)
+        out = server.wait_for("config.loaded", moved / "log")
+        assert "log.failed" in out
+        server.wait_for("audit.failed", moved / "log")
+        folder.mkdir()
+        server.signal(signal.SIGHUP)
+        server.wait_for("audit.recovered", folder / "log")
+
+
 def test_an_answer_under_way_ends(tmp_path: Path, port: int, dial: Dial) -> None:
     """SIGTERM waits for an answer that is being read, and for nothing else."""
     config = configured(tmp_path, port)
