@@ -56,6 +56,15 @@ _log = Logger()
 #: at the speed of AES on one core some tenths of a millisecond.
 MAX_BURST = 1 << 20
 
+#: How many records, and about how many bytes, are read in a row from a peer that does
+#: not wait for answers, before others get their turn.
+MAX_RECORDS = 64
+MAX_GATHERED = 65536
+
+#: How often a read is followed by an attempt to read more. For a peer that sends one
+#: request at a time that is 4 us each, 0.5 us a request.
+PROBE_EVERY = 8
+
 
 class Stage(Enum):
     """
@@ -121,6 +130,9 @@ class TLSDescriptor(FileDescriptor):
         self._queued = 0
         self._read_paused = False
         self._read_ended = False
+        self._held_end: Exception | None = None
+        self._eager = False
+        self._reads = 0
         #: Bytes written directly since the reactor last had a say.
         self._burst = 0
         #: Whether a pull producer has written since it was last asked to.
@@ -244,6 +256,9 @@ class TLSDescriptor(FileDescriptor):
         record from the kernel at a time, and `MAX_RECORD` bytes are room for any of
         them: nothing is ever left inside OpenSSL where the reactor would not see
         it, and no second call is needed that only says so.
+
+        Calling the library past pyOpenSSL's wrappers was measured: it saves 3 us of
+        about 55 for a request, too little for leaving the public interface.
         """
         if self.stage is not Stage.OPEN:
             if self.stage is Stage.HANDSHAKING:
@@ -255,20 +270,55 @@ class TLSDescriptor(FileDescriptor):
             data = self._recv(MAX_RECORD)
         except SSL.WantReadError:
             return None
-        except SSL.WantWriteError:
+        except SSL.Error as error:
+            return self._read_error(error)
+        self._reads += 1
+        if not self._eager and self._reads % PROBE_EVERY:
+            self.protocol.dataReceived(data)  # type: ignore[union-attr]
+            return None
+        return self._deliver_more(data)
+
+    def _deliver_more(self, data: bytes) -> Exception | None:
+        """
+        Deliver *data* together with the records right behind it. An attempt that
+        finds nothing costs a system call and an exception, as much as reading a
+        record, so it is made only now and then, until one finds something.
+        """
+        pieces = [data]
+        size = len(data)
+        end: Exception | None = None
+        self._eager = False
+        while len(pieces) < MAX_RECORDS and size < MAX_GATHERED:
+            try:
+                data = self._recv(MAX_RECORD)
+            except SSL.WantReadError:
+                break
+            except SSL.Error as error:
+                end = self._read_error(error)
+                break
+            self._eager = True
+            pieces.append(data)
+            size += len(data)
+        self.protocol.dataReceived(b"".join(pieces))  # type: ignore[union-attr]
+        if self.stage is not Stage.OPEN:
+            return None
+        if end is not None and self._read_paused:
+            self._held_end = end
+            return None
+        return end
+
+    def _read_error(self, error: SSL.Error) -> Exception | None:
+        """
+        What a failed read means for the connection; None when it goes on.
+        """
+        if isinstance(error, SSL.WantWriteError):
             self._read_needs_write = True
             self.reactor.removeReader(self)
             self.reactor.addWriter(self)
             return None
-        except SSL.ZeroReturnError:
+        if isinstance(error, SSL.ZeroReturnError):
             self.close_notify_received = True
             return main.CONNECTION_DONE
-        except SSL.Error as error:
-            return self._read_error(error)
-        self.protocol.dataReceived(data)  # type: ignore[union-attr]
-        return None
-
-    def _read_error(self, error: SSL.Error) -> Exception:
         text = describe(error)
         if text.lower().startswith("unexpected eof"):
             return main.CONNECTION_DONE
@@ -308,7 +358,22 @@ class TLSDescriptor(FileDescriptor):
         """
         self._read_paused = False
         if self.stage is Stage.OPEN and not (self.disconnecting or self._read_ended):
-            self.reactor.addReader(self)
+            if self._held_end is not None:
+                self._clock.callLater(0, self._end_held)
+            elif not self._read_needs_write:
+                self.reactor.addReader(self)
+
+    def _end_held(self) -> None:
+        """
+        The end was read before the protocol paused; it wants to hear of it now.
+        """
+        if self._read_paused or self.stage is not Stage.OPEN:
+            return
+        end, self._held_end = self._held_end, None
+        if isinstance(end, ConnectionDone):
+            self.readConnectionLost(_failure(end))
+        elif end is not None:
+            self.connectionLost(_failure(end))
 
     def stopProducing(self) -> None:
         """
