@@ -391,6 +391,7 @@ class TLSSession(Protocol):
         command = self._words.get(word)
         reply: Reply | Deferred[Reply]
         if command is None:
+            self._state_refusal(request, "unknown-command", "no such command here")
             reply = denied()
         else:
             try:
@@ -447,8 +448,8 @@ class TLSSession(Protocol):
                 failure,
                 event="request.failed",
                 peer=self.peer.address,
-                word=to_text(request.word),
-                name=to_text(request.name),
+                word=_shown(request.word),
+                name=_shown(request.name),
             )
             why = "failure in the server"
         return HangUp(why)
@@ -469,8 +470,8 @@ class TLSSession(Protocol):
             key=self.peer.digest,
             user=self.peer.user,
             hostname=self.peer.hostname,
-            word=to_text(request.word),
-            name=to_text(request.name),
+            word=_shown(request.word),
+            name=_shown(request.name),
             rule=None if rule is None else to_text(rule.path),
             origin=None if rule is None else str(rule.origin),
             reason=code,
@@ -489,11 +490,11 @@ class TLSSession(Protocol):
                 peer=self.peer.address,
                 key=self.peer.digest,
                 user=self.peer.user,
-                word=to_text(request.word),
-                name=to_text(request.name),
+                word=_shown(request.word),
+                name=_shown(request.name),
                 text=reply.why,
             )
-        elif request.word == b"GET" or self._server.events.verbose:
+        elif self._server.events.verbose and reply.outcome == "ok":
             decision = request.decision
             rule = decision.rule if decision is not None else None
             self._server.log.debug(
@@ -502,8 +503,8 @@ class TLSSession(Protocol):
                 peer=self.peer.address,
                 key=self.peer.digest,
                 user=self.peer.user,
-                word=to_text(request.word),
-                name=to_text(request.name),
+                word=_shown(request.word),
+                name=_shown(request.name),
                 outcome=reply.outcome,
                 reason=None if decision is None else decision.reason,
                 rule=None if rule is None else to_text(rule.path),
@@ -636,3 +637,11 @@ class TLSSession(Protocol):
                 size=len(data),
                 text=to_text(data[:200]),
             )
+
+
+#: Bytes of a peer's text that a log line shows.
+_SHOWN = 300
+
+
+def _shown(text: bytes) -> str:
+    return to_text(text if len(text) <= _SHOWN else text[:_SHOWN] + b"...")
