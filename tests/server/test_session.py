@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ class TreeTestCase(SynchronousTestCase):
         self.root = Path(self.mktemp()).absolute()
         self.root.mkdir(parents=True)
         (self.root / "a.txt").write_bytes(b"hello\n")
+        # An access time in the future is not moved by reading.
+        later = time.time() + 3600
+        os.utime(self.root / "a.txt", (later, later - 7200))
         (self.root / "empty").write_bytes(b"")
         (self.root / "sub").mkdir()
         (self.root / "sub" / "b").write_bytes(b"x" * 5000)
