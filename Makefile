@@ -66,10 +66,10 @@ dist: $(DEV_STAMP) ## the source archive and the wheel, in dist/
 	$(LOCK) $(VENV)/bin/python -m build --outdir dist .
 
 check-oldest: ## unit tests on the oldest Python and the oldest dependencies
-	@$(LOCK) scripts/check_python.sh 3.10 oldest $(ARGS)
+	@LOCK="$(LOCK)" scripts/check_python.sh 3.10 oldest $(ARGS)
 
 check-newest: ## unit tests on the newest Python and the newest dependencies
-	@$(LOCK) scripts/check_python.sh 3.13 newest $(ARGS)
+	@LOCK="$(LOCK)" scripts/check_python.sh 3.13 newest $(ARGS)
 
 clean: ## remove what the other targets made, ./var (keys!) excepted
 	rm -rf $(VENV) .venv-oldest .venv-newest build dist docs/_build *.egg-info \

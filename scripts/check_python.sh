@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # check_python.sh VERSION oldest|newest [PYTEST-ARGUMENT...]: the tests that need
-# neither time nor the real programs, on one end of what setup.cfg claims.
+# neither time nor the real programs, on one end of what setup.cfg claims. $LOCK is put
+# before an installation, so that only one goes on at a time.
 set -eu
 version=$1 end=$2
 shift 2
@@ -34,7 +35,7 @@ if [ ! -e "$stamp" ] || [ setup.cfg -nt "$stamp" ] ||
 then
     rm -rf "$venv"
     # shellcheck disable=SC2086
-    scripts/make_venv.sh "$found" "$venv" ".[test]" $constraints
+    ${LOCK:-} scripts/make_venv.sh "$found" "$venv" ".[test]" $constraints
     touch "$stamp"
 fi
 echo "Unit tests on $("$venv/bin/python" --version), $end dependencies"
