@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, Literal, NamedTuple
 
@@ -39,6 +40,8 @@ class Address(NamedTuple):
     number: int
 
 
+# The same few lists are asked about the same address several times per connection.
+@lru_cache(maxsize=4096)
 def read_address(text: str) -> Address | None:
     """
     The address that *text* is, or None. A zone (`%eth0`) is not part of it.
