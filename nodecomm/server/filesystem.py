@@ -55,6 +55,28 @@ SMALL_FOLDER = 32_768
 MAX_PATH = 4096
 
 
+#: What Linux adds to the real name of an object that was removed under that name
+#: and is still held.
+_REMARK = b" (deleted)"
+
+#: No descriptor yet, and none any more.
+_LATER, _CLOSED = -1, -2
+
+
+def _is_remark(path: bytes, status: FileStatus) -> bool:
+    """
+    Whether *path* is no name but a remark on a name: the object was removed under
+    it in this moment, though it may have other names.
+    """
+    if not path.endswith(_REMARK):
+        return False
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    return (found.st_dev, found.st_ino) != (status.dev, status.ino)
+
+
 @implementer(IHeldObject)
 @define(slots=True, eq=False)
 class HeldFile:
@@ -68,7 +90,7 @@ class HeldFile:
 
     path: bytes
     status: FileStatus
-    # -1: not held yet; it is looked at first when it is read, see `_acquire`.
+    # _LATER: not held yet; it is looked at first when it is read, see `_acquire`.
     _descriptor: int
     _source: FileSystemSource
     _readable: bool = field(default=False)
@@ -112,12 +134,15 @@ class HeldFile:
         Raises:
             OSError: It cannot be held, or is another object by now.
         """
-        if self._descriptor < 0:
+        if self._descriptor == _LATER:
             descriptor = posix.hold(self.path, follow=False)
-            found = os.fstat(descriptor)
-            if (found.st_dev, found.st_ino) != (self.status.dev, self.status.ino):
+            try:
+                found = os.fstat(descriptor)
+                if (found.st_dev, found.st_ino) != (self.status.dev, self.status.ino):
+                    raise OSError(errno.ESTALE, "replaced in this moment", self.path)
+            except BaseException:
                 os.close(descriptor)
-                raise OSError(errno.ESTALE, "replaced in this moment", self.path)
+                raise
             self._descriptor = descriptor
         return self._descriptor
 
@@ -157,7 +182,7 @@ class HeldFile:
 
     def close(self) -> None:
         """Let go of the descriptor."""
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor, self._descriptor = self._descriptor, _CLOSED
         if descriptor >= 0:
             os.close(descriptor)
 
@@ -205,8 +230,7 @@ class FileSystemSource:
         try:
             status = status_of(os.fstat(descriptor))
             path = posix.real_name(descriptor, name)
-            if status.nlink == 0:
-                # Removed in between; its name in /proc carries a remark.
+            if status.nlink == 0 or _is_remark(path, status):
                 raise FileNotFoundError(errno.ENOENT, "removed", name)
         except BaseException:
             os.close(descriptor)
@@ -236,7 +260,7 @@ class FileSystemSource:
                 pass
             else:
                 if found.st_ino == ino and found.st_dev == dev:
-                    return HeldFile(path, status_of(found), -1, self)
+                    return HeldFile(path, status_of(found), _LATER, self)
         del self._known[name]
         return None
 
@@ -253,6 +277,8 @@ class FileSystemSource:
         try:
             status = status_of(os.fstat(descriptor), posix.link_text(descriptor, name))
             path = posix.real_name(descriptor, name)
+            if status.nlink == 0 or _is_remark(path, status):
+                raise FileNotFoundError(errno.ENOENT, "removed", name)
         except OSError as error:
             os.close(descriptor)
             if error.errno == errno.EINVAL:
