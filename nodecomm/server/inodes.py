@@ -19,14 +19,14 @@ from attrs import define, field
 __all__ = ["InodeNumbers"]
 
 #: Files with one link take numbers from here up; nothing depends on theirs.
-_SHARED_FROM = 1 << 29
+_SHARED_FROM = 1 << 28
 _MASK = _SHARED_FROM - 1
 
 
 @define(eq=False)
 class InodeNumbers:
     """
-    A 30-bit number for each (device, inode).
+    A 29-bit number for each (device, inode).
 
     The number is a hash, so that it is the same after a restart; only where two
     objects would collide does one get the next free number, which then depends on
@@ -47,7 +47,7 @@ class InodeNumbers:
         """
         # Small inode numbers, the usual case, need no hashing to stay apart on
         # one device.
-        return _SHARED_FROM | ((ino ^ (ino >> 29) ^ (dev * 0x9E3779B1)) & _MASK)
+        return _SHARED_FROM | ((ino ^ (ino >> 28) ^ (dev * 0x9E3779B1)) & _MASK)
 
     def unique(self, dev: int, ino: int) -> int:
         """
