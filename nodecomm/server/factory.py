@@ -233,6 +233,7 @@ class TLSFactory(Factory):
                 event="connection.lost",
                 peer=host,
                 port=port,
+                stage="first byte",
                 reason=reason,
             )
 
