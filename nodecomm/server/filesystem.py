@@ -59,6 +59,9 @@ MAX_PATH = 4096
 #: and is still held.
 _REMARK = b" (deleted)"
 
+#: How often a name is looked at that stands for another object each time.
+_TRIES = 10
+
 #: No descriptor yet, and none any more.
 _LATER, _CLOSED = -1, -2
 
@@ -221,6 +224,18 @@ class FileSystemSource:
                 return held
         if not name.startswith(b"/") or b"\0" in name or len(name) >= MAX_PATH:
             raise FileNotFoundError(errno.ENOENT, "no absolute name", name)
+        for _ in range(_TRIES):
+            held = self._hold(name)
+            if held is not None:
+                return held
+        raise OSError(errno.ESTALE, "replaced again and again", name)
+
+    def _hold(self, name: bytes) -> HeldFile | None:
+        """
+        As `resolve`, without memory; None when *name* lost what it stood for while
+        it was looked at. That is no answer yet: a file that is replaced by a rename
+        exists all the time, and a node would delete its copy if told otherwise.
+        """
         try:
             descriptor = posix.hold(name)
         except OSError as error:
@@ -230,11 +245,13 @@ class FileSystemSource:
         try:
             status = status_of(os.fstat(descriptor))
             path = posix.real_name(descriptor, name)
-            if status.nlink == 0 or _is_remark(path, status):
-                raise FileNotFoundError(errno.ENOENT, "removed", name)
+            gone = status.nlink == 0 or _is_remark(path, status)
         except BaseException:
             os.close(descriptor)
             raise
+        if gone:
+            os.close(descriptor)
+            return None
         if len(self._known) >= _NAMES:
             self._known.clear()
         self._known[name] = (
@@ -264,9 +281,10 @@ class FileSystemSource:
         del self._known[name]
         return None
 
-    def _hold_dangling(self, name: bytes) -> HeldFile:
+    def _hold_dangling(self, name: bytes) -> HeldFile | None:
         """
-        Hold a symbolic link that cannot be followed to its end.
+        Hold a symbolic link that cannot be followed to its end; None when it is
+        none any more.
         """
         try:
             descriptor = posix.hold(name, follow=False)
@@ -277,16 +295,18 @@ class FileSystemSource:
         try:
             status = status_of(os.fstat(descriptor), posix.link_text(descriptor, name))
             path = posix.real_name(descriptor, name)
-            if status.nlink == 0 or _is_remark(path, status):
-                raise FileNotFoundError(errno.ENOENT, "removed", name)
+            gone = status.nlink == 0 or _is_remark(path, status)
         except OSError as error:
             os.close(descriptor)
-            if error.errno == errno.EINVAL:
-                # It is no link: it appeared between the two calls. Asking again
-                # is the client's choice.
-                raise FileNotFoundError(errno.ENOENT, "appeared", name) from error
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                # It is no link (Linux says "no entry" of what is held, other
+                # systems "invalid"): something appeared between the two calls.
+                return None
             raise
         except BaseException:
             os.close(descriptor)
             raise
+        if gone:
+            os.close(descriptor)
+            return None
         return HeldFile(path, status, descriptor, self)

@@ -256,15 +256,34 @@ class RaceTests(TreeCase):
         self.assertEqual(self.path(b"x (deleted)"), self.resolve(b"x (deleted)").path)
 
     def test_replaced_at_once(self) -> None:
-        """What was held is what is told of and read, if anything is."""
+        """A file that is replaced is there all the time, so it is never absent."""
         (self.root / "new").write_bytes(b"new content")
         self.meanwhile("hold", lambda: (self.root / "new").rename(self.root / "file"))
 
-        self.assert_absent(b"file")
-        self.assertEqual(11, self.resolve(b"file").stat().size)
+        with no_descriptor_lost():
+            held = self.source.resolve(None, self.path(b"file"))
+            self.assertEqual(11, held.stat().size)
+            held.close()
+
+    def test_replaced_again_and_again(self) -> None:
+        """A name that stands for another object at each look is a failure in the
+        end, and no absence."""
+        real = posix.hold
+
+        def hold(path: bytes, *, follow: bool = True) -> int:
+            descriptor = real(path, follow=follow)
+            (self.root / "new").write_bytes(b"new")
+            (self.root / "new").rename(self.root / "file")
+            return descriptor
+
+        self.patch(posix, "hold", hold)
+
+        with no_descriptor_lost(), self.assertRaises(OSError) as raised:
+            self.source.resolve(None, self.path(b"file"))
+        self.assertEqual(errno.ESTALE, raised.exception.errno)
 
     def test_appeared_at_once(self) -> None:
-        """What was absent at the first look is absent, or what it is by now."""
+        """What was absent at the first look is what it is by now."""
         real = posix.hold
         names: list[bool] = []
 
@@ -277,8 +296,8 @@ class RaceTests(TreeCase):
 
         self.patch(posix, "hold", hold)
 
-        self.assert_absent(b"late")
-        self.assertEqual([True, False], names)
+        self.assertEqual(1, self.resolve(b"late").stat().size)
+        self.assertEqual([True, False, True], names)
 
     def test_a_dangling_link_removed_at_once(self) -> None:
         """It does not exist any more."""
