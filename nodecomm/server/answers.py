@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from nodecomm.server.replies import Content, Frames, HangUp, Packets, Reply
 from nodecomm.wire.framing import MAX_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from twisted.python.failure import Failure
 
     from nodecomm.interfaces import IHeldObject
     from nodecomm.server.requests import Request
@@ -33,6 +32,10 @@ __all__ = ["AnswerQueue"]
 _TURN = 1 << 20
 
 
+#: Stands for a reply that is not there yet; None is a mistake of a command.
+_PENDING = Reply()
+
+
 @define(eq=False)
 class _Slot:
     """
@@ -40,7 +43,7 @@ class _Slot:
     """
 
     request: Request
-    reply: Reply | None = None
+    reply: Reply = _PENDING
 
 
 @define(eq=False)
@@ -181,7 +184,7 @@ class AnswerQueue:
             current.held.close()
         while self._slots:
             slot = self._slots.popleft()
-            if slot.reply is not None:
+            if slot.reply is not _PENDING:
                 self._drop(slot)
 
     def _drop(self, slot: _Slot) -> None:
@@ -217,7 +220,9 @@ class AnswerQueue:
             self._finished(request, reply)
             self._close(reply.why)
         else:
-            raise TypeError(f"a command answered with {type(reply).__name__}")
+            wrong = TypeError(f"a command answered with {type(reply).__name__}")
+            failure = Failure(wrong)  # type: ignore[no-untyped-call]
+            self._begin(request, self._failed(request, failure))
 
     def _close(self, why: str) -> None:
         self.flush()
@@ -233,7 +238,7 @@ class AnswerQueue:
         slots = self._slots
         while slots and self._current is None and not self._paused:
             reply = slots[0].reply
-            if reply is None:
+            if reply is _PENDING:
                 break
             self._begin(slots.popleft().request, reply)
         self._see()
@@ -273,15 +278,25 @@ class AnswerQueue:
             self.flush()
 
     def _more_names(self, current: _Names) -> None:
-        for packet in current.frames:
-            current.request.sent += len(packet)
-            if self._size + len(packet) > MAX_RECORD:
-                self.flush()
+        try:
+            for packet in current.frames:
+                current.request.sent += len(packet)
+                if self._size + len(packet) > MAX_RECORD:
+                    self.flush()
+                    self._parts.append(packet)
+                    self._size = len(packet)
+                    return
                 self._parts.append(packet)
-                self._size = len(packet)
-                return
-            self._parts.append(packet)
-            self._size += len(packet)
+                self._size += len(packet)
+        except Exception:
+            # A source may list what has no form on the wire.
+            self._current = None
+            reply = self._failed(current.request, Failure())  # type: ignore[no-untyped-call]
+            if not isinstance(reply, HangUp):
+                # In the middle of a listing nothing else can be said.
+                reply = HangUp("the listing broke off")
+            self._begin(current.request, reply)
+            return
         self._current = None
         self._finished(current.request, current.reply)
 
@@ -313,11 +328,17 @@ class AnswerQueue:
             self._broken(current, f"cannot be read: {failure.getErrorMessage()}")
 
     def _write(self, current: _Bytes, data: bytes) -> None:
-        data = data[: current.left]
+        try:
+            data = data[: current.left]
+            last = len(data) == current.left
+            changed = last and not current.held.unchanged(current.reply.size)
+        except Exception as error:
+            self._broken(current, f"cannot be read: {error}")
+            return
         if not data:
             self._broken(current, f"ends {current.left} bytes too early")
             return
-        if len(data) == current.left and not current.held.unchanged(current.reply.size):
+        if changed:
             # The peer has not got the last bytes, so it keeps the copy it has.
             self._broken(current, "changed while it was being sent")
             return
