@@ -80,12 +80,13 @@ class Announced(Protocol):
     The sizes that a connection has told its peer.
     """
 
-    def announce(self, name: bytes, size: int | None) -> None:
-        """The peer was told that *name* has *size* bytes; None: that it is no
-        plain file, or may not be had."""
+    def announce(self, name: bytes, told: tuple[int, int] | None) -> None:
+        """The peer was told that *name* has so many bytes; with them goes the inode
+        number of the file they are of. None: that it is no plain file, or may not
+        be had."""
         ...
 
-    def announced(self, name: bytes) -> int | None:
+    def announced(self, name: bytes) -> tuple[int, int] | None:
         """What the peer was last told; None when it was told nothing."""
         ...
 

@@ -111,7 +111,7 @@ class TLSSession(Protocol):
         self._working = False
         self._finishing = False
         self._named = False
-        self._sizes: dict[bytes, int] = {}
+        self._sizes: dict[bytes, tuple[int, int]] = {}
         self._answers: AnswerQueue | None = None
         self._words: Any = {}
 
@@ -517,17 +517,17 @@ class TLSSession(Protocol):
 
     # The sizes that the peer was told (`Announced`).
 
-    def announce(self, name: bytes, size: int | None) -> None:
+    def announce(self, name: bytes, told: tuple[int, int] | None) -> None:
         """Remember what STAT said of *name*."""
         sizes = self._sizes
-        if size is None:
+        if told is None:
             sizes.pop(name, None)
             return
-        sizes[name] = size
+        sizes[name] = told
         if len(sizes) > _ANNOUNCED:
             del sizes[next(iter(sizes))]
 
-    def announced(self, name: bytes) -> int | None:
+    def announced(self, name: bytes) -> tuple[int, int] | None:
         """What STAT said of *name*; None when it said nothing."""
         return self._sizes.get(name)
 

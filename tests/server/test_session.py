@@ -305,6 +305,20 @@ class AnnouncedSizeTests(TreeTestCase):
         self.assertEqual(b"12345", self.node.get(b"files/grown", 100))
         self.assertEqual([b"OK: 3.21.0"], self.node.request(b"VERSION"))
 
+    def test_another_file_that_is_longer(self) -> None:
+        """No piece of it is sent as if it were the whole; where it has the size that
+        was announced, it is sent."""
+        for content, sent, closed in [
+            (b"67890", b"67890", False),
+            (b"678901", b"", True),
+        ]:
+            node = self.server.connect()
+            node.stat(b"files/grown")
+            (self.root / "new").write_bytes(content)
+            (self.root / "new").rename(self.file)
+            node.send(encode_transaction(encode_get(b"files/grown")))
+            self.assertEqual((sent, closed), (node.received(), node.closed))
+
     def test_a_file_that_was_empty(self) -> None:
         """Nothing was announced, so nothing is sent."""
         self.node.stat(b"files/empty")

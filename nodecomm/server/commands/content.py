@@ -61,23 +61,27 @@ class GetCommand:
             return held.addErrback(self._refused_later, told)
         return self._reply(held, request, told)
 
-    def _refused_later(self, failure: Failure, told: int | None) -> Reply:
+    def _refused_later(self, failure: Failure, told: tuple[int, int] | None) -> Reply:
         if not isinstance(failure.value, Refused):
             failure.raiseException()
         return self._refused(failure.value, told)
 
-    def _refused(self, refusal: Refused, told: int | None) -> Reply:
+    def _refused(self, refusal: Refused, told: tuple[int, int] | None) -> Reply:
         if told is None:
             raise refusal
         # The peer counts bytes now and would write the refusal into its file.
         return HangUp(f"announced before, and now: {refusal.text}")
 
-    def _reply(self, held: IHeldObject, request: Request, told: int | None) -> Reply:
+    def _reply(
+        self, held: IHeldObject, request: Request, told: tuple[int, int] | None
+    ) -> Reply:
         status = held.stat()
         if not status.is_regular:
             return HangUp("no plain file")
-        size = status.size if told is None else told
-        if status.size < size:
+        size, ino = (status.size, status.ino) if told is None else told
+        if status.size < size or (status.size > size and status.ino != ino):
+            # A file that only grew is sent as far as it was announced; of another
+            # file that would be a piece.
             return HangUp(f"announced with {size} bytes, has {status.size} now")
         if size == 0:
             request.release()

@@ -86,7 +86,9 @@ class StatCommand:
                 return frame(clock_error(now, query.client_time))
         kind = status.kind
         # What the peer was told about a plain file is what GET keeps to.
-        request.sizes.announce(query.path, status.size if kind == 0 else None)
+        request.sizes.announce(
+            query.path, (status.size, status.ino) if kind == 0 else None
+        )
         number = (
             serving.inodes.unique
             if status.nlink > 1 or kind == Kind.DIRECTORY
