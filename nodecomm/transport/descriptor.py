@@ -12,14 +12,12 @@ from __future__ import annotations
 import socket
 import struct
 from collections import deque
-from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 from OpenSSL import SSL
 from twisted.internet import main
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -30,14 +28,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nodecomm.transport.context import certificate_key
 from nodecomm.transport.errors import TLSFailure, describe
+from nodecomm.transport.facts import SocketFacts, Stage, address_of
 from nodecomm.transport.interfaces import MAX_RECORD, ITLSRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
     from twisted.internet.interfaces import (
         IAddress,
         IDelayedCall,
@@ -66,18 +63,6 @@ MAX_GATHERED = 65536
 PROBE_EVERY = 8
 
 
-class Stage(Enum):
-    """
-    The life of a connection.
-    """
-
-    WAITING = "no handshake yet: the gate is full"
-    HANDSHAKING = "the handshake is in progress"
-    OPEN = "application data flows"
-    ENDING = "the socket will be closed in the next turn of the reactor"
-    LOST = "the socket is gone"
-
-
 def _closed() -> int:
     """
     The descriptor number of a connection that has none any more.
@@ -86,7 +71,7 @@ def _closed() -> int:
 
 
 @implementer(ITLSRecords, ITCPTransport, ISystemHandle)
-class TLSDescriptor(FileDescriptor):
+class TLSDescriptor(SocketFacts, FileDescriptor):
     """
     A TLS connection over a connected stream socket.
 
@@ -118,7 +103,7 @@ class TLSDescriptor(FileDescriptor):
         self.protocol: IProtocol | None = protocol
         self.fileno: Callable[[], int] = sock.fileno
         self._socket: socket.socket | None = sock
-        self._peer: Any = peer or _address(sock.family, sock.getpeername())
+        self._peer: Any = peer or address_of(sock.family, sock.getpeername())
         self._host: Any = None
         self._gate = gate
         self._ticket: HandshakeTicket | None = None
@@ -659,105 +644,17 @@ class TLSDescriptor(FileDescriptor):
         if protocol is not None:
             protocol.connectionLost(reason)
 
-    # Facts.
-
-    @property
-    def tls_version(self) -> str:
-        """
-        `TLSv1.2` or `TLSv1.3`; empty before the handshake and after the end.
-        """
-        if self._connection is None or self.stage is not Stage.OPEN:
-            return ""
-        return self._connection.get_protocol_version_name()
-
-    @property
-    def cipher(self) -> str:
-        """
-        The negotiated suite; empty before the handshake and after the end.
-        """
-        if self._connection is None:
-            return ""
-        return self._connection.get_cipher_name() or ""
-
-    def peer_certificate_key(self) -> PublicKeyTypes | None:
-        """
-        The key in the peer's certificate, or None.
-        """
-        return certificate_key(self._connection)
-
-    def getHandle(self) -> SSL.Connection | None:
-        """
-        OpenSSL's connection; None after the end.
-        """
-        return self._connection
-
-    def getPeer(self) -> IPv4Address | IPv6Address:
-        """
-        The peer's address; known after the end, too.
-        """
-        return cast("IPv4Address | IPv6Address", self._peer)
-
-    def getHost(self) -> IPv4Address | IPv6Address:
-        """
-        Our own address, as the peer sees it. Ask before the end.
-        """
-        if self._host is None:
-            sock = self._require_socket()
-            self._host = _address(sock.family, sock.getsockname())
-        return cast("IPv4Address | IPv6Address", self._host)
-
     def logPrefix(self) -> str:
         """
         What Twisted puts before lines logged on this connection's behalf.
         """
         return "TLSDescriptor"
 
-    def getTcpNoDelay(self) -> bool:
-        """
-        Whether small writes leave at once.
-        """
-        return self._option(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """
-        Have small writes leave at once.
-        """
-        self._set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        """
-        Whether the kernel asks a silent peer for a sign of life.
-        """
-        return self._option(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """
-        Have the kernel ask a silent peer for a sign of life.
-        """
-        self._set_option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
-
     def loseWriteConnection(self) -> None:
         """
         Not offered: real peers take the TLS close for the end of the connection.
         """
         raise NotImplementedError("a TLS connection is closed as a whole")
-
-    def _require_socket(self) -> socket.socket:
-        if self._socket is None:
-            raise ConnectionLost("the connection has ended")
-        return self._socket
-
-    def _option(self, level: int, name: int) -> bool:
-        try:
-            return bool(self._require_socket().getsockopt(level, name))
-        except OSError:
-            # A UNIX socket has no TCP options.
-            return False
-
-    def _set_option(self, level: int, name: int, enabled: bool) -> None:
-        sock = self._socket
-        if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
-            sock.setsockopt(level, name, int(enabled))
 
 
 def _failure(error: Exception) -> Failure:
@@ -766,14 +663,6 @@ def _failure(error: Exception) -> Failure:
 
 def _unusable(*_arguments: object) -> Any:
     raise ConnectionDone("the connection has ended")
-
-
-def _address(family: int, raw: Any) -> IAddress:
-    if family == socket.AF_INET:
-        return IPv4Address("TCP", *raw[:2])
-    if family == socket.AF_INET6:
-        return IPv6Address("TCP", *raw)
-    return UNIXAddress(raw or None)
 
 
 def _close(sock: socket.socket, *, reset: bool) -> None:

@@ -26,8 +26,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nodecomm.transport.context import certificate_key
-from nodecomm.transport.descriptor import Stage
 from nodecomm.transport.errors import TLSFailure, describe
+from nodecomm.transport.facts import Stage
 from nodecomm.transport.interfaces import MAX_RECORD, ITLSRecords
 
 if TYPE_CHECKING:
