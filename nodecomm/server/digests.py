@@ -17,7 +17,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nodecomm.server.held import status_of
@@ -101,6 +102,7 @@ class DigestCache:
     hashed: int = field(default=0, init=False)
     _known: OrderedDict[DigestKey, bytes] = field(factory=OrderedDict, init=False)
     _waiting: dict[DigestKey, list[Deferred[bytes]]] = field(factory=dict, init=False)
+    _log: Logger = field(factory=Logger, init=False)
 
     def digest(self, held: HeldFile, algorithm: str) -> bytes | Deferred[bytes]:
         """
@@ -125,7 +127,11 @@ class DigestCache:
         # computation does, even if the asker goes away.
         descriptor = os.dup(held.open())
         self._waiting[key] = [answer]
-        stored = succeed(None) if self._store is None else self._store.get(key)
+        stored: Deferred[bytes | None] = (
+            succeed(None)
+            if self._store is None
+            else maybeDeferred(self._store.get, key)
+        )
         # A store that cannot be read only costs the computation.
         stored.addErrback(lambda _: None)
         computed: Deferred[bytes] = stored.addCallback(self._compute, key, descriptor)
@@ -146,7 +152,13 @@ class DigestCache:
             if settled:
                 self._remember(key, digest)
                 if self._store is not None:
-                    self._store.put(key, digest)
+                    try:
+                        self._store.put(key, digest)
+                    except Exception:
+                        # Nor is it lost because it cannot be kept.
+                        self._log.failure(
+                            "a digest could not be stored", event="digests.failed"
+                        )
             return digest
 
         return computing.addCallback(keep)

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 from twisted.logger import Logger
 
+from nodecomm.wire.text import to_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from nodecomm.identity.peer import Peer
+    from nodecomm.server.requests import Request
 
 __all__ = ["BurstLog", "EventLog"]
 
@@ -30,6 +35,146 @@ class EventLog:
     verbose: bool = False
     dialogue: bool = False
     log: Logger = field(factory=lambda: Logger("nodecomm.server"))
+
+    def opened(self, peer: Peer, tls: str, cipher: str) -> None:
+        """A peer was welcomed."""
+        self.log.info(
+            "session of {user} from {peer} ({key}) over protocol {protocol}, {tls}",
+            event="session.opened",
+            **_who(peer),
+            protocol=peer.protocol,
+            tls=tls,
+            cipher=cipher,
+        )
+
+    def closed(self, peer: Peer, **counts: Any) -> None:
+        """
+        The session of a peer that was welcomed is over.
+
+        Args:
+            counts: seconds, requests, bytes_in, bytes_out, reason.
+        """
+        self.log.info(
+            "session of {user} from {peer} ended after {seconds} s,"
+            " {requests} requests, {bytes_out} bytes: {reason}",
+            event="session.closed",
+            **_who(peer),
+            **counts,
+        )
+
+    def lost(self, peer: Peer, stage: str, reason: str) -> None:
+        """A connection ended before its peer was welcomed."""
+        self.log.info(
+            "a connection from {peer} ended while {stage}: {reason}",
+            event="connection.lost",
+            peer=peer.address,
+            port=peer.port,
+            key=peer.digest,
+            stage=stage,
+            reason=reason,
+        )
+
+    def trust_accepted(self, peer: Peer, code: str, text: str) -> None:
+        """A key was trusted on first use."""
+        self.log.warn(
+            "trusted {user} from {peer} ({key}): {text}",
+            event="trust.accepted",
+            **_who(peer),
+            code=code,
+            text=text,
+        )
+
+    def trust_refused(self, peer: Peer, code: str, text: str) -> None:
+        """A peer was refused for its key, its name or its dialog."""
+        self.log.warn(
+            "not trusted: {user} from {peer} ({key}): {text}",
+            event="trust.refused",
+            **_who(peer),
+            code=code,
+            text=text,
+        )
+
+    def refused(self, request: Request, code: str, text: str) -> None:
+        """A request was answered with the refusal or the protocol error."""
+        self.log.info(
+            "refused {word} {name} to {user} from {peer} ({key}): {text}",
+            event="request.refused",
+            hostname=request.peer.hostname,
+            reason=code,
+            text=text,
+            **_who(request.peer),
+            **_what(request),
+        )
+
+    def hung_up(self, request: Request, why: str) -> None:
+        """A request ended its connection without an answer."""
+        self.log.warn(
+            "closed the connection at {word} {name} of {peer}: {text}",
+            event="request.hung-up",
+            text=why,
+            **_who(request.peer),
+            **_what(request),
+        )
+
+    def answered(self, request: Request, outcome: str, seconds: float) -> None:
+        """A request was answered; stated when `verbose`."""
+        decision = request.decision
+        self.log.debug(
+            "{word} {name} by {user} from {peer}: {outcome}, {bytes} bytes",
+            event="request",
+            outcome=outcome,
+            reason=None if decision is None else decision.reason,
+            bytes=request.sent,
+            seconds=round(seconds, 6),
+            **_who(request.peer),
+            **_what(request),
+        )
+
+    def said(self, peer: Peer, direction: str, data: bytes) -> None:
+        """
+        A message on the wire, stated when `dialogue`.
+
+        Args:
+            direction: `sent` or `received`.
+        """
+        self.log.debug(
+            "{peer} {direction} {text}",
+            event="dialogue",
+            peer=peer.address,
+            direction=direction,
+            size=len(data),
+            text=_shown(data),
+        )
+
+
+#: Bytes of a peer's text that a log line shows.
+_SHOWN = 300
+
+
+def _shown(text: bytes) -> str:
+    return to_text(text if len(text) <= _SHOWN else text[:_SHOWN] + b"...")
+
+
+def _who(peer: Peer) -> dict[str, Any]:
+    return {
+        "peer": peer.address,
+        "port": peer.port,
+        "key": peer.digest,
+        "user": peer.user,
+    }
+
+
+def _what(request: Request) -> dict[str, Any]:
+    """
+    What was asked for, and the rule that decided, with its place.
+    """
+    rule = None if request.decision is None else request.decision.rule
+    return {
+        "word": _shown(request.word),
+        "name": _shown(request.name),
+        "rule": None if rule is None else to_text(rule.path),
+        "origin": None if rule is None else str(rule.origin),
+    }
 
 
 @define

@@ -275,14 +275,8 @@ class TLSFactory(Factory):
         peer = session.peer
         self.admission.leave(peer.address, trusted=session.admitted)
         if session.admitted:
-            self.log.info(
-                "session of {user} from {peer} ended after {seconds} s,"
-                " {requests} requests, {bytes_out} bytes: {reason}",
-                event="session.closed",
-                peer=peer.address,
-                port=peer.port,
-                key=peer.digest,
-                user=peer.user,
+            self.events.closed(
+                peer,
                 seconds=session.seconds,
                 requests=session.requests,
                 bytes_in=session.bytes_in,
@@ -290,15 +284,7 @@ class TLSFactory(Factory):
                 reason=session.reason,
             )
         elif not session.distrusted:
-            self.log.info(
-                "a connection from {peer} ended while {stage}: {reason}",
-                event="connection.lost",
-                peer=peer.address,
-                port=peer.port,
-                key=peer.digest,
-                stage=was.value,
-                reason=session.reason,
-            )
+            self.events.lost(peer, was.value, session.reason)
         if not self.sessions:
             if self.numPorts == 0:
                 self._rest()

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred, succeed
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def look_up(address: str) -> HostName:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         return HostName(None, error.errno in _NO_NAME)
-    except OSError:
+    except (OSError, UnicodeError):
+        # Whoever owns an address may give it a name that is none.
         return HostName(None, False)
     wanted = ipaddress.ip_address(address)
     for *_, sockaddr in found:
@@ -132,7 +133,8 @@ class HostNames:
             )
             return succeed(HostName(None, False))
         self._waiting[address] = [answer]
-        looking = self._pool.run(self._look_up, address)
+        # A full pool raises at once; to those who wait it is a failure like others.
+        looking = maybeDeferred(self._pool.run, self._look_up, address)
         # The thread cannot be stopped; its late answer is still remembered.
         looking.addCallback(self._remember, address)
         shielded: Deferred[HostName] = Deferred()

@@ -229,7 +229,7 @@ class TLSSession(Protocol):
         self.state = SessionState.DIALOG
         self._moved = self._server.monotonic()
         hello = self._dialog.hello()
-        self._dialogue("sent", hello)
+        self._said("sent", hello)
         self.transport.write(hello)
         self._take_early()
 
@@ -241,7 +241,7 @@ class TLSSession(Protocol):
         self._balance()
 
     def _dialog_data(self, data: bytes) -> None:
-        self._dialogue("received", data)
+        self._said("received", data)
         try:
             events = self._dialog.receive_data(data)
             for event in events:
@@ -277,22 +277,14 @@ class TLSSession(Protocol):
             return
         server = self._server
         if decision.first_use:
-            self._trust_event("trust.accepted", decision.code, decision.text, warn=True)
+            server.events.trust_accepted(self.peer, decision.code, decision.text)
         server.session_trusted(self)
         self.state = SessionState.PREPARING
         welcome = self._dialog.welcome()
-        self._dialogue("sent", welcome)
+        self._said("sent", welcome)
         self.transport.write(welcome)
-        server.log.info(
-            "session of {user} from {peer} ({key}) over protocol {protocol}, {tls}",
-            event="session.opened",
-            peer=self.peer.address,
-            port=self.peer.port,
-            key=self.peer.digest,
-            user=self.peer.user,
-            protocol=self.peer.protocol,
-            tls=self.transport.tls_version,
-            cipher=self.transport.cipher,
+        server.events.opened(
+            self.peer, self.transport.tls_version, self.transport.cipher
         )
         self._opened = self._moved = server.monotonic()
         if self.peer.user == "root":
@@ -326,21 +318,8 @@ class TLSSession(Protocol):
 
     def _distrust(self, code: str, text: str) -> None:
         self.distrusted = True
-        self._trust_event("trust.refused", code, text, warn=code != "dialog")
+        self._server.events.trust_refused(self.peer, code, text)
         self.close(text)
-
-    def _trust_event(self, event: str, code: str, text: str, *, warn: bool) -> None:
-        emit = self._server.log.warn if warn else self._server.log.info
-        emit(
-            "{event} for {user} from {peer} ({key}): {text}",
-            event=event,
-            peer=self.peer.address,
-            port=self.peer.port,
-            key=self.peer.digest,
-            user=self.peer.user,
-            code=code,
-            text=text,
-        )
 
     # Its requests.
 
@@ -376,7 +355,7 @@ class TLSSession(Protocol):
         now = self._moved = server.monotonic()
         self.requests += 1
         if server.events.dialogue:
-            self._dialogue("received", payload)
+            self._said("received", payload)
         word = split_word(payload)[0]
         request = Request(
             word,
@@ -391,7 +370,7 @@ class TLSSession(Protocol):
         command = self._words.get(word)
         reply: Reply | Deferred[Reply]
         if command is None:
-            self._state_refusal(request, "unknown-command", "no such command here")
+            server.events.refused(request, "unknown-command", "no such command here")
             reply = denied()
         else:
             try:
@@ -415,6 +394,8 @@ class TLSSession(Protocol):
             looking.addCallback(self._name_known)
             return False
         self.state = SessionState.PREPARING
+        # The look-up has its own time limit, which begins now.
+        self._moved = self._server.monotonic()
         looking.addCallback(self._name_known)
         return True
 
@@ -435,7 +416,7 @@ class TLSSession(Protocol):
             return self._refused(request, error)
         if isinstance(error, RemoteProtocolError):
             request.release()
-            self._state_refusal(request, "malformed", str(error))
+            self._server.events.refused(request, "malformed", str(error))
             return denied()
         request.release()
         if isinstance(error, (Undecidable, HostnameNeededError)):
@@ -448,70 +429,27 @@ class TLSSession(Protocol):
                 failure,
                 event="request.failed",
                 peer=self.peer.address,
-                word=_shown(request.word),
-                name=_shown(request.name),
+                word=to_text(request.word[:100]),
+                name=to_text(request.name),
             )
             why = "failure in the server"
         return HangUp(why)
 
     def _refused(self, request: Request, refusal: Refused) -> Reply:
         request.release()
-        self._state_refusal(request, refusal.code, refusal.text)
+        self._server.events.refused(request, refusal.code, refusal.text)
         return REFUSED
-
-    def _state_refusal(self, request: Request, code: str, text: str) -> None:
-        decision = request.decision
-        rule = decision.rule if decision is not None else None
-        self._server.log.info(
-            "refused {word} {name} to {user} from {peer} ({key}): {text}",
-            event="request.refused",
-            peer=self.peer.address,
-            port=self.peer.port,
-            key=self.peer.digest,
-            user=self.peer.user,
-            hostname=self.peer.hostname,
-            word=_shown(request.word),
-            name=_shown(request.name),
-            rule=None if rule is None else to_text(rule.path),
-            origin=None if rule is None else str(rule.origin),
-            reason=code,
-            text=text,
-        )
 
     def _finished(self, request: Request, reply: Reply) -> None:
         """
         An answer has left in whole, or never will.
         """
-        now = self._moved = self._server.monotonic()
+        server = self._server
+        now = self._moved = server.monotonic()
         if type(reply) is HangUp:
-            self._server.log.warn(
-                "closed the connection at {word} {name} of {peer}: {text}",
-                event="request.hung-up",
-                peer=self.peer.address,
-                key=self.peer.digest,
-                user=self.peer.user,
-                word=_shown(request.word),
-                name=_shown(request.name),
-                text=reply.why,
-            )
-        elif self._server.events.verbose and reply.outcome == "ok":
-            decision = request.decision
-            rule = decision.rule if decision is not None else None
-            self._server.log.debug(
-                "{word} {name} by {user} from {peer}: {outcome}, {bytes} bytes",
-                event="request",
-                peer=self.peer.address,
-                key=self.peer.digest,
-                user=self.peer.user,
-                word=_shown(request.word),
-                name=_shown(request.name),
-                outcome=reply.outcome,
-                reason=None if decision is None else decision.reason,
-                rule=None if rule is None else to_text(rule.path),
-                origin=None if rule is None else str(rule.origin),
-                bytes=request.sent,
-                seconds=round(now - request.started, 6),
-            )
+            server.events.hung_up(request, reply.why)
+        elif server.events.verbose and reply.outcome == "ok":
+            server.events.answered(request, reply.outcome, now - request.started)
         if self._finishing:
             self._server.next_turn(self._finish_when_idle)
 
@@ -627,21 +565,6 @@ class TLSSession(Protocol):
         else:
             self.transport.pauseProducing()
 
-    def _dialogue(self, direction: str, data: bytes) -> None:
+    def _said(self, direction: str, data: bytes) -> None:
         if self._server.events.dialogue:
-            self._server.log.debug(
-                "{peer} {direction} {text}",
-                event="dialogue",
-                peer=self.peer.address,
-                direction=direction,
-                size=len(data),
-                text=to_text(data[:200]),
-            )
-
-
-#: Bytes of a peer's text that a log line shows.
-_SHOWN = 300
-
-
-def _shown(text: bytes) -> str:
-    return to_text(text if len(text) <= _SHOWN else text[:_SHOWN] + b"...")
+            self._server.events.said(self.peer, direction, data)
