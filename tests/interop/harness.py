@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple, Protocol
+from typing import IO, NamedTuple, NoReturn, Protocol
 
 import pytest
 
@@ -38,6 +38,20 @@ _PORTS = range(21000, 31000)
 #: What a program of the harness may use of the environment.
 _KEPT = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME")
 
+#: Arguments: cf-agent and the server. It stands in a file and not on a command line,
+#: because the agent takes any process with cf-execd in its arguments for cf-execd.
+_BOOTSTRAP = """\
+"$1" --bootstrap "$2" -v
+status=$?
+if pid=$(cat cf-execd.pid) && kill -0 "$pid"
+then
+    echo "cf-execd runs"
+    kill "$pid"
+    while kill -0 "$pid" 2>/dev/null && [ -e cf-execd.pid ]; do sleep 0.1; done
+fi
+exit $status
+"""
+
 LOOPBACK = ("127.0.0.0/8", "::1")
 
 
@@ -47,9 +61,15 @@ def peer_program(name: str) -> str:
     skipped, or fails when NODECOMM_REQUIRE_PEERS=1.
     """
     found = shutil.which(name, path=_SEARCH)
-    if found is not None:
-        return found
-    reason = f"{name} is not installed (Debian: apt-get install cfengine3)"
+    if found is None:
+        missing(f"{name} is not installed (Debian: apt-get install cfengine3)")
+    return found
+
+
+def missing(reason: str) -> NoReturn:
+    """
+    Skip the test, or fail it where nothing may be missing.
+    """
     if os.environ.get("NODECOMM_REQUIRE_PEERS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -118,6 +138,34 @@ def _listens(port: int) -> bool:
     return False
 
 
+def isolation() -> list[str]:
+    """
+    What to put before a command so that it sees no process but its own.
+
+    A bootstrap looks through all processes of the machine: where another cf-execd
+    runs it starts none, and where systemd runs it has systemd restart the machine's
+    own CFEngine. Where the system cannot give it a process table of its own it may
+    run only if neither is there.
+    """
+    table = ["--pid", "--fork", "--mount-proc", "--kill-child"]
+    for words in (["unshare", *table], ["unshare", "--map-root-user", *table]):
+        try:
+            tried = subprocess.run([*words, "true"], capture_output=True, check=False)
+        except FileNotFoundError:
+            break
+        if tried.returncode == 0:
+            return words
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                name = (entry / "comm").read_text().strip()
+            except OSError:
+                continue
+            if name == "cf-execd" or (name == "systemd" and entry.name == "1"):
+                missing(f"{name} runs here and unshare(1) cannot hide it")
+    return []
+
+
 class Run(NamedTuple):
     """
     How a program ended and what it said, both streams together.
@@ -150,10 +198,11 @@ class WorkFolder:
             (path / name).mkdir(parents=True, mode=0o700)
         path.chmod(0o700)
         # Without cf-promises here the programs put the given policy aside and run
-        # their built-in one; the rest is for a bootstrap. cf-serverd and cf-monitord
-        # are left out so that a bootstrap does not start them.
+        # their built-in one; the rest is for a bootstrap, which would also start a
+        # cf-serverd on the usual port.
         for name in ("cf-agent", "cf-execd", "cf-key", "cf-promises"):
             (path / "bin" / name).symlink_to(peer_program(name))
+        (path / "bin" / "cf-serverd").symlink_to(peer_program("true"))
         if key:
             self.cf_key()
 
@@ -212,16 +261,34 @@ class WorkFolder:
 
     def bootstrap(self, host: str, port: int) -> Run:
         """
-        Run `cf-agent --bootstrap`. Call `end_daemons` afterwards: it starts cf-execd.
+        Run `cf-agent --bootstrap`, see whether the cf-execd that it started runs, say
+        so in the output, and end cf-execd by its pid file.
         """
-        return self.run("cf-agent", "--bootstrap", f"{host}:{port}", "-v")
+        script = self.path / "bootstrap.sh"
+        script.write_text(_BOOTSTRAP)
+        agent = peer_program("cf-agent")
+        return self.run_isolated("/bin/sh", str(script), agent, f"{host}:{port}")
+
+    def run_isolated(self, *command: str) -> Run:
+        """
+        Run a command where it sees no process but its own; see `isolation`.
+        """
+        done = subprocess.run(
+            [*isolation(), *command],
+            env=self.environment,
+            cwd=self.path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=RUN_TIMEOUT,
+            check=False,
+        )
+        return Run(done.returncode, os.fsdecode(done.stdout))
 
     def end_daemons(self) -> None:
         """
-        End cf-execd by its pid file, then whatever it had started in this folder.
+        End every process that lives in this folder.
         """
-        for file in self.path.glob("*.pid"):
-            _end(int(file.read_text()), self)
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 _end(int(entry.name), self)
