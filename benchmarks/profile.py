@@ -2,11 +2,13 @@
 """
 `python -m benchmarks.profile ROW`: where our server's time goes in one row.
 
-Three tools, each with its own view:
+Server and client are not pinned here: on a shared CPU the client's time would be
+counted where the server was interrupted. Three tools, each with its own view:
 
 * cprofile, part of Python: every call of the reactor's thread, counted. Slows Python
   code by about half and C code not at all, so it shows counts better than shares.
-* py-spy: samples of the Python stacks of all threads, at full speed.
+* py-spy: samples of the Python stacks, at full speed. Its Python functions are the
+  last that it names: the kernel and OpenSSL count as the function that called them.
 * perf: samples of everything, the kernel and OpenSSL included, by library and symbol.
 """
 
@@ -27,16 +29,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.processes import pin
 from benchmarks.rows import ROWS, Row, Stand, choose_rows
 from benchmarks.running import build_site, say
 from benchmarks.servers import Nodecomm, Server, raise_descriptor_limit
 
 #: Samples per second: no divisor of the kernel's ticks, so as not to march in step.
-_RATE = 997
+_RATE = 497
 #: Units of a profiled run, in rounds of the row.
 _ROUNDS = 5
 _LINES = 40
+#: Innermost functions of threads that wait, as py-spy shows them.
+_WAITING = ("Condition.wait ", "wait (threading", "EPollReactor.doPoll ", "doPoll ")
 
 
 def _find_tool(name: str) -> str:
@@ -68,7 +71,7 @@ def _recorded(command: list[str], work: Callable[[], float]) -> float:
 def _with_py_spy(server: Server, work: Callable[[], float], out: Path) -> str:
     command = [_find_tool("py-spy"), "record", "--pid", str(server.pid)]
     command += ["--rate", str(_RATE), "--format", "raw", "--output", str(out)]
-    cost = _recorded([*command, "--threads"], work)
+    cost = _recorded([*command, "--nonblocking", "--function"], work)
     return f"{_per_unit(cost)}\n{_stack_summary(out.read_text())}"
 
 
@@ -84,6 +87,8 @@ def _stack_summary(stacks: str) -> str:
     for line in stacks.splitlines():
         frames, _, number = line.rpartition(" ")
         names, samples = frames.split(";"), int(number)
+        if names[-1].startswith(_WAITING):
+            continue  # It is no cost, though it may be shown as running.
         total += samples
         own[names[-1]] += samples
         for name in set(names):
@@ -143,7 +148,6 @@ def profile(row: Row, tool: str, rounds: int, folder: Path, out: Path) -> str:
     server = Nodecomm(site, folder / "ours", twistd_options=options)
     server.start()
     stand = Stand(server, folder / "agent")
-    everywhere = os.sched_getaffinity(0)
     units = row.units if row.own_server else row.units * rounds
 
     def work() -> float:
@@ -152,8 +156,6 @@ def profile(row: Row, tool: str, rounds: int, folder: Path, out: Path) -> str:
     try:
         if not row.own_server:
             row.measure(stand, max(1, row.units // 10))
-        if row.pinned:  # The recorder, started before, stays off this CPU's threads.
-            pin(server.pid, {max(everywhere)})
         if tool == "py-spy":
             return _with_py_spy(server, work, out)
         if tool == "perf":
