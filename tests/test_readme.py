@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-The program in the README is a program.
+The programs in the README and on the page about embedding are programs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import re
 import textwrap
 import time
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 from unittest import mock
 
@@ -21,9 +22,10 @@ from nodecomm.config.errors import ConfigError
 from nodecomm.identity.trust import MemoryCounter
 from nodecomm.server import PortFactory
 from nodecomm.service.embedding import port_factory
-from nodecomm.testing import MemoryClient, key_pair
+from nodecomm.testing import MemoryClient, MemoryKeyStore, key_pair
 
 README = Path(__file__).parents[1] / "README.rst"
+EXAMPLE = README.parent / "docs" / "examples" / "embedded" / "parts.py"
 
 
 def program() -> str:
@@ -83,6 +85,39 @@ class ReadmeTests(SynchronousTestCase):
             {file.name for file in keys.iterdir()},
         )
         stranger = dial(factory, reactor, "10.2.2.3", key=2)
+        self.assertFalse(stranger.identify())
+        for each in (client, stranger):
+            each.hang_up()
+
+
+class PartsTests(SynchronousTestCase):
+    """
+    The example in docs/embedding.rst.
+    """
+
+    def test_it_serves_whom_it_knows(self) -> None:
+        """
+        A node whose key is in the application's store has the folder; another, on the
+        same network, is not trusted.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        (folder / "promises.cf").write_text("bundle agent main {}\n")
+        example = run_path(str(EXAMPLE))
+        store = MemoryKeyStore()
+        store.add("root", key_pair(1).public)
+        reactor = MemoryReactorClock()
+
+        factory = example["make_factory"](
+            reactor, key_pair(0), store, str(folder.absolute())
+        )
+
+        factory.doStart()
+        self.addCleanup(factory.doStop)
+        client = dial(factory, reactor, "10.1.2.3")
+        self.assertTrue(client.identify())
+        self.assertIsNotNone(client.stat(b"masterfiles/promises.cf"))
+        stranger = dial(factory, reactor, "10.1.2.4", key=2)
         self.assertFalse(stranger.identify())
         for each in (client, stranger):
             each.hang_up()
