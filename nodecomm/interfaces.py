@@ -42,6 +42,10 @@ class IKeyStore(Interface):
         """
         What the store holds for this key: the user names it is stored under, and
         whether a *different* key with the same digest is stored under any name.
+
+        Raises:
+            InsaneKey: The key is outside the bounds of `check_sane`, where another
+                key with a stored key's digest can be built. So in `lookup` and `add`.
         """
 
     def lookup(

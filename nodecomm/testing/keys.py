@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
-from nodecomm.identity.keys import KeyPair, PublicKey
+from nodecomm.identity.keys import KeyPair, PublicKey, check_sane
 from nodecomm.identity.matches import KeyConflict, KeyMatch, StoredKey
 from nodecomm.interfaces import IKeyStore
 
@@ -40,6 +40,7 @@ class MemoryKeyStore:
         self._keys: dict[str, tuple[str, PublicKey]] = {}
 
     def _match(self, key: PublicKey, user: str | None) -> KeyMatch:
+        check_sane(key)
         same = [
             (name, stored_user)
             for name, (stored_user, stored) in sorted(self._keys.items())
@@ -73,8 +74,10 @@ class MemoryKeyStore:
         Store *key* under *user*.
 
         Raises:
+            InsaneKey: No peer may have such a key.
             KeyConflict: A different key with this digest is stored.
         """
+        check_sane(key)
         clash = self._clash(key)
         if clash is not None:
             raise KeyConflict(clash, "holds a different key")
