@@ -163,7 +163,7 @@ class PortTests:
     def test_bad_hello(self) -> None:
         """A handshake that fails is told to the session, not to `lost`."""
         self.connect(self.protocol())
-        self.send(b"\x16 no hello")
+        self.send(b"\x16\x03\x01\x00\x05hello")
         self.turns()
 
         self.assertEqual((self.tls.calls, self.reasons), (["made", "lost"], []))
