@@ -171,3 +171,36 @@ def public_folder() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path)
+
+
+#: A file system in memory, where there is one, and the free bytes that make it of use.
+_MEMORY = Path("/dev/shm")
+_ENOUGH = 4_000_000_000
+
+
+@contextmanager
+def roomy_folder() -> Iterator[Path]:
+    """
+    A folder for many or large files, in memory where there is enough of it; gone
+    afterwards.
+    """
+    parent = None
+    if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
+        found = os.statvfs(_MEMORY)
+        if found.f_bavail * found.f_frsize > _ENOUGH and _available() > _ENOUGH:
+            parent = _MEMORY
+    path = Path(tempfile.mkdtemp(prefix="nodecomm-test-", dir=parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def _available() -> int:
+    """
+    Bytes of memory that this machine can spare.
+    """
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
