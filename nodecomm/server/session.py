@@ -331,8 +331,10 @@ class TLSSession(Protocol):
         if self._working or answers is None:
             return
         self._working = True
+        # What was asked ahead is not begun when the server stops.
+        taking = not self._finishing
         try:
-            while self.state is SessionState.READY and not answers.blocked:
+            while taking and self.state is SessionState.READY and not answers.blocked:
                 if not self._named and self._must_name():
                     break
                 transaction = self._buffer.next_transaction()
