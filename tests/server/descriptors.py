@@ -30,9 +30,12 @@ def no_descriptor_lost() -> Iterator[None]:
     """
     What is open after the block is what was open before it.
     """
-    # Cycles of earlier tests may hold descriptors, and lose them in between.
-    gc.collect()
-    before = open_descriptors()
-    yield
-    after = open_descriptors()
+    # Cycles of earlier tests may hold descriptors, and would lose them in between.
+    gc.disable()
+    try:
+        before = open_descriptors()
+        yield
+        after = open_descriptors()
+    finally:
+        gc.enable()
     assert before == after, sorted(set(after.items()) ^ set(before.items()))
