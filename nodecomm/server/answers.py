@@ -200,6 +200,9 @@ class AnswerQueue:
             wire = reply.wire
             if wire:
                 size = len(wire)
+                if size > MAX_RECORD:
+                    self._unusable(request, f"with {size} bytes of frames at once")
+                    return
                 if self._size + size > MAX_RECORD:
                     self.flush()
                 self._parts.append(wire)
@@ -220,9 +223,16 @@ class AnswerQueue:
             self._finished(request, reply)
             self._close(reply.why)
         else:
-            wrong = TypeError(f"a command answered with {type(reply).__name__}")
-            failure = Failure(wrong)  # type: ignore[no-untyped-call]
-            self._begin(request, self._failed(request, failure))
+            self._unusable(request, f"with {type(reply).__name__}")
+
+    def _unusable(self, request: Request, what: str) -> None:
+        """
+        A command answered with what cannot be sent.
+        """
+        failure = Failure(  # type: ignore[no-untyped-call]
+            TypeError(f"a command answered {what}")
+        )
+        self._begin(request, self._failed(request, failure))
 
     def _close(self, why: str) -> None:
         self.flush()
@@ -233,7 +243,6 @@ class AnswerQueue:
         """
         Send all that can be sent now.
         """
-        was_blocked = len(self._slots) >= self._limit
         self._pump()
         slots = self._slots
         while slots and self._current is None and not self._paused:
@@ -242,7 +251,7 @@ class AnswerQueue:
                 break
             self._begin(slots.popleft().request, reply)
         self._see()
-        if not self.blocked or was_blocked:
+        if not self.blocked:
             self._ready()
 
     def _pump(self) -> None:

@@ -43,8 +43,10 @@ _ABSENT = frozenset(
 #: was renamed less than this ago.
 REMEMBERED = 1.0
 
-#: Names remembered; all are forgotten when there are more.
+#: Names remembered; all are forgotten when there are more. Longer names than
+#: `_LONGEST` bytes are not, so that a peer's inventions cannot fill the memory.
 _NAMES = 20_000
+_LONGEST = 512
 
 #: Bytes a folder may take on disk to be listed on the reactor; about 1,000 names.
 #: A larger one is read in the disk pool.
@@ -252,14 +254,15 @@ class FileSystemSource:
         if gone:
             os.close(descriptor)
             return None
-        if len(self._known) >= _NAMES:
-            self._known.clear()
-        self._known[name] = (
-            path,
-            status.dev,
-            status.ino,
-            self._monotonic() + REMEMBERED,
-        )
+        if len(name) <= _LONGEST:
+            if len(self._known) >= _NAMES:
+                self._known.clear()
+            self._known[name] = (
+                path,
+                status.dev,
+                status.ino,
+                self._monotonic() + REMEMBERED,
+            )
         return HeldFile(path, status, descriptor, self)
 
     def _remembered(

@@ -16,7 +16,16 @@ from nodecomm.wire.replies import DENIED, REFUSAL
 if TYPE_CHECKING:
     from nodecomm.interfaces import IHeldObject
 
-__all__ = ["Content", "Frames", "HangUp", "Packets", "Reply", "denied", "frame"]
+__all__ = [
+    "Content",
+    "Frames",
+    "HangUp",
+    "Packets",
+    "Reply",
+    "denied",
+    "frame",
+    "refused",
+]
 
 
 class Reply:
@@ -40,11 +49,15 @@ class Frames(Reply):
 
     Attributes:
         wire: The frames, headers included; not more than 16384 bytes.
+        code: For a refusal, a stable word for the log.
+        text: For a refusal, the reason.
     """
 
     wire: bytes
     outcome: str = "ok"
     close: bool = False
+    code: str = ""
+    text: str = ""
 
 
 @define(eq=False)
@@ -99,12 +112,25 @@ def frame(payload: bytes) -> Frames:
 _REFUSAL = encode_transaction(REFUSAL)
 _DENIED = encode_transaction(DENIED)
 
-#: The vague answer to "may not" and to "is not there" alike; the connection stays.
-REFUSED = Frames(_REFUSAL, "refused")
+
+def refused(code: str, text: str) -> Frames:
+    """
+    The vague answer to "may not" and to "is not there" alike; the connection stays.
+
+    Args:
+        code: A stable word for the log.
+        text: The reason, for the log.
+    """
+    return Frames(_REFUSAL, "refused", False, code, text)
 
 
-def denied() -> Frames:
+def denied(code: str, text: str) -> Frames:
     """
-    The answer to an unknown or malformed request; it ends the connection.
+    The answer to a request that is unknown, malformed or not served at all; it ends
+    the connection.
+
+    Args:
+        code: A stable word for the log.
+        text: The reason, for the log.
     """
-    return Frames(_DENIED, "denied", True)
+    return Frames(_DENIED, "denied", True, code, text)

@@ -139,7 +139,7 @@ class Request:
             expanded = self.snapshot.expand_shortcut(self.peer, name)
             if expanded is None:
                 raise Refused(
-                    "no-shortcut",
+                    "no_shortcut",
                     "the name is not absolute and does not begin with a shortcut",
                 )
             full = expanded

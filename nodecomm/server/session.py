@@ -32,7 +32,7 @@ from nodecomm.identity.users import UntrustedUser, valid_user
 from nodecomm.server.answers import AnswerQueue
 from nodecomm.server.names import user_id
 from nodecomm.server.pools import QueueFull
-from nodecomm.server.replies import REFUSED, HangUp, Reply, denied
+from nodecomm.server.replies import Frames, HangUp, Reply, denied, refused
 from nodecomm.server.requests import Refused, Request, Undecidable
 from nodecomm.wire.commands import split_word
 from nodecomm.wire.dialog import Identity, ServerDialog
@@ -136,7 +136,7 @@ class TLSSession(Protocol):
         self.transport.setTcpNoDelay(True)
         found = self.transport.peer_certificate_key()
         if not isinstance(found, RSAPublicKey):
-            self._distrust("not-rsa", "the key in the peer's certificate is not RSA")
+            self._distrust("not_rsa", "the key in the peer's certificate is not RSA")
             return
         self.peer.key = PublicKey.from_cryptography(found)
         self.state = SessionState.CHECKING_KEY
@@ -249,9 +249,9 @@ class TLSSession(Protocol):
                     self._early += self._dialog.trailing()
                     self._identified(valid_user(event.user))
         except RemoteProtocolError as error:
-            self._distrust("dialog", f"bad identification: {error}")
+            self._distrust("bad_dialog", f"bad identification: {error}")
         except UntrustedUser as error:
-            self._distrust("user", str(error))
+            self._distrust("bad_user", str(error))
 
     def _identified(self, user: str) -> None:
         peer = self.peer
@@ -372,8 +372,7 @@ class TLSSession(Protocol):
         command = self._words.get(word)
         reply: Reply | Deferred[Reply]
         if command is None:
-            server.events.refused(request, "unknown-command", "no such command here")
-            reply = denied()
+            reply = denied("unknown_command", "there is no such command here")
         else:
             try:
                 reply = command.answer(request)
@@ -418,8 +417,7 @@ class TLSSession(Protocol):
             return self._refused(request, error)
         if isinstance(error, RemoteProtocolError):
             request.release()
-            self._server.events.refused(request, "malformed", str(error))
-            return denied()
+            return denied("malformed", str(error))
         request.release()
         if isinstance(error, (Undecidable, HostnameNeededError)):
             why = str(error) or "the peer's host name is not known"
@@ -439,8 +437,7 @@ class TLSSession(Protocol):
 
     def _refused(self, request: Request, refusal: Refused) -> Reply:
         request.release()
-        self._server.events.refused(request, refusal.code, refusal.text)
-        return REFUSED
+        return refused(refusal.code, refusal.text)
 
     def _finished(self, request: Request, reply: Reply) -> None:
         """
@@ -450,7 +447,9 @@ class TLSSession(Protocol):
         now = self._moved = server.monotonic()
         if type(reply) is HangUp:
             server.events.hung_up(request, reply.why)
-        elif server.events.verbose and reply.outcome == "ok":
+        elif isinstance(reply, Frames) and reply.outcome != "ok":
+            server.events.refused(request, reply.code, reply.text)
+        elif server.events.verbose:
             server.events.answered(request, reply.outcome, now - request.started)
         if self._finishing:
             self._server.next_turn(self._finish_when_idle)

@@ -245,9 +245,9 @@ class FieldTests(SynchronousTestCase):
         for payload, reason in [
             (encode_stat(now, b"/etc/hostname"), "no_rule"),
             (encode_stat(now, b"files/none"), "absent"),
-            (encode_stat(now, b"unknown"), "no-shortcut"),
+            (encode_stat(now, b"unknown"), "no_shortcut"),
             (b"SYNCH x STAT files", "malformed"),
-            (b"NONSENSE files", "unknown-command"),
+            (b"NONSENSE files", "unknown_command"),
         ]:
             self.recorder.events.clear()
             if node.closed:

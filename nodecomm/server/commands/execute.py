@@ -37,4 +37,6 @@ class ExecuteCommand:
 
     def answer(self, request: Request) -> Reply:
         """Two transactions."""
-        return Frames(_NO_COMMAND, "refused", True)
+        return Frames(
+            _NO_COMMAND, "refused", True, "no_command", "there is no cfruncommand here"
+        )

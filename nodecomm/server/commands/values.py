@@ -83,7 +83,7 @@ class ContextCommand:
     def answer(self, request: Request) -> Reply:
         """The refusal."""
         request.name = parse_context(request.payload).pattern
-        raise Refused("no-class", "this server has no persistent classes")
+        raise Refused("no_class", "this server has no persistent classes")
 
 
 @implementer(ICommand)
@@ -103,7 +103,7 @@ class QueryCommand:
     def answer(self, request: Request) -> Reply:
         """The refusal, or the protocol error."""
         _authorise(request, "query", parse_query(request.payload).name)
-        return denied()
+        return denied("no_reports", "there are no reports to collect here")
 
 
 @implementer(ICommand)
@@ -122,7 +122,7 @@ class CookieCommand:
     def answer(self, request: Request) -> Reply:
         """The refusal, or the protocol error."""
         _authorise(request, "query", b"delta")
-        return denied()
+        return denied("no_reports", "there are no reports to collect here")
 
 
 @implementer(ICommand)
