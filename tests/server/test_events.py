@@ -287,7 +287,7 @@ class FieldTests(SynchronousTestCase):
         assert client is not None
         client.pump()
         client.send(b"nonsense\n")
-        self.assertEqual("dialog", self.one("trust.refused")["code"])
+        self.assertEqual("bad_dialog", self.one("trust.refused")["code"])
 
     def test_connections_that_come_to_nothing(self) -> None:
         """However far they came, the end has its reason and its stage."""
