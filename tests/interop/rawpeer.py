@@ -209,8 +209,7 @@ class RawPeer:
                 data = self.socket.recv(size)
             else:
                 if not self.tls.pending():
-                    ready, _, _ = select.select([self.socket], [], [], PATIENCE)
-                    assert ready, "the server says nothing"
+                    assert self._readable(PATIENCE), "the server says nothing"
                 data = self.tls.recv(size)
         except (OSError, SSL.Error) as error:
             raise Closed(repr(error)) from error
@@ -266,8 +265,13 @@ class RawPeer:
         """
         Whether the server has closed, or sent something, by now.
         """
-        ready, _, _ = select.select([self.socket], [], [], 0)
-        return bool(ready)
+        return self._readable(0)
+
+    def _readable(self, seconds: float) -> bool:
+        # Not select(): it knows no descriptor above 1023.
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
 
 def hold(port: int, count: int, key: KeyPair) -> None:
