@@ -4,10 +4,12 @@
 #   PYTHON=python3.12   the interpreter (3.10 or newer) that makes the environment
 #   VENV=.venv          where the environment is put
 #   ARGS="-k stat"      more arguments for pytest, or for the benchmark
+#   JOBS=2              tests at a time; most of those with real programs only wait
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+JOBS ?= 2
 
 PROJECT := setup.cfg pyproject.toml
 RUN_STAMP := $(VENV)/.installed
@@ -40,7 +42,7 @@ peers: ## look for CFEngine's programs, install them when allowed
 	@$(LOCK) scripts/install_peers.sh
 
 test: $(DEV_STAMP) peers ## run every test, with the real cf-* programs if present
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(DEV_STAMP) ## style and formatting
 	$(VENV)/bin/ruff check .
