@@ -136,7 +136,9 @@ class TLSSession(Protocol):
         self.transport.setTcpNoDelay(True)
         found = self.transport.peer_certificate_key()
         if not isinstance(found, RSAPublicKey):
-            self._distrust("not_rsa", "the key in the peer's certificate is not RSA")
+            self._distrust(
+                "not_rsa", "the peer's certificate holds no RSA key that can be used"
+            )
             return
         self.peer.key = PublicKey.from_cryptography(found)
         self.state = SessionState.CHECKING_KEY

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nodecomm.config.errors import Problem
 from nodecomm.server.commands import builtin_commands, command_table
 from nodecomm.server.factory import ANSWERS_AT_ONCE
 from nodecomm.transport.limits import raise_descriptor_limit
 
 if TYPE_CHECKING:
+    from nodecomm.access.snapshot import Snapshot
     from nodecomm.config.model import Settings
     from nodecomm.server.factory import TLSFactory
     from nodecomm.service.prepared import Prepared
 
-__all__ = ["apply", "connections_that_fit", "needs_restart"]
+__all__ = ["apply", "connections_that_fit", "folders_gone", "needs_restart"]
 
 #: Descriptors kept for files, the database, logs and name look-ups: this many, or a
 #: tenth of all.
@@ -63,6 +65,29 @@ def needs_restart(old: Settings, new: Settings) -> list[str]:
         for section, keys in _AT_START.items()
         for key in keys
         if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
+    ]
+
+
+def folders_gone(old: Snapshot, new: Snapshot) -> list[Problem]:
+    """
+    The rules whose folder was there when *old* was loaded and is not there now. Such
+    a rule covers nothing, all below it would be refused, and nodes that purge would
+    delete their copies.
+    """
+    folders = {text for rule in old.rules if rule.tree for text in rule.written}
+    return [
+        Problem(
+            f"access[{rule.index}].path",
+            "this folder was here before and is not here now; without it the rule"
+            " covers nothing, and nodes would delete their copies",
+            text,
+            "put the folder back, or take the rule out",
+            rule.origin,
+        )
+        for rule in new.rules
+        if rule.missing and not rule.tree
+        for text in rule.written
+        if text in folders
     ]
 
 

@@ -39,7 +39,12 @@ from nodecomm.service.audit import AuditLog
 from nodecomm.service.listening import ListenError, listen, port_number
 from nodecomm.service.logs import Verbosity
 from nodecomm.service.prepared import Prepared, state_folder
-from nodecomm.service.reloading import apply, connections_that_fit, needs_restart
+from nodecomm.service.reloading import (
+    apply,
+    connections_that_fit,
+    folders_gone,
+    needs_restart,
+)
 from nodecomm.service.signals import SignalWatch
 from nodecomm.service.windows import WindowTeller
 from nodecomm.storage.database import DATABASE_NAME, Database, connect
@@ -388,6 +393,10 @@ class ServerService(MultiService):
         if self._audit is not None:
             self._audit.reopen()
         prepared, loaded = self._reread(self._generation + 1)
+        if prepared is not None:
+            gone = folders_gone(self.prepared.snapshot, prepared.snapshot)
+            if gone:
+                prepared, loaded = None, loaded.with_problems(gone)
         for problem in loaded.problems:
             say = self._log.error if problem.is_error else self._log.warn
             say("{problem}", event="config.problem", problem=str(problem))
