@@ -16,6 +16,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from nodecomm.service.endpoints import what_is_wrong
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
@@ -99,8 +101,9 @@ async def _listen(
         full += f":backlog={BACKLOG}"
     try:
         endpoint = serverFromString(reactor, full)  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError) as error:
-        raise ListenError(description, str(error)) from error
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        message, hint = what_is_wrong(description, error)
+        raise ListenError(description, f"{message}; {hint}") from error
     try:
         port: IListeningPort = await endpoint.listen(factory)
     except CannotListenError as error:

@@ -20,6 +20,7 @@ from nodecomm.config.model import ServerSettings, Settings
 from nodecomm.identity.decisions import TrustWindow
 from nodecomm.identity.keys import KeyPair
 from nodecomm.server.commands import builtin_commands
+from nodecomm.service.endpoints import endpoint_problems
 from nodecomm.service.plugins import (
     FoundPlugins,
     active_commands,
@@ -84,6 +85,7 @@ def prepare(
     )
     windows, wrong = trust_windows(settings)
     problems += wrong
+    problems += endpoint_problems(settings)
     problems += _cipher_problems(settings)
     commands: list[ICommand] = []
     sources: dict[str, IFileSource] = {}
