@@ -370,13 +370,14 @@ class LimitSettings:
             minimum=1,
         ),
     )
-    requests_ahead: int = field(
-        default=1000,
+    answers_at_once: int = field(
+        default=8,
         metadata=about(
-            "Requests of one session that may wait for their answer; reading stops "
-            "there.",
-            unit="requests",
+            "Answers of one session that are worked on at a time, each with at most "
+            "one file open; further requests are not read until there is room.",
+            unit="answers",
             minimum=1,
+            maximum=1000,
         ),
     )
     read_ahead: int = field(

@@ -88,6 +88,7 @@ class AnswerQueue:
 
     Attributes:
         blocked: Whether further requests must wait.
+        paused: Whether the transport has enough for now.
         sent: Bytes written.
     """
 
@@ -101,7 +102,7 @@ class AnswerQueue:
     _ready: Callable[[], None]
     sent: int = field(default=0, init=False)
     blocked: bool = field(default=False, init=False)
-    _paused: bool = field(default=False, init=False)
+    paused: bool = field(default=False, init=False)
     _slots: deque[_Slot] = field(factory=deque, init=False)
     _current: _Names | _Bytes | None = field(default=None, init=False)
     _waiting: bool = field(default=False, init=False)
@@ -138,7 +139,7 @@ class AnswerQueue:
         """
         Find out whether further requests must wait.
         """
-        self.blocked = self._paused or self._stopped or len(self._slots) >= self._limit
+        self.blocked = self.paused or self._stopped or len(self._slots) >= self._limit
 
     def _arrived(self, reply: Reply, slot: _Slot) -> None:
         slot.reply = reply
@@ -162,13 +163,13 @@ class AnswerQueue:
 
     def pause(self) -> None:
         """The transport has enough for now."""
-        self._paused = self.blocked = True
+        self.paused = self.blocked = True
 
     def resume(self) -> None:
         """The transport takes more."""
-        if not self._paused:
+        if not self.paused:
             return
-        self._paused = False
+        self.paused = False
         self._see()
         self._advance()
         self.flush()
@@ -245,7 +246,7 @@ class AnswerQueue:
         """
         self._pump()
         slots = self._slots
-        while slots and self._current is None and not self._paused:
+        while slots and self._current is None and not self.paused:
             reply = slots[0].reply
             if reply is _PENDING:
                 break
@@ -263,7 +264,7 @@ class AnswerQueue:
         self._pumping = True
         turn = 0
         try:
-            while not (self._paused or self._waiting or self._stopped):
+            while not (self.paused or self._waiting or self._stopped):
                 current = self._current
                 if current is None:
                     return

@@ -52,10 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PortFactory", "TLSFactory"]
 
-#: Answers of one connection that are worked on at a time; each holds at most one
-#: file.
-ANSWERS_AT_ONCE = 8
-
 #: Seconds between two looks for connections that are overdue.
 _SWEEP = 1.0
 
@@ -116,7 +112,6 @@ class TLSFactory(Factory):
         self.monotonic = monotonic
         self.now = now
         self.product = product
-        self.answers_at_once = min(ANSWERS_AT_ONCE, limits.requests_ahead)
         self.sessions: set[TLSSession] = set()
         self._reactor = reactor
         self._own_pools: list[WorkerPool] = []

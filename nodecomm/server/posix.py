@@ -11,8 +11,11 @@ work with what there is; they open folders and plain files only.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import sys
+import termios
 
 __all__ = ["HAS_O_PATH", "hold", "open_held", "read_cached", "real_name"]
 
@@ -117,3 +120,17 @@ def read_cached(descriptor: int, offset: int, size: int) -> bytes | None:
     if count == size:
         return bytes(buffer)
     return bytes(memoryview(buffer)[:count])
+
+
+def unsent(descriptor: int) -> int:
+    """
+    Bytes that a socket's peer has not acknowledged; 0 where that cannot be told.
+    """
+    request = getattr(termios, "TIOCOUTQ", None)
+    if request is None or descriptor < 0:
+        return 0
+    try:
+        answer = fcntl.ioctl(descriptor, request, b"\0" * 4)
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)

@@ -29,6 +29,7 @@ from nodecomm.access.snapshot import HostnameNeededError
 from nodecomm.identity.keys import PublicKey
 from nodecomm.identity.peer import Peer
 from nodecomm.identity.users import UntrustedUser, valid_user
+from nodecomm.server import posix
 from nodecomm.server.answers import AnswerQueue
 from nodecomm.server.names import user_id
 from nodecomm.server.pools import QueueFull
@@ -103,7 +104,8 @@ class TLSSession(Protocol):
         self._opened = 0.0
         # Monotonic time of the last step forward; `overdue` compares with it.
         self._moved = factory.monotonic()
-        self._pending_seen = 0
+        # What the peer had not taken yet when that was last looked at.
+        self._left = (0, 0, 0)
         self._buffer = TransactionBuffer()
         self._dialog = ServerDialog(factory.product)
         self._early = bytearray()
@@ -306,7 +308,7 @@ class TLSSession(Protocol):
             self.transport,
             server.next_turn,
             server.limits.read_ahead,
-            server.answers_at_once,
+            server.limits.answers_at_once,
             self._failed,
             self._finished,
             self.close,
@@ -525,27 +527,41 @@ class TLSSession(Protocol):
             now: Monotonic seconds.
         """
         limits = self._server.limits
-        since = now - self._moved
         if self.state is SessionState.HANDSHAKE:
             # The port watches the handshake.
             return None
         if self.state is SessionState.CLOSING:
-            return ("goodbye", _GOODBYE) if since > _GOODBYE else None
-        if self.state is not SessionState.READY:
-            late = since > limits.dialog_timeout
-            return ("dialog_timeout", limits.dialog_timeout) if late else None
-        pending = self.transport.write_pending
-        if pending:
-            if pending != self._pending_seen:
-                self._pending_seen = pending
-                self._moved = now
-                return None
-            late = since > limits.write_timeout
-            return ("write_timeout", limits.write_timeout) if late else None
-        if self._answers is not None and not self._answers.idle:
+            limit, seconds = "goodbye", _GOODBYE
+        elif self.state is not SessionState.READY:
+            limit, seconds = "dialog_timeout", limits.dialog_timeout
+        elif self._is_writing():
+            limit, seconds = "write_timeout", limits.write_timeout
+        elif self._answers is not None and not self._answers.idle:
+            # The server's own work takes as long as it takes.
             return None
-        late = since > limits.idle_timeout
-        return ("idle_timeout", limits.idle_timeout) if late else None
+        else:
+            limit, seconds = "idle_timeout", limits.idle_timeout
+        if limit in ("goodbye", "write_timeout") and self._was_taken_from():
+            self._moved = now
+        return (limit, seconds) if now - self._moved > seconds else None
+
+    def _is_writing(self) -> bool:
+        """
+        Whether an answer waits for the peer to take it. Content that is made as it
+        leaves waits here even when OpenSSL and the system have all there is so far.
+        """
+        paused = self._answers is not None and self._answers.paused
+        return paused or self.transport.write_pending > 0
+
+    def _was_taken_from(self) -> bool:
+        """
+        Whether the peer has taken anything since the last time this was asked: a
+        slow one may need minutes to empty what the system holds for it.
+        """
+        left = (self.transport.write_pending, self.bytes_out, _unsent(self.transport))
+        taken = left != self._left
+        self._left = left
+        return taken
 
     def _balance(self) -> None:
         """
@@ -571,3 +587,11 @@ class TLSSession(Protocol):
     def _said(self, direction: str, data: bytes) -> None:
         if self._server.events.dialogue:
             self._server.events.said(self.peer, direction, data)
+
+
+def _unsent(transport: ITLSRecords) -> int:
+    """
+    Bytes that the system holds for the peer; 0 where there is no descriptor.
+    """
+    descriptor = getattr(transport, "fileno", None)
+    return 0 if descriptor is None else posix.unsent(descriptor())

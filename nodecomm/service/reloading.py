@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from nodecomm.config.errors import Problem
 from nodecomm.server.commands import builtin_commands, command_table
-from nodecomm.server.factory import ANSWERS_AT_ONCE
 from nodecomm.transport.limits import raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -99,7 +98,6 @@ def apply(factory: TLSFactory, prepared: Prepared, max_connections: int) -> None
     settings = prepared.settings
     limits = settings.limits
     factory.limits = limits
-    factory.answers_at_once = min(ANSWERS_AT_ONCE, limits.requests_ahead)
     admission = factory.admission
     admission.max_connections = max_connections
     admission.before_trust = limits.connections_before_trust

@@ -96,7 +96,7 @@ class KeysTests(SynchronousTestCase):
                 "connections_before_trust": 1000,
                 "connections_per_address": 0,
                 "handshakes_at_once": 32,
-                "requests_ahead": 1000,
+                "answers_at_once": 8,
                 "read_ahead": 262144,
                 "digest_cache_entries": 200000,
                 "name_lookups_at_once": 8,

@@ -238,9 +238,9 @@ class MistakeTests(SynchronousTestCase):
                 "limits.disk_threads = 1000: too large; write at most 256 threads",
             ),
             (
-                f"limits.requests_ahead = {10**30}",
-                f"limits.requests_ahead = {10**30}: too large; write at most "
-                f"{10**12} requests",
+                f"limits.connections_before_trust = {10**30}",
+                f"limits.connections_before_trust = {10**30}: too large; write at most "
+                f"{10**12} connections",
             ),
             (
                 "limits.write_timeout = 0",

@@ -253,6 +253,39 @@ def test_peers_that_never_read(
     assert most < 24_000_000
 
 
+@pytest.mark.parametrize("request_", [b"GET 2048 tree/big", b"OPENDIR tree/many"])
+def test_a_peer_that_never_reads_is_cut_off(
+    tree: Path, key: KeyPair, tmp_path: Path, request_: bytes
+) -> None:
+    """
+    After `write_timeout` without a byte taken the connection ends; meanwhile one
+    that reads slowly, far less than the system holds for it, is served.
+    """
+    many = tree / "many"
+    many.mkdir(exist_ok=True)
+    for number in range(1000):
+        (many / f"{number:04}-{'n' * 200}").touch()
+    settings = config_for({"tree": tree}) + "\n[limits]\nwrite_timeout = 3\n"
+    with PreparedServer(tmp_path / "server", settings) as server:
+        stuck = RawPeer(server.port, context(key), receive_buffer=4096)
+        slow = RawPeer(server.port, context(key), receive_buffer=4096)
+        with stuck, slow:
+            stuck.handshake().dialog()
+            slow.handshake().dialog()
+            assert stuck.tls is not None
+            assert slow.tls is not None
+            # The listings together are more than the system holds.
+            stuck.send(frame(request_) * 60)
+            slow.send(frame(request_) * 60)
+            for _ in range(400):
+                if "write_timeout" in server.logs():
+                    break
+                slow.tls.recv(16384)
+                time.sleep(0.02)
+            assert "write_timeout" in server.logs()
+            assert slow.tls.recv(16384)
+
+
 def test_a_peer_that_asks_and_never_reads(
     server: PreparedServer, key: KeyPair, other: RawPeer
 ) -> None:

@@ -575,13 +575,15 @@ class OrderTests(TreeTestCase):
             node._tls.send(encode_transaction(b"SLOW") * 100)
         node.pump()
 
-        self.assertEqual(self.server.factory.answers_at_once, len(self.slow.waiting))
+        self.assertEqual(
+            self.server.factory.limits.answers_at_once, len(self.slow.waiting)
+        )
         self.assertFalse(node.wire.reading)
         for answer in list(self.slow.waiting):
             answer.callback(Frames(b""))
         node.pump()
         self.assertEqual(
-            2 * self.server.factory.answers_at_once, len(self.slow.waiting)
+            2 * self.server.factory.limits.answers_at_once, len(self.slow.waiting)
         )
 
     def test_a_failing_command_closes_its_connection_only(self) -> None:

@@ -41,7 +41,7 @@ class StoppingTests(SynchronousTestCase):
         node = self.server.connect()
         node.request(*[b"SLOW"] * 30)
         begun = len(self.slow.waiting)
-        self.assertEqual(self.server.factory.answers_at_once, begun)
+        self.assertEqual(self.server.factory.limits.answers_at_once, begun)
 
         stopped = self.server.factory.stop(10)
         for number in reversed(range(begun)):
