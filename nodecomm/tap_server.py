@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from nodecomm.service.output import LogOutput, StreamWriter, log_output
 from nodecomm.service.prepared import Prepared, prepare, state_folder
 from nodecomm.service.sample import next_steps, write_sample
 from nodecomm.service.server_service import ServerService, StartError
+from nodecomm.service.signals import StopOnce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,6 +202,9 @@ class TwistdService(ServerService):
                     "{reason}", event="server.cannot-start", reason=str(error)
                 )
             raise _Stopped(str(error)) from None
+        # The reactor installs what it does at these signals when it begins to run.
+        stop = StopOnce((signal.SIGTERM, signal.SIGINT))
+        self._reactor.callWhenRunning(stop.start)
 
 
 def makeService(options: Options) -> IService:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -80,10 +81,19 @@ _PEER_ERRORS = (
 _NEEDS_QUOTES = frozenset(" \t\"'=")
 
 
+#: What Twisted says of each port that opens and closes, with the names of classes;
+#: `server.started` and its like say the same.
+_PORT_LINE = re.compile(r"\S+ starting on .*|\(\S+ Port .* Closed\)", re.DOTALL)
+
+
 def is_wanted(event: LogEvent, verbosity: Verbosity) -> bool:
     """
     Whether *event* makes a line at this verbosity.
     """
+    if event.get("log_namespace") == "log_legacy" and not event.get("isError"):
+        text = event.get("log_text")
+        if isinstance(text, str) and _PORT_LINE.fullmatch(text):
+            return False
     needed = NEEDED_VERBOSITY.get(event.get("event", ""))
     if needed is None:
         level = event.get("log_level")

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: MIT
 """
-A signal as an event of the reactor.
+Signals: one as an event of the reactor, and those that stop taken once.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads
 
-__all__ = ["SignalWatch"]
+__all__ = ["SignalWatch", "StopOnce"]
 
 
 class SignalWatch:
@@ -62,3 +62,38 @@ class SignalWatch:
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(self._function)
+
+
+class StopOnce:
+    """
+    Lets the first signal that stops the program through, and no other: a stop that
+    is under way cannot begin again, and a reactor that is told to complains.
+
+    `timeout` and a terminal send such a signal to a whole group of programs, so that
+    it often comes twice.
+    """
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        """
+        Args:
+            numbers: The signals.
+        """
+        self._numbers = tuple(numbers)
+        self._before: dict[int, Any] = {}
+        self._stopping = False
+
+    def start(self) -> None:
+        """
+        Stand before what is installed now: only functions, not what ignores a signal
+        or ends the program. Only the main thread may.
+        """
+        for number in self._numbers:
+            before = signal.getsignal(number)
+            if callable(before) and number not in self._before:
+                self._before[number] = before
+                signal.signal(number, self._arrived)
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._before[number](number, frame)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
-from twisted.logger import ILogObserver, Logger, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 from twisted.logger._legacy import publishToNewObserver
 from twisted.python.failure import Failure
 from twisted.python.log import textFromEventDict
@@ -68,6 +68,28 @@ def test_verbosity(name: str, level: LogLevel, least: Verbosity) -> None:
     assert [is_wanted(event, each) for each in Verbosity] == [
         each >= least for each in Verbosity
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("PortFactory starting on 5308", False),
+        ("(TCP Port 5308 Closed)", False),
+        ("Site starting on '/run/x'", False),
+        ("a plugin has something to say", True),
+    ],
+)
+def test_lines_of_ports_are_left_out(text: str, wanted: bool) -> None:
+    """What Twisted says of ports, with names of classes, makes no line."""
+    events: list[LogEvent] = []
+    publishToNewObserver(
+        events.append,  # type: ignore[arg-type]
+        {"message": (text,), "time": WHEN, "system": "-", "isError": 0},
+        textFromEventDict,
+    )
+
+    (event,) = events
+    assert is_wanted(event, Verbosity.DEBUG) is wanted
 
 
 def test_text_line_of_fields() -> None:

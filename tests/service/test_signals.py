@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nodecomm.service.signals import SignalWatch
+from nodecomm.service.signals import SignalWatch, StopOnce
 
 
 class Reactor:
@@ -69,3 +69,34 @@ class SignalTests(SynchronousTestCase):
         watch.stop()
         watch.stop()
         self.assertIs(signal.getsignal(signal.SIGHUP), other)
+
+
+class StopOnceTests(SynchronousTestCase):
+    """
+    `StopOnce`.
+    """
+
+    def test_second_is_nothing(self) -> None:
+        """Of all signals that stop only the first is let through."""
+        arrived: list[int] = []
+
+        def note(number: int, frame: object) -> None:
+            arrived.append(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.signal(number, note))
+        once = StopOnce((signal.SIGTERM, signal.SIGINT))
+        once.start()
+        once.start()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+
+        self.assertEqual(arrived, [signal.SIGINT])
+
+    def test_ignored_stays_ignored(self) -> None:
+        """What ignores a signal is left as it is."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        StopOnce((signal.SIGINT,)).start()
+
+        self.assertEqual(signal.getsignal(signal.SIGINT), signal.SIG_IGN)

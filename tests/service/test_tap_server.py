@@ -421,13 +421,20 @@ def test_an_answer_under_way_ends(tmp_path: Path, port: int, dial: Dial) -> None
         assert idle.read() == b""
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
+        # `timeout` sends it twice; someone at a terminal is impatient.
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGINT)
         received: list[bytes] = []
         reader = threading.Thread(target=lambda: received.append(node.read()))
         reader.start()
         reader.join(PATIENCE)
-        server.wait()
+        assert server.wait() == -signal.SIGTERM
+        out = server.out.read_text()
 
     assert len(received[0]) == size
+    assert "Traceback" not in out
+    for names_of_twisted in ("ReactorNotRunning", "log_legacy", "Factory"):
+        assert names_of_twisted not in out
 
 
 def test_stop_grace_is_an_end(tmp_path: Path, port: int, dial: Dial) -> None:
