@@ -49,6 +49,22 @@ class ReadmeTests(SynchronousTestCase):
         """
         self.assertLessEqual(len(program().splitlines()), 15)
 
+    def test_it_names_the_commands(self) -> None:
+        """
+        Both commands that a clone begins with are named, and there are such targets;
+        so is the variable that installs CFEngine's programs.
+        """
+        text = README.read_text()
+        root = README.parent
+        targets = re.findall(r"^([a-z]+):", (root / "Makefile").read_text(), re.M)
+        for target in ("run", "test"):
+            self.assertIn(f"$ make {target}", text)
+            self.assertIn(target, targets)
+        self.assertIn("NODECOMM_INSTALL_PEERS=1", text)
+        self.assertIn(
+            "NODECOMM_INSTALL_PEERS", (root / "scripts/install_peers.sh").read_text()
+        )
+
     def test_it_serves_the_folder(self) -> None:
         """
         Pasted and run, with folders that exist, it listens on CFEngine's port, trusts

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["default_tree", "next_steps", "write_sample"]
+__all__ = ["default_tree", "next_steps", "nodecomm_command", "write_sample"]
 
 #: The addresses that the embedded defaults serve and trust: this machine alone.
 LOOPBACK = ("127.0.0.0/8", "::1")
@@ -163,28 +167,56 @@ def write_sample(state_dir: Path, now: float) -> list[Path]:
     return made
 
 
-def next_steps(state_dir: Path, port: int) -> str:
+def next_steps(state_dir: Path, port: int, command: str | None = None) -> str:
     """
     What a person can type now, with a node on this machine.
 
     Args:
         state_dir: The server's state folder.
         port: Where it listens.
+        command: How `nodecomm` is called here; None: looked for.
     """
     state = str(state_dir)
     at = "" if port == 5308 else f":{port}"
+    command = nodecomm_command() if command is None else command
     return f"""\
 The server runs. Try it from this machine:
 
+  cf-key
+      make a key for this machine's CFEngine, once; the programs below need it
   cf-net -H 127.0.0.1:{port} stat masterfiles
       what the server says of the policy folder (a real CFEngine program)
   cf-net -H 127.0.0.1:{port} get masterfiles/promises.cf -o promises.cf
       fetch one file
-  cf-key; cf-agent --bootstrap 127.0.0.2{at}
+  cf-agent --bootstrap 127.0.0.2{at}
       make this machine a node: 127.0.0.2, since an agent that is told 127.0.0.1
-      takes itself for the server; it needs root and changes /var/lib/cfengine3
-  nodecomm key list --state-dir {state}
+      takes itself for the server; it needs root and changes /var/lib/cfengine3.
+      The agent also starts cf-serverd, whose message that the port is already in use
+      can be ignored
+  {command} key list --state-dir {state}
       whose keys the server trusts now
 
 The policy is in {state}/masterfiles; change it and run cf-agent again.
 """
+
+
+def nodecomm_command(
+    path: str | None = None, places: Sequence[str] | None = None
+) -> str:
+    """
+    How `nodecomm` is called here: by its name where that leads to it, else by its
+    path beside the program that runs now.
+
+    Args:
+        path: Where programs are looked for; None: `PATH`.
+        places: The programs that it may stand beside; None: this one and its
+            interpreter.
+    """
+    name = "nodecomm"
+    if shutil.which(name, path=path) is not None:
+        return name
+    for place in (sys.argv[0], sys.executable) if places is None else places:
+        beside = os.path.join(os.path.dirname(os.path.abspath(place)), name)
+        if place and os.access(beside, os.X_OK):
+            return shlex.quote(min(beside, os.path.relpath(beside), key=len))
+    return name

@@ -14,7 +14,7 @@ import pytest
 
 from nodecomm.service.loading import load
 from nodecomm.service.prepared import prepare
-from nodecomm.service.sample import next_steps, write_sample
+from nodecomm.service.sample import next_steps, nodecomm_command, write_sample
 
 CF_PROMISES = shutil.which("cf-promises")
 
@@ -65,6 +65,29 @@ def test_next_steps_name_the_port(tmp_path: Path) -> None:
     assert f"--state-dir {tmp_path}" in next_steps(tmp_path, 5308)
     assert "--bootstrap 127.0.0.2\n" in next_steps(tmp_path, 5308)
     assert "--bootstrap 127.0.0.2:1234\n" in next_steps(tmp_path, 1234)
+
+
+def test_next_steps_make_a_key_first(tmp_path: Path) -> None:
+    """cf-net needs the key that cf-key makes; a port in use is no reason to worry."""
+    told = next_steps(tmp_path, 5308)
+
+    lines = [line.split()[0] for line in told.splitlines() if line[2:4] == "cf"]
+    assert lines == ["cf-key", "cf-net", "cf-net", "cf-agent"]
+    assert "can be ignored" in told
+
+
+def test_command_is_named_so_that_it_is_found(tmp_path: Path) -> None:
+    """`nodecomm` is called by name on PATH, else by its path beside the program."""
+    program = tmp_path / "with space" / "nodecomm"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    beside = str(program.with_name("twistd"))
+
+    assert nodecomm_command(str(program.parent), [beside]) == "nodecomm"
+    assert nodecomm_command("/nonexistent", ["", "/x/y", beside]) == f"'{program}'"
+    assert nodecomm_command("/nonexistent", ["/x/y"]) == "nodecomm"
+    assert f"  '{program}' key list" in next_steps(tmp_path, 1, f"'{program}'")
 
 
 @pytest.mark.skipif(CF_PROMISES is None, reason="cf-promises is not installed")
