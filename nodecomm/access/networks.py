@@ -110,7 +110,10 @@ def _network(
 
 def _octet(text: str, whole: str) -> int:
     if not text.isascii() or not text.isdigit() or str(int(text)) != text:
-        raise ValueError(f"'{text}' is no part of an IPv4 address")
+        raise ValueError(
+            f"'{text}' is no part of an IPv4 address; write a number from 0 to 255 "
+            "without leading zeros"
+        )
     if int(text) > 255:
         raise ValueError(f"{text} is above 255, so '{whole}' can match no address")
     return int(text)
@@ -118,7 +121,10 @@ def _octet(text: str, whole: str) -> int:
 
 def _group(text: str) -> int:
     if not re.fullmatch(r"[0-9A-Fa-f]{1,4}", text):
-        raise ValueError(f"'{text}' is no part of an IPv6 address")
+        raise ValueError(
+            f"'{text}' is no part of an IPv6 address; write one to four hexadecimal "
+            "digits"
+        )
     return int(text, 16)
 
 
@@ -275,7 +281,10 @@ def parse_entry(text: str, *, acl: bool) -> AddressPattern:
             f"{where}{only}"
         )
     if not has_regex(text):
-        raise ValueError("this is no address, network or range, so it matches nobody")
+        raise ValueError(
+            "this is no address, network or range, so it matches nobody; write one, "
+            "such as 10.1.2.3, 10.0.0.0/8 or 10.0.1-5.0-99"
+        )
     return AddressPattern(text=text, form="regex", pattern=Pattern(text, fold=True))
 
 

@@ -103,6 +103,19 @@ class _Checks:
                 yield self.problem(
                     path, "an empty text is no address", network, "leave it out"
                 )
+        for key, served in (
+            ("allowlegacyconnects", "only protocol 2 and 3 are served"),
+            ("allowusers", "no remote runs are served"),
+        ):
+            if getattr(server, key):
+                yield Problem(
+                    f"server.{key}",
+                    f"it has no effect in this release: {served}",
+                    list(getattr(server, key)),
+                    "leave it out",
+                    self.place(f"server.{key}"),
+                    "warning",
+                )
         if not re.fullmatch(r"[!-~]+", server.allowciphers):
             yield self.problem(
                 "server.allowciphers",

@@ -25,6 +25,7 @@ __all__ = [
     "encloses",
     "in_toml",
     "printable",
+    "shortened",
 ]
 
 Severity = Literal["error", "warning"]
@@ -70,6 +71,14 @@ def in_toml(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(in_toml(v) for v in value) + "]"
     return printable(str(value))
+
+
+def shortened(value: object) -> str:
+    """
+    *value* as in the file, the end of a long one cut off.
+    """
+    shown = in_toml(value)
+    return shown if len(shown) <= SHOWN_VALUE else shown[:SHOWN_VALUE] + "..."
 
 
 def _key(name: str) -> str:
@@ -172,10 +181,7 @@ class Problem:
         parts = [str(self.origin)] if self.origin is not None else []
         parts.append(self.severity)
         if self.value is not None:
-            shown = in_toml(self.value)
-            if len(shown) > SHOWN_VALUE:
-                shown = shown[:SHOWN_VALUE] + "..."
-            parts.append(f"{printable(key)} = {shown}")
+            parts.append(f"{printable(key)} = {shortened(self.value)}")
         elif key:
             parts.append(printable(key))
         said = printable(self.message)

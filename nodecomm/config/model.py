@@ -145,15 +145,16 @@ class ServerSettings:
     allowlegacyconnects: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            "These addresses may speak the classic protocol (version 1). Empty: "
-            "nobody.",
+            "These addresses may speak the classic protocol (version 1). It has no "
+            "effect in this release: only protocol 2 and 3 are served.",
             addresses=True,
         ),
     )
     allowusers: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            "The user names that may ask for a run of the agent (EXEC). Empty: nobody.",
+            "The user names that may ask for a run of the agent (EXEC). It has no "
+            "effect in this release: no remote runs are served.",
             shape="user",
         ),
     )
@@ -268,8 +269,8 @@ class AccessSettings:
         metadata=about(
             "The older form: each entry goes to `admit_keys`, `admit_ips` or "
             "`admit_hostnames` by what it looks like.",
-            upstream="An entry that fits none of them can end the program; here it "
-            "is a warning.",
+            upstream="An old expression that fits none of them is left out, or ends "
+            "the program; here it is a warning and matches nobody.",
             addresses=True,
         ),
     )
@@ -277,8 +278,8 @@ class AccessSettings:
         default=(),
         metadata=about(
             "The older form of the three deny lists, sorted as `admit`.",
-            upstream="An entry that fits none of them can end the program; here it "
-            "is an error.",
+            upstream="An old expression that fits none of them is left out, or ends "
+            "the program; here it is an error.",
             addresses=True,
         ),
     )
@@ -286,15 +287,15 @@ class AccessSettings:
         default=(),
         metadata=about(
             "Addresses whose root may read files of any owner. It concerns the "
-            "classic protocol only; over TLS it has no effect.",
+            "classic protocol only, which is not served; over TLS it has no effect.",
             addresses=True,
         ),
     )
     ifencrypted: bool = field(
         default=False,
         metadata=about(
-            "Serve encrypted only. It concerns the classic protocol only; over TLS "
-            "it has no effect.",
+            "Serve encrypted only. It concerns the classic protocol only, which is "
+            "not served; over TLS it has no effect.",
         ),
     )
 

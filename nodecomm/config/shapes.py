@@ -44,6 +44,9 @@ _ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_.+-]*):(.+)\Z", re.DOTALL)
 _ADDRESS_AND_PORT = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]*)\]|(?P<four>[0-9.]+|\*)):(?P<port>\d+)\Z"
 )
+#: For those who wrote something that is no number.
+_WRITE_NUMBER = "write digits without quotes, such as 100"
+
 _DIVIDER = re.compile(r"(?<!\\):")
 
 
@@ -112,7 +115,7 @@ def text(value: object) -> str:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
         raise wrong_type(value, "a text", f"write {in_toml(value[0])}")
     if isinstance(value, (list, dict)):
-        raise wrong_type(value, "a text")
+        raise wrong_type(value, "a text", 'write one text, "..."')
     raise wrong_type(value, "a text", f'write "{in_toml(value)}"')
 
 
@@ -132,7 +135,7 @@ def whole_number(value: object) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    hint = _unquoted(value, r"[+-]?\d{1,15}")
+    hint = _unquoted(value, r"[+-]?\d{1,15}") or _WRITE_NUMBER
     if isinstance(value, float) and value.is_integer():
         hint = f"write {int(value)}"
     raise wrong_type(value, "a whole number", hint)
@@ -144,9 +147,12 @@ def number(value: object) -> float:
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
-            raise MismatchError("not a finite number")
+            raise MismatchError(
+                "not a finite number", f"write a number up to {LARGEST_NUMBER}"
+            )
         return value
-    raise wrong_type(value, "a number", _unquoted(value, r"[+-]?\d{1,15}(\.\d+)?"))
+    hint = _unquoted(value, r"[+-]?\d{1,15}(\.\d+)?") or _WRITE_NUMBER
+    raise wrong_type(value, "a number", hint)
 
 
 def moment(value: object) -> datetime:
@@ -222,12 +228,21 @@ def check_about(value: Any, told: About) -> None:
 
 
 def _check_bounds(value: float, told: About) -> None:
-    unit = f" {told.unit}" if told.unit else ""
     if told.minimum is not None and value < told.minimum:
-        raise MismatchError("too small", f"write at least {told.minimum}{unit}")
+        least = _counted(told.minimum, told.unit)
+        raise MismatchError("too small", f"write at least {least}")
     most = LARGEST_NUMBER if told.maximum is None else told.maximum
     if value > most:
-        raise MismatchError("too large", f"write at most {most}{unit}")
+        raise MismatchError("too large", f"write at most {_counted(most, told.unit)}")
+
+
+def _counted(number: float, unit: str) -> str:
+    """
+    So many of *unit*, which the model has in the plural.
+    """
+    if number == 1:
+        unit = f"{unit[:-3]}y" if unit.endswith("ies") else unit.removesuffix("s")
+    return f"{number} {unit}".rstrip()
 
 
 def _check_address_text(value: str) -> None:
@@ -290,7 +305,7 @@ def _literal(value: str) -> str:
 
 def _check_absolute_path(value: str) -> None:
     if "\0" in value:
-        raise MismatchError("a path cannot hold a NUL")
+        raise MismatchError("a path cannot hold a NUL", "leave it out")
     if not value.startswith("/"):
         raise MismatchError(
             "not an absolute path", f"write {in_toml('/' + value.lstrip('~./'))}"
@@ -298,7 +313,9 @@ def _check_absolute_path(value: str) -> None:
     try:
         from_text(value)
     except ValueError as error:
-        raise MismatchError(str(error)) from None
+        raise MismatchError(
+            str(error), r"write two backslashes for one, \xNN for a byte"
+        ) from None
 
 
 def _check_no_slash(value: str) -> None:
@@ -310,10 +327,14 @@ def _check_no_slash(value: str) -> None:
         meant = value.strip("/").rpartition("/")[2]
         raise MismatchError(
             "a slash cannot be part of this name",
-            f"write {in_toml(meant)}" if meant else "",
+            f"write {in_toml(meant)}"
+            if meant
+            else 'write a name such as "masterfiles"',
         )
     if "\0" in value or "\n" in value:
-        raise MismatchError("a NUL or a newline cannot be part of a name")
+        raise MismatchError(
+            "a NUL or a newline cannot be part of a name", "leave it out"
+        )
 
 
 def _check_user(value: str) -> None:
@@ -321,7 +342,8 @@ def _check_user(value: str) -> None:
         raise MismatchError("an empty text is no user name", "leave it out")
     if any(c in "/\\" or c.isspace() or not c.isprintable() for c in value):
         raise MismatchError(
-            "a slash, a backslash, a space or a control cannot be part of a user name"
+            "a slash, a backslash, a space or a control cannot be part of a user name",
+            'write a name such as "root"',
         )
     if len(value.encode("utf-8", "surrogatepass")) > LONGEST_USER:
         raise MismatchError("too long", f"write at most {LONGEST_USER} bytes")

@@ -34,7 +34,7 @@ from nodecomm.config.fields import Key, keys_of, type_name
 from nodecomm.config.secrets import Secret
 from nodecomm.config.shapes import MismatchError, did_you_mean
 
-__all__ = ["Structured", "structure_tree"]
+__all__ = ["Structured", "is_public", "structure_tree", "without_values"]
 
 #: The file of a value whose place nobody told.
 NAMELESS = "configuration"
@@ -170,20 +170,23 @@ def _table_hook(cls: type, converter: Converter) -> Hook:
 
     def hook(value: Any, wanted: Any) -> Any:
         if not isinstance(value, dict):
-            raise _hidden_in(cls, shapes.wrong_type(value, "a table"))
+            # Unlike other hints this one never has the value in it.
+            hint = _table_hint(cls)
+            fault = shapes.wrong_type(value, "a table", hint)
+            raise _hidden_in(cls, fault, hint)
         return read(value, wanted)
 
     return hook
 
 
-def _hidden_in(cls: type | None, fault: MismatchError) -> MismatchError:
+def _hidden_in(cls: type | None, fault: MismatchError, hint: str = "") -> MismatchError:
     """
     *fault*, with a value that is not shown if it stands where *cls* would have
-    secrets.
+    secrets; *hint* is then all that is left of its hint.
     """
     if cls is None or not _secret_names(cls):
         return fault
-    return MismatchError(fault.message, secret=True)
+    return MismatchError(fault.message, hint, secret=True)
 
 
 @cache
@@ -247,7 +250,20 @@ def _list_hint(key: Key, value: object) -> str:
         return f"write {in_toml(listed)}"
     if isinstance(value, dict) and key.element is not None:
         return f"write [[{key.name}]]"
-    return ""
+    if key.element is not None:
+        return _table_hint(key.element, "[", "]")
+    return 'write ["..."]'
+
+
+def _table_hint(cls: type, before: str = "", after: str = "") -> str:
+    """
+    A table of *cls* to write, with its first key, or that key's text alone.
+    """
+    key = keys_of(cls)[0]
+    hint = f"write {before}{{ {key.name} = ... }}{after}"
+    if key.about.shorthand:
+        hint += f', or a text, its {key.name}, alone: {before}"..."{after}'
+    return hint
 
 
 def _without_none(wanted: Any) -> Any:
@@ -301,6 +317,7 @@ class _Fault:
 
     Attributes:
         missing: The required key that is absent: the table is unusable.
+        unknown: Whether there is no such key.
         meant: The key that an unknown key was probably meant to be.
     """
 
@@ -309,6 +326,7 @@ class _Fault:
     hint: str = ""
     secret: bool = False
     missing: str | None = None
+    unknown: bool = False
     meant: str | None = None
 
 
@@ -350,7 +368,14 @@ def _unknown(error: ForbiddenExtraKeysError, steps: Steps) -> Sequence[_Fault]:
         # Among secrets an unknown key may be one.
         secret = any(key.is_secret for key in keys.values())
         found.append(
-            _Fault((*steps, name), "unknown key", hint, secret=secret, meant=meant)
+            _Fault(
+                (*steps, name),
+                "unknown key",
+                hint,
+                secret=secret,
+                unknown=True,
+                meant=meant,
+            )
         )
     return found
 
@@ -388,7 +413,9 @@ def _problem(
     for step in fault.steps:
         value = value[step]
         hidden |= isinstance(step, str) and did_you_mean(step, secrets) is not None
-    hidden |= _holds_table(value)
+    # What unknown keys and lists hold is told element by element, or not at all.
+    hidden |= isinstance(value, dict) and fault.unknown
+    hidden |= isinstance(value, list) and any(map(_holds_table, value))
     origin = None
     for length in range(len(fault.steps), -1, -1):
         origin = origins.get(_path(fault.steps[:length]))
@@ -402,7 +429,7 @@ def _problem(
     return Problem(
         path,
         fault.message,
-        None if hidden else value,
+        None if hidden else without_values(value),
         fault.hint,
         origin,
     )
@@ -412,6 +439,27 @@ def _holds_table(value: object) -> bool:
     if isinstance(value, list):
         return any(map(_holds_table, value))
     return isinstance(value, dict)
+
+
+def without_values(value: Any) -> Any:
+    """
+    *value* as it may be shown: of tables only their keys, since a secret may stand
+    in one that is in the wrong place.
+    """
+    if isinstance(value, dict):
+        return dict.fromkeys(value, "...")
+    if isinstance(value, list):
+        return [without_values(element) for element in value]
+    return value
+
+
+def is_public(cls: type, steps: Sequence[str]) -> bool:
+    """
+    Whether the value of the key at *steps*, from a file of the class *cls*, is known
+    to be no secret.
+    """
+    names = _secret_names(cast(Hashable, cls))
+    return not any(did_you_mean(step, names) is not None for step in steps)
 
 
 # -- taking out what is wrong -------------------------------------------------

@@ -14,7 +14,15 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from nodecomm.config.errors import Origin, Problem, child_path, element_path
+from nodecomm.config.errors import (
+    Origin,
+    Problem,
+    child_path,
+    element_path,
+    shortened,
+)
+from nodecomm.config.model import Settings
+from nodecomm.config.tree import is_public, without_values
 from nodecomm.service.positions import Positions, find_positions, place_of_error
 
 if sys.version_info >= (3, 11):
@@ -69,8 +77,11 @@ def read_bytes(path: Path, most: int) -> bytes:
         # Without O_NONBLOCK opening a fifo waits for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UnreadableError("is not a regular file")
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISDIR(mode):
+                raise UnreadableError("is a folder", "name a file, in it or elsewhere")
+            if not stat.S_ISREG(mode):
+                raise UnreadableError("is not a regular file", "name one that is")
             with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(most + 1)
         finally:
@@ -198,7 +209,7 @@ class _Merge:
                         self.copy(element, element_path(old_path, index), here)
                     )
             else:
-                self.refuse(old_path, new_path)
+                self.refuse(old_path, new_path, there, value)
 
     def adds_up(self, old: str, new: str) -> bool:
         """
@@ -206,16 +217,20 @@ class _Merge:
         """
         return old in self.positions.table_arrays and new in self.reading.table_arrays
 
-    def refuse(self, old: str, new: str) -> None:
+    def refuse(self, old: str, new: str, there: Any, value: Any) -> None:
         """
-        Report a second value for one key.
+        Report a second value for one key, with both.
         """
         first = self.reading.origins[new]
+        shown = is_public(Settings, new.split("."))
+        before = "a value"
+        if shown:
+            before = f"the value {shortened(without_values(there))}"
         self.reading.problems.append(
             Problem(
                 new,
-                f"this key already has a value in {first}",
-                None,
+                f"this key already has {before} in {first}",
+                without_values(value) if shown else None,
                 "keep one of the two",
                 self.origin(old),
             )

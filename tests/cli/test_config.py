@@ -152,7 +152,7 @@ commands = ["nobody"]
                         "key": "server.listen",
                         "value": 5,
                         "message": "a whole number where a list of texts belongs",
-                        "hint": "",
+                        "hint": 'write ["..."]',
                         "origin": {"file": "server.toml", "line": 2, "column": 3},
                     }
                 ],

@@ -6,6 +6,7 @@ Tests for `nodecomm.service.loading` and `nodecomm.service.positions`.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,14 @@ class LoadTests(FolderCase):
         """A folder, a fifo or a device is refused without waiting for it."""
         self.file.mkdir()
         self.assertEqual(
-            self.said(self.load())[0], "server.toml: error: is not a regular file"
+            self.said(self.load())[0],
+            "server.toml: error: is a folder; name a file, in it or elsewhere",
         )
         self.file.rmdir()
         os.mkfifo(self.file)
         self.assertEqual(
-            self.said(self.load()), ["server.toml: error: is not a regular file"]
+            self.said(self.load()),
+            ["server.toml: error: is not a regular file; name one that is"],
         )
 
     def test_endless_file(self) -> None:
@@ -200,7 +203,7 @@ class PartsTests(FolderCase):
         self.write("[server]\nmaxconnections = 5\n[[access]]\npath = '/a'\n")
         self.write("[[access]]\npath = '/c'\n", "server.d/20-b.toml")
         self.write(
-            "[server]\nallowusers = ['x']\n[[access]]\npath = '/b'\n",
+            "[server]\ntrustusers = ['x']\n[[access]]\npath = '/b'\n",
             "server.d/10-a.toml",
         )
         self.write("broken =", "server.d/.10-a.toml")
@@ -210,7 +213,7 @@ class PartsTests(FolderCase):
         self.assertEqual(loaded.problems, ())
         result = loaded.usable()
         self.assertEqual(result.server.maxconnections, 5)
-        self.assertEqual(result.server.allowusers, ("x",))
+        self.assertEqual(result.server.trustusers, ("x",))
         self.assertEqual([rule.path for rule in result.access], ["/a", "/b", "/c"])
         names = ("server.toml", "server.d/10-a.toml", "server.d/20-b.toml")
         self.assertEqual(
@@ -223,27 +226,29 @@ class PartsTests(FolderCase):
         )
 
     def test_second_value(self) -> None:
-        """A second value for one key is an error that names both places."""
+        """A second value for one key is an error with both values and places."""
         table = [
-            ("maxconnections = 5", "maxconnections = 5", "server.maxconnections"),
-            ("allowusers = ['a']", "allowusers = ['b']", "server.allowusers"),
-            ("listen = ['tcp:1']", "listen.x = 1", "server.listen"),
-            ("listen.x = 1", "listen = ['tcp:1']", "server.listen"),
+            ("maxconnections = 5", "maxconnections = 6", "5", "6"),
+            ("allowusers = ['a']", "allowusers = ['b']", '["a"]', '["b"]'),
+            ("listen = ['tcp:1']", "listen.x = 1", '["tcp:1"]', '{ x = "..." }'),
+            ("listen.x = 1", "listen = ['tcp:1']", '{ x = "..." }', '["tcp:1"]'),
             (
                 "trustkeysfrom = [{network = '::1'}]",
                 "trustkeysfrom = [{network = '::2'}]",
-                "server.trustkeysfrom",
+                '[{ network = "..." }]',
+                '[{ network = "..." }]',
             ),
         ]
-        for first, second, key in table:
+        for first, second, before, value in table:
+            key = "server." + re.split(r"[ .]", first)[0]
             with self.subTest(second):
                 self.write(f"[server]\n{first}\n")
                 self.write(f"# two\n[server]\n\n  {second}\n", "server.d/1.toml")
                 said = self.said(self.load())
                 wanted = (
                     "server.d/1.toml:4:3: error: "
-                    f"{key}: this key already has a value in server.toml:2:1; keep one "
-                    "of the two"
+                    f"{key} = {value}: this key already has the value {before} in "
+                    "server.toml:2:1; keep one of the two"
                 )
                 self.assertIn(wanted, said)
 
@@ -468,7 +473,7 @@ class SecretsTests(FolderCase):
             ),
             (Secret(file="empty"), "the secret's file empty is empty"),
             (Secret(file="binary"), "the secret's file binary is no text"),
-            (Secret(file="folder"), "the secret's file folder is not a regular file"),
+            (Secret(file="folder"), "the secret's file folder is a folder"),
             (Secret(env="T"), "the environment variable T is not set; set it, or"),
         ]
         for secret, start in table:
@@ -512,6 +517,39 @@ class AccessTests(FolderCase):
             self.assertIn(f"server.toml:{line}:", said[0])
             self.assertIn('[1] = "192.168.": ', said[0])
             self.assertIn("192.168.0.0/16", said[0])
+
+    def test_nothing_is_an_error_in_every_list(self) -> None:
+        """
+        An entry that can match nothing is an error in admit and deny lists alike; an
+        old expression without a counterpart is one that cannot be evaluated.
+        """
+        rule = "[[access]]\npath = '/a'\nadmit_ips = ['::1']\n"
+        for name, entry in (
+            ("", "foo bar"),
+            ("_hostnames", "ex ample"),
+            ("_keys", "abc"),
+            ("_ips", "fe80::1-zz"),
+        ):
+            for kind in ("admit", "deny"):
+                if kind + name == "admit_ips":
+                    continue
+                (said,) = self.check(f"{rule}{kind}{name} = ['{entry}']\n")
+                self.assertIn(f": error: access[0].{kind}{name}[0] = ", said)
+        (said,) = self.check(rule + "admit = ['x.*y']\n")
+        self.assertIn(": warning: ", said)
+        (said,) = self.check(rule + "deny = ['x.*y']\n")
+        self.assertIn(": error: ", said)
+
+    def test_parts_of_addresses(self) -> None:
+        """A part that no address has is an error that says what to write."""
+        for entry, hint in (
+            ("fe80::1-zz", "write one, such as 10.1.2.3"),
+            ("fe80::1-12345", "write one to four hexadecimal digits"),
+            ("10.0.0.1-09", "write a number from 0 to 255"),
+        ):
+            (said,) = self.check(f"[server]\nallowconnects = ['{entry}']\n")
+            self.assertIn(f'= "{entry}": ', said)
+            self.assertIn(f"; {hint}", said)
 
     def test_deny_stops_and_admit_warns(self) -> None:
         """What cannot be evaluated exactly: an error in deny lists, else a warning."""
