@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 from twisted.internet import main
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
@@ -28,12 +26,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nodecomm.transport.errors import TLSFailure, describe
-from nodecomm.transport.facts import SocketFacts, Stage, address_of
+from nodecomm.transport.errors import TLSFailure, describe, failure_of
+from nodecomm.transport.facts import Stage, address_of
 from nodecomm.transport.interfaces import MAX_RECORD, ITLSRecords
+from nodecomm.transport.writing import RecordWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from twisted.internet.interfaces import (
         IAddress,
@@ -43,15 +42,10 @@ if TYPE_CHECKING:
         IReactorTime,
     )
 
-    Buffer = bytes | memoryview[int]
-
     from nodecomm.transport.limits import HandshakeGate, HandshakeTicket
+    from nodecomm.transport.writing import Buffer
 
 _log = Logger()
-
-#: Bytes that may leave on one connection without a turn of the reactor in between;
-#: at the speed of AES on one core about a millisecond.
-MAX_BURST = 1 << 20
 
 #: How many records, and about how many bytes, are read in a row from a peer that does
 #: not wait for answers, before others get their turn.
@@ -71,7 +65,7 @@ def _closed() -> int:
 
 
 @implementer(ITLSRecords, ITCPTransport, ISystemHandle)
-class TLSDescriptor(SocketFacts, FileDescriptor):
+class TLSDescriptor(RecordWriter):
     """
     A TLS connection over a connected stream socket.
 
@@ -98,7 +92,6 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
     ) -> None:
         super().__init__(reactor)
         sock.setblocking(False)
-        self.stage = Stage.WAITING
         self.close_notify_received = False
         self.protocol: IProtocol | None = protocol
         self.fileno: Callable[[], int] = sock.fileno
@@ -110,27 +103,19 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
         self._clock: Any = clock or reactor
         self._handshake_timeout = handshake_timeout
         self._timer: IDelayedCall | None = None
-        self._reset = False
-        self._queue: deque[Buffer] = deque()
-        self._queued = 0
-        self._read_paused = False
+        #: Whether the handshake asked the reactor for room to write.
+        self._write_asked = False
         self._read_ended = False
         self._held_end: Exception | None = None
         self._eager = False
         self._reads = 0
-        #: Bytes written directly since the reactor last had a say.
-        self._burst = 0
-        #: Whether a pull producer has written since it was last asked to.
-        self._pulled = False
-        #: OpenSSL cannot read before the socket is writable, or the reverse.
+        #: OpenSSL cannot read before the socket is writable.
         self._read_needs_write = False
-        self._write_needs_read = False
         connection = SSL.Connection(context, sock)
         if server:
             connection.set_accept_state()
         else:
             connection.set_connect_state()
-        self._server = server
         self._connection: SSL.Connection | None = connection
         self._recv: Callable[[int], bytes] = connection.recv
         self._send: Callable[[Buffer], int] = connection.send
@@ -189,9 +174,11 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
         try:
             connection.do_handshake()
         except SSL.WantReadError:
-            if not self._closing_unopened():
+            if self._write_asked and not self._closing_unopened():
+                self._write_asked = False
                 self.reactor.removeWriter(self)
         except SSL.WantWriteError:
+            self._write_asked = True
             self.reactor.addWriter(self)
         except SSL.Error as error:
             self._fail(TLSFailure(f"handshake: {describe(error)}"))
@@ -210,7 +197,7 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
             self.reactor.removeReader(self)
         if self._queue or self.disconnecting or self._pulling():
             self.reactor.addWriter(self)
-        else:
+        elif self._write_asked:
             self.reactor.removeWriter(self)
 
     def _handshake_too_late(self) -> None:
@@ -224,12 +211,6 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             ticket.leave()
-
-    def _closing_unopened(self) -> bool:
-        """
-        `loseConnection` came before the handshake ended and nothing waits for it.
-        """
-        return bool(self.disconnecting and not self._queue and self.producer is None)
 
     # Reading.
 
@@ -356,9 +337,9 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
             return
         end, self._held_end = self._held_end, None
         if isinstance(end, ConnectionDone):
-            self.readConnectionLost(_failure(end))
+            self.readConnectionLost(failure_of(end))
         elif end is not None:
-            self.connectionLost(_failure(end))
+            self.connectionLost(failure_of(end))
 
     def stopProducing(self) -> None:
         """
@@ -366,105 +347,7 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
         """
         self.loseConnection()
 
-    # Writing.
-
-    @property
-    def write_pending(self) -> int:
-        """
-        Bytes accepted by `write` that OpenSSL has not finished with.
-        """
-        return self._queued
-
-    def write(self, data: bytes) -> None:
-        """
-        Send *data*: as one record when it has at most `MAX_RECORD` bytes.
-        """
-        if not isinstance(data, (bytes, memoryview)):
-            raise TypeError(f"data must be bytes, not {type(data).__name__}")
-        if not data or not self._writable():
-            return
-        if self._queue or self.stage is not Stage.OPEN:
-            self._enqueue(data)
-            return
-        if len(data) > MAX_BURST:
-            self._write_in_parts(data)
-            return
-        # Nothing waits before it: most answers leave here, in the same turn in
-        # which the request was read, and the reactor is not asked for anything.
-        try:
-            sent = self._send(data)
-        except SSL.WantWriteError:
-            self._enqueue(data)
-            self.reactor.addWriter(self)
-        except SSL.WantReadError:
-            self._write_needs_read = True
-            self._enqueue(data)
-            self.reactor.addReader(self)
-        except SSL.Error as error:
-            self._fail_soon(TLSFailure(f"tls: {describe(error)}"))
-        else:
-            if sent < len(data):
-                self._enqueue(memoryview(data)[sent:])
-                self.reactor.addWriter(self)
-            elif self.producer is not None:
-                self._written_for_producer(sent)
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """
-        As `write` for each item: each is a record of its own.
-        """
-        for data in iovec:
-            self.write(data)
-
-    def _writable(self) -> bool:
-        """
-        After `loseConnection` only a registered producer may still write.
-        """
-        return bool(
-            self.connected and (not self.disconnecting or self.producer is not None)
-        )
-
-    def _pulling(self) -> bool:
-        return self.producer is not None and (
-            not self.streamingProducer or self.producerPaused
-        )
-
-    def _write_in_parts(self, data: Buffer) -> None:
-        """
-        OpenSSL would not come back from a long write to a peer that keeps up.
-        """
-        view = memoryview(data)
-        for start in range(0, len(view), MAX_BURST):
-            self._enqueue(view[start : start + MAX_BURST])
-        self.reactor.addWriter(self)
-
-    def _written_for_producer(self, size: int) -> None:
-        """
-        A pull producer is asked for more in a later turn; a streaming one whose peer
-        keeps up with it has to give way to others now and then.
-        """
-        if not self.streamingProducer:
-            self._pulled = True
-            self.reactor.addWriter(self)
-            return
-        self._burst += size
-        if self._burst > MAX_BURST and not self.producerPaused:
-            self.producerPaused = True
-            self.reactor.addWriter(self)
-            cast("Any", self.producer).pauseProducing()
-
-    def _enqueue(self, data: Buffer) -> None:
-        self._queue.append(data)
-        self._queued += len(data)
-        self._pulled = True
-        if (
-            self._queued > self.bufferSize
-            and self.producer is not None
-            and self.streamingProducer
-            and not self.producerPaused
-        ):
-            self.producerPaused = True
-            cast("Any", self.producer).pauseProducing()
+    # Writing: the rest is in `RecordWriter`.
 
     def doWrite(self) -> Exception | None:
         """
@@ -485,108 +368,7 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
             return self.doRead()
         return self._flush()
 
-    def _flush(self) -> Exception | None:
-        queue = self._queue
-        self._burst = 0
-        self._write_needs_read = False
-        try:
-            while queue:
-                data = queue[0]
-                sent = self._send(data)
-                if not queue:
-                    return None
-                self._queued -= sent
-                self._burst += sent
-                if sent < len(data):
-                    queue[0] = memoryview(data)[sent:]
-                else:
-                    queue.popleft()
-                if self._burst >= MAX_BURST and queue:
-                    self.reactor.addWriter(self)
-                    return None
-        except SSL.WantWriteError:
-            self.reactor.addWriter(self)
-            return None
-        except SSL.WantReadError:
-            self._write_needs_read = True
-            self.reactor.removeWriter(self)
-            self.reactor.addReader(self)
-            return None
-        except SSL.Error as error:
-            return TLSFailure(f"tls: {describe(error)}")
-        if self.producer is not None:
-            self._ask_producer()
-            return None
-        if self.disconnecting:
-            return self._say_goodbye()
-        self.reactor.removeWriter(self)
-        if self._read_paused:
-            self.reactor.removeReader(self)
-        return None
-
-    def _ask_producer(self) -> None:
-        """
-        Nothing is queued any more: ask for more, and listen for room to write in only
-        when something came of it.
-        """
-        producer = self.producer
-        if self.streamingProducer:
-            self.reactor.removeWriter(self)
-            if self.producerPaused:
-                self.producerPaused = False
-                cast("Any", producer).resumeProducing()
-            return
-        self._pulled = False
-        cast("Any", producer).resumeProducing()
-        if self._pulled or self.stage is not Stage.OPEN:
-            return
-        if not (self.disconnecting and self.producer is None):
-            self.reactor.removeWriter(self)
-
-    def _say_goodbye(self) -> Exception | None:
-        """
-        Everything has been sent: send the TLS close, and do not wait for the peer's.
-        """
-        connection = self._connection
-        if connection is not None:
-            try:
-                connection.shutdown()
-            except SSL.WantWriteError:
-                self.reactor.addWriter(self)
-                return None
-            except SSL.Error:
-                # The peer has gone already, or never finished the handshake.
-                pass
-        return main.CONNECTION_DONE
-
-    def unregisterProducer(self) -> None:
-        """
-        The producer has nothing more to write.
-        """
-        self.producer = None
-        self.producerPaused = False
-        if self.disconnecting:
-            self._close_when_written()
-
     # The end.
-
-    def loseConnection(self) -> None:
-        """
-        Close when what is queued has been sent and no producer is registered.
-        """
-        if not self.connected or self.disconnecting:
-            return
-        self.disconnecting = 1
-        if self.stage is Stage.OPEN:
-            self.reactor.removeReader(self)
-        self._close_when_written()
-
-    def _close_when_written(self) -> None:
-        """
-        Have `doWrite` called, where closing happens: never inside a protocol's call.
-        """
-        if self.stage is Stage.OPEN or (self.connected and self._closing_unopened()):
-            self.reactor.addWriter(self)
 
     def abortConnection(self) -> None:
         """
@@ -606,20 +388,7 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
     def _fail(self, error: Exception) -> None:
         self.reactor.removeReader(self)
         self.reactor.removeWriter(self)
-        self.connectionLost(_failure(error))
-
-    def _fail_soon(self, error: Exception) -> None:
-        """
-        End the connection in the next turn, not inside a call of the protocol.
-        """
-        self.connected = 0
-        self.stage = Stage.ENDING
-        self._reset = True
-        self.reactor.removeReader(self)
-        self.reactor.removeWriter(self)
-        self._queue.clear()
-        self._queued = 0
-        self._clock.callLater(0, self.connectionLost, _failure(error))
+        self.connectionLost(failure_of(error))
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -655,10 +424,6 @@ class TLSDescriptor(SocketFacts, FileDescriptor):
         Not offered: real peers take the TLS close for the end of the connection.
         """
         raise NotImplementedError("a TLS connection is closed as a whole")
-
-
-def _failure(error: Exception) -> Failure:
-    return Failure(error)  # type: ignore[no-untyped-call]
 
 
 def _unusable(*_arguments: object) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 
 class TLSFailure(ConnectionLost):
@@ -40,3 +41,10 @@ def describe(error: SSL.Error) -> str:
         # What OpenSSL 4 leaves in its queue when the peer just hangs up.
         return "unexpected EOF"
     return "; ".join(str(entry[-1]) for entry in queue)
+
+
+def failure_of(error: Exception) -> Failure:
+    """
+    The failure that Twisted's interfaces want in the place of *error*.
+    """
+    return Failure(error)  # type: ignore[no-untyped-call]

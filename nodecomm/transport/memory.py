@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nodecomm.transport.context import certificate_key
-from nodecomm.transport.errors import TLSFailure, describe
+from nodecomm.transport.errors import TLSFailure, describe, failure_of
 from nodecomm.transport.facts import Stage
 from nodecomm.transport.interfaces import MAX_RECORD, ITLSRecords
 
@@ -184,7 +184,7 @@ class TLSOverTransport:
         The transport below has ended.
         """
         if self.stage is Stage.HANDSHAKING and self._reason is None:
-            self._end(_failure(TLSFailure("handshake: unexpected EOF")))
+            self._end(failure_of(TLSFailure("handshake: unexpected EOF")))
         else:
             self._end(self._reason or reason)
 
@@ -208,7 +208,7 @@ class TLSOverTransport:
             self._flush_below()
         except SSL.Error as error:
             self._flush_below()
-            self._reason = _failure(TLSFailure(f"handshake: {describe(error)}"))
+            self._reason = failure_of(TLSFailure(f"handshake: {describe(error)}"))
             self._close_below()
         else:
             self._flush_below()
@@ -262,7 +262,7 @@ class TLSOverTransport:
                 return
             except SSL.Error as error:
                 self._flush_below()
-                self._reason = _failure(TLSFailure(f"tls: {describe(error)}"))
+                self._reason = failure_of(TLSFailure(f"tls: {describe(error)}"))
                 self._close_below()
                 return
             protocol.dataReceived(data)
@@ -273,7 +273,7 @@ class TLSOverTransport:
         if IHalfCloseableProtocol.providedBy(protocol):
             protocol.readConnectionLost()
         elif not self.disconnecting:
-            self._reason = _failure(main.CONNECTION_DONE)
+            self._reason = failure_of(main.CONNECTION_DONE)
             self._say_goodbye()
 
     def pauseProducing(self) -> None:
@@ -439,7 +439,7 @@ class TLSOverTransport:
         if self.stage is Stage.OPEN:
             self._flush()
         elif self.stage in (Stage.WAITING, Stage.HANDSHAKING):
-            self._reason = _failure(main.CONNECTION_DONE)
+            self._reason = failure_of(main.CONNECTION_DONE)
             self._close_below()
 
     def _say_goodbye(self) -> None:
@@ -449,7 +449,7 @@ class TLSOverTransport:
                 connection.shutdown()
             self._flush_below()
         if self._reason is None:
-            self._reason = _failure(main.CONNECTION_DONE)
+            self._reason = failure_of(main.CONNECTION_DONE)
         self._close_below()
 
     def _close_below(self) -> None:
@@ -480,7 +480,7 @@ class TLSOverTransport:
         self.stage = Stage.ENDING
         self._queue.clear()
         self._queued = 0
-        self._reason = _failure(error)
+        self._reason = failure_of(error)
         self._reactor.callLater(0, self._abort_below)
 
     def _abort_below(self) -> None:
@@ -568,10 +568,6 @@ class TLSOverTransport:
         Passed on to the transport below, where it is TCP.
         """
         _call(self.transport, "setTcpKeepAlive", enabled)
-
-
-def _failure(error: Exception) -> Failure:
-    return Failure(error)  # type: ignore[no-untyped-call]
 
 
 def _call(transport: Any, name: str, *arguments: object) -> Any:

@@ -128,11 +128,12 @@ class FirstByte(Protocol):
         port = self._port
         transport: Any = self.transport
         if _is_plain_socket(transport):
-            transport.stopReading()
             self._peek = peek = _Peek(transport.socket, self, port.reactor)
-            # A client's hello is often here before its connection is accepted.
+            # A client's hello is often here before its connection is accepted; the
+            # reactor is then not asked to look for it.
             if peek.look():
                 return
+            transport.stopReading()
             peek.wait()
         self._timer = port.clock.callLater(port.first_byte_timeout, self._too_late)
 
@@ -261,19 +262,22 @@ class _Peek(FileDescriptor):
         super().__init__(reactor)
         self._socket = sock
         self._found: FirstByte | None = found
+        self._waiting = False
         self.fileno: Callable[[], int] = sock.fileno
 
     def wait(self) -> None:
         """
         Have the reactor tell when there is something.
         """
+        self._waiting = True
         self.reactor.addReader(self)
 
     def stop(self) -> None:
         """
         Let go of the socket.
         """
-        self.reactor.removeReader(self)
+        if self._waiting:
+            self.reactor.removeReader(self)
         self._found = None
 
     def look(self) -> bool:
@@ -332,10 +336,10 @@ def _take_socket(transport: Any) -> socket.socket:
     """
     Take the socket from a transport of the reactor, which is then as one that has
     lost its connection: it will neither close the socket nor call its protocol.
+    Nothing has been written to it.
     """
     sock: socket.socket = transport.socket
     transport.stopReading()
-    transport.stopWriting()
     transport.connected = 0
     transport.disconnected = 1
     del transport.socket, transport.protocol, transport.fileno

@@ -117,6 +117,32 @@ class ContextTests(SynchronousTestCase):
 
         self.assertRaises(SSL.Error, exchange)
 
+    def test_no_tickets(self) -> None:
+        """
+        The server ends the handshake with what it must say and no session ticket:
+        nothing in TLS 1.3, in 1.2 the change of ciphers and its Finished.
+        """
+        for version, size in (("1.3", 0), ("1.2", 51)):
+            with self.subTest(version=version):
+                context = server_context(SERVER_KEY, max_version=version)
+                server = SSL.Connection(context, None)
+                client = SSL.Connection(client_context(CLIENT_KEY), None)
+                server.set_accept_state()
+                client.set_connect_state()
+                for here, there in ((client, server), (server, client)):
+                    self.assertRaises(SSL.WantReadError, here.do_handshake)
+                    there.bio_write(here.bio_read(1 << 16))
+                with contextlib.suppress(SSL.WantReadError):
+                    client.do_handshake()
+                server.bio_write(client.bio_read(1 << 16))
+
+                server.do_handshake()
+
+                last = b""
+                with contextlib.suppress(SSL.WantReadError):
+                    last = server.bio_read(1 << 16)
+                self.assertEqual(len(last), size)
+
     def test_no_warnings(self) -> None:
         """Making contexts and using them warns of nothing."""
         with warnings.catch_warnings():
