@@ -268,8 +268,8 @@ def _file_steps(
         return
     owner = "unknown" if request.owner is None else str(request.owner)
     mode = "unknown" if request.mode is None else f"{request.mode & 0o7777:04o}"
-    uid = "nobody's" if peer.uid is None else str(peer.uid)
-    what = f"file of owner {owner}, mode {mode}; user {safe(peer.user)} (uid {uid})"
+    uid = "nobody here" if peer.uid is None else f"uid {peer.uid}"
+    what = f"file of owner {owner}, mode {mode}; user {safe(peer.user)} ({uid})"
     if has_right(peer, request):
         yield Step("right", f"{what} may read it")
     elif decision.allowed:

@@ -177,13 +177,6 @@ class TrustPolicy:
 
         return _then(self.store.lookup(user, key, address), judge)
 
-    def windows_open(self, now: float | None = None) -> Sequence[TrustWindow]:
-        """
-        The windows that are not over by time. `window_states` knows their counts.
-        """
-        when = self._now() if now is None else now
-        return [window for window in self.windows if not window.expired(when)]
-
     def window_states(self, now: float | None = None) -> Any:
         """
         The state of every window, in order; or a Deferred of it.
@@ -286,7 +279,8 @@ class TrustPolicy:
                 why = f"the window {window.text} of trustkeysfrom is over"
             else:
                 code = "window_used_up"
-                why = f"the {window.count} keys of the window {window.text} are used up"
+                room = "1 key is" if window.count == 1 else f"{window.count} keys are"
+                why = f"of the window {window.text} the {room} used up"
         elsewhere = ", ".join(sorted(repr(name) for name in match.users))
         known = f"stored only under {elsewhere}" if elsewhere else "unknown"
         text = (

@@ -39,7 +39,7 @@ class EventLog:
     def opened(self, peer: Peer, tls: str, cipher: str) -> None:
         """A peer was welcomed."""
         self.log.info(
-            "session of {user} from {peer} ({key}) over protocol {protocol}, {tls}",
+            "session of {log_user} from {peer} ({key}) over protocol {protocol}, {tls}",
             event="session.opened",
             **_who(peer),
             protocol=peer.protocol,
@@ -55,7 +55,7 @@ class EventLog:
             counts: seconds, requests, bytes_in, bytes_out, reason.
         """
         self.log.info(
-            "session of {user} from {peer} ended after {seconds} s,"
+            "session of {log_user} from {peer} ended after {seconds} s,"
             " {requests} requests, {bytes_out} bytes: {reason}",
             event="session.closed",
             **_who(peer),
@@ -65,8 +65,10 @@ class EventLog:
     def lost(self, peer: Peer, stage: str, reason: str) -> None:
         """A connection ended before its peer was welcomed."""
         self.log.info(
-            "a connection from {peer} ended while {stage}: {reason}",
+            "a connection from {peer} ended {log_when}: {log_why}",
             event="connection.lost",
+            log_when=_STAGES.get(stage, f"while {stage}"),
+            log_why=_WHY.get(reason, reason.removeprefix(f"{stage}: ")),
             peer=peer.address,
             port=peer.port,
             key=peer.digest,
@@ -77,7 +79,7 @@ class EventLog:
     def trust_accepted(self, peer: Peer, code: str, text: str) -> None:
         """A key was trusted on first use."""
         self.log.warn(
-            "trusted {user} from {peer} ({key}): {text}",
+            "trusted {log_user} from {peer} ({key}): {text}",
             event="trust.accepted",
             **_who(peer),
             code=code,
@@ -87,7 +89,7 @@ class EventLog:
     def trust_refused(self, peer: Peer, code: str, text: str) -> None:
         """A peer was refused for its key, its name or its dialog."""
         self.log.warn(
-            "not trusted: {user} from {peer} ({key}): {text}",
+            "not trusted: {log_user} from {peer} ({key}): {text}",
             event="trust.refused",
             **_who(peer),
             code=code,
@@ -97,9 +99,10 @@ class EventLog:
     def refused(self, request: Request, code: str, text: str) -> None:
         """A request was answered with the refusal or the protocol error."""
         self.log.info(
-            "refused {word} {name} to {user} from {peer} ({key}): {text}",
+            "refused {word} {log_name} to {log_user} from {log_peer} ({key}): {text}",
             event="request.refused",
             hostname=request.peer.hostname,
+            log_peer=_with_name(request.peer),
             reason=code,
             text=text,
             **_who(request.peer),
@@ -109,7 +112,7 @@ class EventLog:
     def hung_up(self, request: Request, why: str) -> None:
         """A request ended its connection without an answer."""
         self.log.warn(
-            "closed the connection at {word} {name} of {peer}: {text}",
+            "closed the connection at {word} {log_name} of {peer}: {text}",
             event="request.hung-up",
             text=why,
             **_who(request.peer),
@@ -120,8 +123,10 @@ class EventLog:
         """A request was answered; stated when `verbose`."""
         decision = request.decision
         self.log.debug(
-            "{word} {name} by {user} from {peer}: {outcome}, {bytes} bytes",
+            "{word} {log_name} by {log_user} from {peer} ({key}): {outcome},"
+            " {bytes} bytes{log_decision}",
             event="request",
+            log_decision=_decided(request),
             outcome=outcome,
             reason=None if decision is None else decision.reason,
             bytes=request.sent,
@@ -138,14 +143,35 @@ class EventLog:
             direction: `sent` or `received`.
         """
         self.log.debug(
-            "{peer} {direction} {text}",
+            "{peer} port {port} {direction} {text}",
             event="dialogue",
             peer=peer.address,
+            port=peer.port,
             direction=direction,
             size=len(data),
             text=_shown(data),
         )
 
+
+#: What `stage` of a lost connection is in a sentence.
+_STAGES = {
+    "first byte": "before TLS",
+    "handshake": "in the TLS handshake",
+    "checking key": "while its key was looked up",
+    "dialog": "in the identification",
+    "trusting": "while its key was looked up",
+    "preparing": "when it had just been trusted",
+    "closing": "while it was being closed",
+}
+
+#: What `reason` of a lost connection is in a sentence, where it is a code.
+_WHY = {
+    "closed": "closed by the peer",
+    "first-byte-timeout": "nothing came in time",
+    "handshake-timeout": "it took too long",
+    "not-tls": "it did not begin as TLS does",
+    "tls-not-served": "TLS is not served",
+}
 
 #: Bytes of a peer's text that a log line shows.
 _SHOWN = 300
@@ -161,7 +187,28 @@ def _who(peer: Peer) -> dict[str, Any]:
         "port": peer.port,
         "key": peer.digest,
         "user": peer.user,
+        # For the message alone.
+        "log_user": peer.user or "-",
     }
+
+
+def _with_name(peer: Peer) -> str:
+    """
+    The address, and the host name that was looked up for it.
+    """
+    return f"{peer.address} {peer.hostname}" if peer.hostname else peer.address
+
+
+def _decided(request: Request) -> str:
+    """
+    By which rule and why, for a message; nothing where no rule is asked.
+    """
+    decision = request.decision
+    if decision is None:
+        return ""
+    if decision.rule is None:
+        return f"; {decision.reason}"
+    return f"; {decision.reason} by {decision.rule.label}"
 
 
 def _what(request: Request) -> dict[str, Any]:
@@ -172,6 +219,7 @@ def _what(request: Request) -> dict[str, Any]:
     return {
         "word": _shown(request.word),
         "name": _shown(request.name),
+        "log_name": _shown(request.name) or "-",
         "rule": None if rule is None else to_text(rule.path),
         "origin": None if rule is None else str(rule.origin),
     }

@@ -223,14 +223,7 @@ class TLSFactory(Factory):
 
         def lost(reason: str) -> None:
             self.admission.leave(host, trusted=False)
-            self.log.info(
-                "a connection from {peer} ended before TLS: {reason}",
-                event="connection.lost",
-                peer=host,
-                port=port,
-                stage="first byte",
-                reason=reason,
-            )
+            self.events.lost(peer, "first byte", reason)
 
         return self.port.protocol_for(
             addr,

@@ -197,7 +197,7 @@ def test_right_on_the_file_is_named(root: Path) -> None:
     )
 
     assert f"(owner {os.getuid()}, mode 0600)" in text
-    assert "user x-y (uid nobody's) may not read it" in text
+    assert "user x-y (nobody here) may not read it" in text
 
 
 def test_stored_key_is_known_by_both_names(root: Path) -> None:

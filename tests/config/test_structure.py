@@ -225,7 +225,8 @@ class MistakeTests(SynchronousTestCase):
             ),
             (
                 "[access]\npath = '/srv'",
-                "access: a table where a list of tables belongs; write [[access]]",
+                'access = { path = "..." }: a table where a list of tables belongs; '
+                "write [[access]]",
             ),
             (
                 "access = [5]",

@@ -722,7 +722,7 @@ def test_first_use_windows(tree: Path, tmp_path: Path) -> None:
         wait_until(lambda: "config.loaded" in server.logs(), "the reload")
         assert come("first")
         assert not come("second")
-        assert "are used up" in server.logs()
+        assert "used up" in server.logs()
         server.reload()
         wait_until(
             lambda: server.logs().count("trust.window-closed") > 1, "the closed window"

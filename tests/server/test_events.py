@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from nodecomm.config.model import LimitSettings
+from nodecomm.identity.peer import Peer
 from nodecomm.interfaces import API, ICommand
 from nodecomm.server.events import BurstLog, EventLog
 from nodecomm.server.names import HostNames
@@ -212,7 +213,7 @@ class FieldTests(SynchronousTestCase):
             {"seconds", "requests", "bytes_in", "bytes_out", "reason"},
             found["session.closed"],
         )
-        self.assertEqual({"direction", "size", "text"}, found["dialogue"])
+        self.assertEqual({"port", "direction", "size", "text"}, found["dialogue"])
 
     def test_a_session(self) -> None:
         """Its beginning, its requests and its end."""
@@ -231,8 +232,14 @@ class FieldTests(SynchronousTestCase):
         closed = self.one("session.closed")
         self.assert_fields(closed, *WHO, "port")
         self.assertEqual((1, 7), (closed["requests"], closed["bytes_out"]))
+        self.assertRegex(
+            formatEvent(request),
+            r"\AGET files/file by root from 127\.0\.0\.1 "
+            rf"\({key_pair(1).public.md5}\): ok, 7 bytes; admitted by .*{self.root}",
+        )
         for event in self.recorder.named("dialogue"):
-            self.assert_fields(event, "peer")
+            self.assert_fields(event, "peer", "port")
+            self.assertIn(f"127.0.0.1 port {event['port']} ", formatEvent(event))
         self.assertEqual(
             documented().keys() & {e["event"] for e in self.recorder.events},
             {e["event"] for e in self.recorder.events},
@@ -248,6 +255,7 @@ class FieldTests(SynchronousTestCase):
             (encode_stat(now, b"unknown"), "no_shortcut"),
             (b"SYNCH x STAT files", "malformed"),
             (b"NONSENSE files", "unknown_command"),
+            (b"NONSENSE", "unknown_command"),
         ]:
             self.recorder.events.clear()
             if node.closed:
@@ -258,7 +266,22 @@ class FieldTests(SynchronousTestCase):
             self.assertEqual(reason, event["reason"])
             self.assertTrue(event["text"])
             self.assertEqual("root", event["user"])
+            self.assertNotIn("  ", formatEvent(event))
             self.assertEqual(key_pair(1).public.md5, event["key"])
+
+    def test_refusals_name_the_host(self) -> None:
+        """A refusal names the looked-up host name, where there is one."""
+        peer = Peer("10.1.2.3", 40_000, hostname="node.example.com")
+        nothing: Any = None
+        request = Request(b"SYNCH 1 STAT /x", peer, nothing, nothing, nothing, 0.0)
+        for name, said in (
+            ("node.example.com", "from 10.1.2.3 node.example.com ("),
+            (None, "from 10.1.2.3 ("),
+        ):
+            peer.hostname = name
+            self.recorder.events.clear()
+            self.events.refused(request, "no_rule", "no rule covers /x")
+            self.assertIn(said, formatEvent(self.one("request.refused")))
 
     def test_failures(self) -> None:
         """What closes a connection names the request that did."""
@@ -287,7 +310,10 @@ class FieldTests(SynchronousTestCase):
         assert client is not None
         client.pump()
         client.send(b"nonsense\n")
-        self.assertEqual("bad_dialog", self.one("trust.refused")["code"])
+        event = self.one("trust.refused")
+        self.assertEqual("bad_dialog", event["code"])
+        self.assertIn("not trusted: - from ", formatEvent(event))
+        self.assertEqual("", event["user"])
 
     def test_connections_that_come_to_nothing(self) -> None:
         """However far they came, the end has its reason and its stage."""
@@ -314,18 +340,20 @@ class FieldTests(SynchronousTestCase):
             client.pump()
             client.hang_up()
 
-        cases: list[Callable[[], None]] = [
-            nothing,
-            no_tls,
-            in_the_handshake,
-            in_the_dialog,
+        cases: list[tuple[Callable[[], None], str]] = [
+            (nothing, "ended before TLS: closed by the peer"),
+            (no_tls, "ended before TLS: it did not begin as TLS does"),
+            (in_the_handshake, "ended in the TLS handshake: "),
+            (in_the_dialog, "ended in the identification: closed by the peer"),
         ]
-        for case in cases:
+        for case, said in cases:
             self.recorder.events.clear()
             case()
             event = self.one("connection.lost")
             self.assert_fields(event, "peer", "port")
             self.assertTrue(event["reason"], case)
+            self.assertIn(said, formatEvent(event))
+            self.assertNotIn("handshake: handshake", formatEvent(event))
 
     def test_limits(self) -> None:
         """Which limit, and who was over it."""
