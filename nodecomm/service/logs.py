@@ -9,6 +9,7 @@ all, is decided here.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import math
@@ -16,6 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +156,23 @@ def _message(event: LogEvent) -> str:
         key: to_text(value) if isinstance(value, bytes) else value
         for key, value in event.items()
     }
+    template = event["log_format"]
+    if isinstance(template, str) and "(" not in template:
+        # Twisted's formatter is written in Python, so that fields may be calls; the
+        # built-in one takes 3 us instead of 20. What it cannot do, Twisted's says in a
+        # way that never fails.
+        with contextlib.suppress(Exception):
+            return template.format_map(shown)
     return formatEvent(shown)
+
+
+@lru_cache(maxsize=4)
+def _local_time(second: int) -> str:
+    """
+    The local time of a line. Working out the time zone takes 10 us, and a busy
+    server has many lines a second.
+    """
+    return formatTime(second)
 
 
 def _value(value: object) -> str:
@@ -192,7 +210,8 @@ def text_line(event: LogEvent) -> str:
     line, traceback = _trouble(event)
     if line:
         message = f"{message}: {line}" if message else line
-    when = formatTime(event.get("log_time"))
+    time = event.get("log_time")
+    when = "-" if time is None else _local_time(math.floor(time))
     head = f"{when} {level.name if level else '-'} {safe(str(name))}: {safe(message)}\n"
     below = "".join(f"    {safe(each)}\n" for each in traceback.splitlines())
     return head + below

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatTime
 from twisted.logger._legacy import publishToNewObserver
 from twisted.python.failure import Failure
 from twisted.python.log import textFromEventDict
@@ -104,6 +104,41 @@ def test_text_line_of_fields() -> None:
     assert rest == (
         'info request: user=root name="a b\\xff\\x22" bytes=12 rule=null seconds=0.5'
     )
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ("{name} has {count:3d} of {raw}", r"wq has   7 of \xff"),
+        ("{name.upper} {count!r}", "<built-in method upper"),
+        ("{call()} calls", "called calls"),
+        (b"{name} as bytes", "wq as bytes"),
+        ("{missing} is not there", "missing"),
+        ("{name", "{name"),
+    ],
+)
+def test_formats(template: object, shown: str) -> None:
+    """Whatever Twisted formats is formatted, and a bad format still makes a line."""
+    event = made(log_format=template, name="wq", count=7, raw=b"\xff")
+    event["call"] = lambda: "called"
+
+    line = text_line(event)
+
+    assert shown in line
+    assert line.count("\n") == 1
+
+
+def test_the_time_of_a_line() -> None:
+    """Each line has its own second, whatever was written before it."""
+    times = [
+        text_line(made(log_format="x", log_time=when)).split()[0]
+        for when in (WHEN, WHEN + 0.5, WHEN + 0.75, WHEN + 3600, WHEN)
+    ]
+
+    assert times == [
+        formatTime(when) for when in (WHEN, WHEN, WHEN + 1, WHEN + 3600, WHEN)
+    ]
+    assert text_line(made(log_format="x", log_time=None)).startswith("- ")
 
 
 def test_text_line_of_a_message() -> None:
