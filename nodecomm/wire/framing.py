@@ -85,9 +85,12 @@ class TransactionBuffer:
 
     The buffer keeps what it was fed until it is taken out; whoever reads the
     network stops reading while too much waits here (`len(buffer)` bytes).
+
+    Attributes:
+        more: Whether the status of the frame taken out last says that more follow.
     """
 
-    __slots__ = ("_at", "_chunks", "_data", "_error", "_needed", "_size")
+    __slots__ = ("_at", "_chunks", "_data", "_error", "_needed", "_size", "more")
 
     def __init__(self) -> None:
         # Unread bytes are _data[_at:], then _chunks; their number is _size. Chunks
@@ -99,6 +102,7 @@ class TransactionBuffer:
         self._size = 0
         self._needed = HEADER_SIZE
         self._error: RemoteProtocolError | None = None
+        self.more = False
 
     def __len__(self) -> int:
         """
@@ -122,7 +126,18 @@ class TransactionBuffer:
 
     def next_transaction(self) -> Transaction | None:
         """
-        Take out the next transaction, or return None when more bytes are needed.
+        As `next_payload`, with the frame's status.
+
+        Raises:
+            RemoteProtocolError: As there.
+        """
+        payload = self.next_payload()
+        return None if payload is None else Transaction(payload, self.more)
+
+    def next_payload(self) -> bytes | None:
+        """
+        Take out the payload of the next transaction, or return None when more bytes
+        are needed.
 
         Raises:
             RemoteProtocolError: The header is malformed or its length is outside 1
@@ -133,12 +148,14 @@ class TransactionBuffer:
             if self._error is not None:
                 raise self._error
             return None
-        start = self._at + HEADER_SIZE
-        if len(self._data) < self._at + self._needed:
-            self._join()
-            start = HEADER_SIZE
+        at = self._at
+        data = self._data
+        if len(data) < at + self._needed:
+            data = self._join()
+            at = 0
+        start = at + HEADER_SIZE
         try:
-            length, more = _read_header(self._data[start - HEADER_SIZE : start])
+            length, self.more = _read_header(data[at:start])
         except RemoteProtocolError as error:
             self._fail(error)
             raise
@@ -147,10 +164,10 @@ class TransactionBuffer:
         if left < 0:
             self._needed = HEADER_SIZE + length
             return None
-        if end > len(self._data):
-            self._join()
+        if end > len(data):
+            data = self._join()
             start, end = HEADER_SIZE, HEADER_SIZE + length
-        payload = self._data[start:end]
+        payload = data[start:end]
         self._needed = HEADER_SIZE
         self._size = left
         if left:
@@ -158,7 +175,7 @@ class TransactionBuffer:
         else:
             self._data = b""
             self._at = 0
-        return Transaction(payload, more)
+        return payload
 
     def take(self, size: int) -> bytes:
         """
@@ -185,10 +202,11 @@ class TransactionBuffer:
             self._at = 0
         return taken
 
-    def _join(self) -> None:
-        self._data = b"".join([self._data[self._at :], *self._chunks])
+    def _join(self) -> bytes:
+        data = self._data = b"".join([self._data[self._at :], *self._chunks])
         self._at = 0
         self._chunks.clear()
+        return data
 
     def _fail(self, error: RemoteProtocolError) -> None:
         self._error = error

@@ -65,6 +65,8 @@ _NO_TARGET = encode_transaction(OK_PREFIX)
 _MAX_14 = 10**14 - 1
 _MIN_14 = -(10**13 - 1)
 _MAX_18 = 10**18 - 1
+#: 43 bits, less than any of these limits.
+_USUAL = (1 << 43) - 1
 #: A folded inode number has at most nine digits, as upstream's own have ten.
 _INO_FOLD = 10**9
 
@@ -198,20 +200,13 @@ def encode_stat(
         LocalProtocolError: The kind is not 0 to 6, or the target does not fit in a
             frame.
     """
+    # The usual numbers all fit: none is negative, and none of these has more than
+    # 43 bits, which is one question to all of them.
     if not (
         0 <= kind <= 6
-        and 0 <= mode <= 0o7777
-        and 0 <= link_mode <= 0o7777
-        and 0 <= uid <= _MAX_14
-        and 0 <= gid <= _MAX_14
-        and 0 <= size <= _MAX_18
-        and _MIN_14 <= atime <= _MAX_14
-        and _MIN_14 <= mtime <= _MAX_14
-        and _MIN_14 <= ctime <= _MAX_14
+        and 0 <= mode | link_mode <= 0o7777
+        and 0 <= uid | gid | size | atime | mtime | ctime | ino | nlink | dev <= _USUAL
         and 0 <= holes <= 1
-        and _MIN_14 <= ino <= _MAX_14
-        and 0 <= nlink <= _MAX_14
-        and 0 <= dev <= _MAX_18
     ):
         if not 0 <= kind <= 6:
             raise LocalProtocolError("object kind", kind, "0 to 6")
