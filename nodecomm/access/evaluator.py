@@ -159,12 +159,9 @@ class AccessEvaluator:
             folder = path if path != b"/" else b""
             usable = path != b""
         else:
-            cut = path.rfind(b"/")
-            folder = path[:cut]
+            folder, slash, name = path.rpartition(b"/")
             usable = (
-                cut >= 0
-                and path[cut + 1 :] not in _NO_NAMES
-                and path not in snapshot.files
+                slash != b"" and name not in _NO_NAMES and path not in snapshot.files
             )
         decision = view.folders.get(folder) if usable else None
         if decision is None:

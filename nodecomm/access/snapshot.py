@@ -54,11 +54,19 @@ class Shortcut:
         name: What a request begins with.
         target: The path as it was written, `$(connection.*)` included.
         origin: Where it stands.
+        folder: The target with a final slash; None when it has `$(connection.*)`.
     """
 
     name: bytes
     target: bytes
     origin: Origin | None = None
+    folder: bytes | None = field(init=False, repr=False, eq=False)
+
+    @folder.default
+    def _folder(self) -> bytes | None:
+        if b"$(connection." in self.target:
+            return None
+        return self.target.rstrip(b"/") + b"/"
 
 
 def expandable_hostname(peer: Peer) -> bytes | None:
@@ -226,8 +234,10 @@ class Snapshot:
         shortcut = self.shortcuts.get(first) if first else None
         if shortcut is None:
             return None
+        if slash and shortcut.folder is not None:
+            return shortcut.folder + rest
         path = shortcut.target
-        if b"$(connection." in path:
+        if shortcut.folder is None:
             path = path.replace(_IP, peer.address.encode("utf-8", "replace"))
             if _HOSTNAME in path:
                 if not peer.hostname_known:

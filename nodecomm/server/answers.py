@@ -123,7 +123,9 @@ class AnswerQueue:
         Put the answer to *request* behind those before it.
         """
         # The usual case first: the test for a Deferred, an abstract class, is slow.
-        if type(reply) is not Frames and isinstance(reply, Deferred):
+        if type(reply) is Frames and not self._slots and self._current is None:
+            self._join(request, reply)
+        elif isinstance(reply, Deferred):
             slot = _Slot(request)
             self._slots.append(slot)
             self._see()
@@ -155,10 +157,11 @@ class AnswerQueue:
         """
         parts = self._parts
         if parts:
-            data = parts[0] if len(parts) == 1 else b"".join(parts)
-            self._parts = []
+            # A single part is not copied.
+            data = b"".join(parts)
+            parts.clear()
+            self.sent += self._size
             self._size = 0
-            self.sent += len(data)
             self._transport.write(data)
 
     def pause(self) -> None:
@@ -198,20 +201,7 @@ class AnswerQueue:
         Send *reply*, the next in order.
         """
         if type(reply) is Frames:
-            wire = reply.wire
-            if wire:
-                size = len(wire)
-                if size > MAX_RECORD:
-                    self._unusable(request, f"with {size} bytes of frames at once")
-                    return
-                if self._size + size > MAX_RECORD:
-                    self.flush()
-                self._parts.append(wire)
-                self._size += size
-                request.sent = size
-            self._finished(request, reply)
-            if reply.close:
-                self._close("after the answer")
+            self._join(request, reply)
         elif isinstance(reply, Content):
             self.flush()
             self._current = _Bytes(request, reply, reply.held, reply.size)
@@ -225,6 +215,26 @@ class AnswerQueue:
             self._close(reply.why)
         else:
             self._unusable(request, f"with {type(reply).__name__}")
+
+    def _join(self, request: Request, reply: Frames) -> None:
+        """
+        Put whole frames behind what is joined so far.
+        """
+        size = len(reply.wire)
+        total = self._size + size
+        if total > MAX_RECORD:
+            if size > MAX_RECORD:
+                self._unusable(request, f"with {size} bytes of frames at once")
+                return
+            self.flush()
+            total = size
+        if size:
+            self._parts.append(reply.wire)
+            self._size = total
+            request.sent = size
+        self._finished(request, reply)
+        if reply.close:
+            self._close("after the answer")
 
     def _unusable(self, request: Request, what: str) -> None:
         """

@@ -221,9 +221,17 @@ class FileSystemSource:
         """
         known = self._known.get(name)
         if known is not None:
-            held = self._remembered(name, known)
-            if held is not None:
-                return held
+            path, dev, ino, until = known
+            if self._monotonic() < until:
+                try:
+                    found = os.stat(name)
+                except OSError:
+                    # What is wrong is found out, and told apart, below.
+                    pass
+                else:
+                    if found.st_ino == ino and found.st_dev == dev:
+                        return HeldFile(path, status_of(found), _LATER, self)
+            del self._known[name]
         if not name.startswith(b"/") or b"\0" in name or len(name) >= MAX_PATH:
             raise FileNotFoundError(errno.ENOENT, "no absolute name", name)
         for _ in range(_TRIES):
@@ -264,25 +272,6 @@ class FileSystemSource:
                 self._monotonic() + REMEMBERED,
             )
         return HeldFile(path, status, descriptor, self)
-
-    def _remembered(
-        self, name: bytes, known: tuple[bytes, int, int, float]
-    ) -> HeldFile | None:
-        """
-        The object called *name*, if that is the same as a moment ago.
-        """
-        path, dev, ino, until = known
-        if self._monotonic() < until:
-            try:
-                found = os.stat(name)
-            except OSError:
-                # What is wrong is found out, and told apart, by the usual way.
-                pass
-            else:
-                if found.st_ino == ino and found.st_dev == dev:
-                    return HeldFile(path, status_of(found), _LATER, self)
-        del self._known[name]
-        return None
 
     def _hold_dangling(self, name: bytes) -> HeldFile | None:
         """

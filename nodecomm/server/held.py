@@ -81,19 +81,25 @@ def status_of(found: os.stat_result, target: bytes = b"") -> FileStatus:
     """
     *found* as a `FileStatus`.
     """
-    mode = found.st_mode
-    return FileStatus(
-        _KINDS.get(stat.S_IFMT(mode), Kind.SOCKET),
-        mode & 0o7777,
-        found.st_uid,
-        found.st_gid,
-        found.st_size,
-        found.st_atime_ns,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-        found.st_blocks,
-        found.st_ino,
-        found.st_nlink,
-        found.st_dev,
-        target,
+    # The first ten have an order that POSIX programs rely on (`stat.ST_MODE` and so
+    # on), and are taken out at once: that is quicker than by their names.
+    mode, ino, dev, nlink, uid, gid, size, _, _, _ = found
+    # So is making the value in one step, without the call of its own constructor.
+    return tuple.__new__(
+        FileStatus,
+        (
+            _KINDS.get(stat.S_IFMT(mode), Kind.SOCKET),
+            mode & 0o7777,
+            uid,
+            gid,
+            size,
+            found.st_atime_ns,
+            found.st_mtime_ns,
+            found.st_ctime_ns,
+            found.st_blocks,
+            ino,
+            nlink,
+            dev,
+            target,
+        ),
     )

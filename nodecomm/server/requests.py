@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 
 from nodecomm.access.requests import AccessRequest
 from nodecomm.server.filesystem import HeldFile
-from nodecomm.server.held import Kind
+from nodecomm.wire.commands import split_word
+from nodecomm.wire.replies import DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,9 +98,7 @@ class Request:
     One request.
 
     Attributes:
-        word: The command word.
         payload: The whole transaction.
-        version: The protocol version in force.
         peer: Who asks.
         snapshot: The access rules that this request is decided by.
         serving: What the server's sessions share.
@@ -110,9 +109,7 @@ class Request:
         sent: Bytes of the answer so far.
     """
 
-    word: bytes
     payload: bytes
-    version: int
     peer: Peer
     snapshot: Snapshot
     serving: Serving
@@ -122,6 +119,16 @@ class Request:
     decision: Decision | None = None
     held: IHeldObject | None = None
     sent: int = 0
+
+    @property
+    def word(self) -> bytes:
+        """The command word."""
+        return split_word(self.payload)[0]
+
+    @property
+    def version(self) -> int:
+        """The protocol version in force."""
+        return self.peer.protocol
 
     def hold(self, operation: str, name: bytes) -> Any:
         """
@@ -184,7 +191,7 @@ class Request:
                 AccessRequest(
                     operation,
                     held.path,
-                    status.kind == Kind.DIRECTORY,
+                    status.kind == DIRECTORY,
                     status.uid,
                     status.mode,
                 ),
@@ -203,8 +210,9 @@ class Request:
         """
         Let go of the held object.
         """
-        held, self.held = self.held, None
+        held = self.held
         if held is not None:
+            self.held = None
             held.close()
 
     def detach(self) -> IHeldObject:

@@ -35,7 +35,6 @@ from nodecomm.server.names import user_id
 from nodecomm.server.pools import QueueFull
 from nodecomm.server.replies import Frames, HangUp, Reply, denied, refused
 from nodecomm.server.requests import Refused, Request, Undecidable
-from nodecomm.wire.commands import split_word
 from nodecomm.wire.dialog import Identity, ServerDialog
 from nodecomm.wire.errors import RemoteProtocolError
 from nodecomm.wire.framing import TransactionBuffer
@@ -73,6 +72,10 @@ class SessionState(Enum):
     READY = "ready"
     CLOSING = "closing"
     LOST = "lost"
+
+
+#: Compared with at every record: a member of an Enum takes longer to look up.
+_READY = SessionState.READY
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -153,7 +156,7 @@ class TLSSession(Protocol):
         Bytes, cut anywhere.
         """
         self.bytes_in += len(data)
-        if self.state is SessionState.READY:
+        if self.state is _READY:
             self._buffer.feed(data)
             self._work()
         elif self.state is SessionState.DIALOG:
@@ -335,17 +338,22 @@ class TLSSession(Protocol):
         if self._working or answers is None:
             return
         self._working = True
-        # What was asked ahead is not begun when the server stops.
-        taking = not self._finishing
+        next_payload = self._buffer.next_payload
         try:
-            while taking and self.state is SessionState.READY and not answers.blocked:
-                if not self._named and self._must_name():
+            # What was asked ahead is not begun when the server stops.
+            taking = (
+                not self._finishing
+                and self.state is _READY
+                and not answers.blocked
+                and (self._named or not self._must_name())
+            )
+            while taking:
+                payload = next_payload()
+                if payload is None:
                     break
-                transaction = self._buffer.next_transaction()
-                if transaction is None:
-                    break
-                if transaction.payload[0]:
-                    self._serve(transaction.payload)
+                if payload[0]:
+                    self._serve(payload, answers)
+                    taking = self.state is _READY and not answers.blocked
         except RemoteProtocolError as error:
             self.close(f"bad frame: {error}")
         finally:
@@ -356,24 +364,20 @@ class TLSSession(Protocol):
         if answers.blocked is self._reading:
             self._balance()
 
-    def _serve(self, payload: bytes) -> None:
+    def _serve(self, payload: bytes, answers: AnswerQueue) -> None:
         server = self._server
+        serving = server.serving
         now = self._moved = server.monotonic()
         self.requests += 1
         if server.events.dialogue:
             self._said("received", payload)
-        word = split_word(payload)[0]
         request = Request(
-            word,
-            payload,
-            self.peer.protocol,
-            self.peer,
-            server.serving.evaluator.snapshot,
-            server.serving,
-            self,
-            now,
+            payload, self.peer, serving.evaluator.snapshot, serving, self, now
         )
-        command = self._words.get(word)
+        # No word holds a space or a NUL; a NUL rarely follows one.
+        command = self._words.get(payload.partition(b" ")[0])
+        if command is None:
+            command = self._words.get(request.word)
         reply: Reply | Deferred[Reply]
         if command is None:
             reply = denied("unknown_command", "there is no such command here")
@@ -384,8 +388,7 @@ class TLSSession(Protocol):
                 reply = self._refused(request, refusal)
             except Exception:
                 reply = self._failed(request, Failure())  # type: ignore[no-untyped-call]
-        if self._answers is not None:
-            self._answers.add(request, reply)
+        answers.add(request, reply)
 
     def _must_name(self) -> bool:
         """
@@ -448,15 +451,16 @@ class TLSSession(Protocol):
         An answer has left in whole, or never will.
         """
         server = self._server
+        events = server.events
         now = self._moved = server.monotonic()
         if type(reply) is HangUp:
-            server.events.hung_up(request, reply.why)
-        elif isinstance(reply, Frames) and reply.outcome != "ok":
-            server.events.refused(request, reply.code, reply.text)
-        elif server.events.verbose:
-            server.events.answered(request, reply.outcome, now - request.started)
+            events.hung_up(request, reply.why)
+        elif type(reply) is Frames and reply.outcome != "ok":
+            events.refused(request, reply.code, reply.text)
+        elif events.verbose:
+            events.answered(request, reply.outcome, now - request.started)
         if self._finishing:
-            self._server.next_turn(self._finish_when_idle)
+            server.next_turn(self._finish_when_idle)
 
     # The sizes that the peer was told (`Announced`).
 

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from nodecomm.interfaces import API, ICommand
+from nodecomm.server.filesystem import HeldFile
 from nodecomm.server.replies import Content, Frames, HangUp, Reply
 from nodecomm.server.requests import Refused
 from nodecomm.wire.commands import parse_get
@@ -56,7 +57,7 @@ class GetCommand:
             held = request.hold("get", query.path)
         except Refused as refusal:
             return self._refused(refusal, told)
-        if isinstance(held, Deferred):
+        if type(held) is not HeldFile and isinstance(held, Deferred):
             held.addCallback(self._reply, request, told)
             return held.addErrback(self._refused_later, told)
         return self._reply(held, request, told)

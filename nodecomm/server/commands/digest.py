@@ -12,10 +12,11 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from nodecomm.interfaces import API, ICommand
+from nodecomm.server.filesystem import HeldFile
 from nodecomm.server.replies import Frames, Reply
 from nodecomm.wire.commands import parse_digest
 from nodecomm.wire.framing import encode_transaction
-from nodecomm.wire.replies import DIGEST_DIFFERS, DIGEST_EQUAL
+from nodecomm.wire.replies import DIGEST_DIFFERS, DIGEST_EQUAL, REGULAR
 
 if TYPE_CHECKING:
     from nodecomm.interfaces import IHeldObject
@@ -54,7 +55,8 @@ class DigestCommand:
         """
         query = parse_digest(request.payload)
         held = request.hold("md5", query.path)
-        if isinstance(held, Deferred):
+        # The usual cases first: the test for a Deferred, an abstract class, is slow.
+        if type(held) is not HeldFile and isinstance(held, Deferred):
             return held.addCallback(self._compare, request, query.digest)
         return self._compare(held, request, query.digest)
 
@@ -62,11 +64,11 @@ class DigestCommand:
         self, held: IHeldObject, request: Request, theirs: bytes | None
     ) -> Reply | Deferred[Reply]:
         algorithm = None if theirs is None else _ALGORITHMS.get(len(theirs))
-        if theirs is None or algorithm is None or not held.stat().is_regular:
+        if theirs is None or algorithm is None or held.stat().kind != REGULAR:
             request.release()
             return _DIFFERS
         ours = held.digest(algorithm)
-        if isinstance(ours, Deferred):
+        if type(ours) is not bytes and isinstance(ours, Deferred):
             return ours.addCallback(self._reply, request, theirs)
         return self._reply(ours, request, theirs)
 

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from nodecomm.interfaces import API, ICommand
+from nodecomm.server.filesystem import HeldFile
 from nodecomm.server.replies import Packets, Reply, frame
 from nodecomm.wire.commands import parse_opendir
 from nodecomm.wire.replies import cannot_open_directory, encode_listing
@@ -46,7 +47,7 @@ class OpendirCommand:
             RemoteProtocolError: The request is malformed.
         """
         held = request.hold("opendir", parse_opendir(request.payload).path)
-        if isinstance(held, Deferred):
+        if type(held) is not HeldFile and isinstance(held, Deferred):
             return held.addCallback(self._list, request)
         return self._list(held, request)
 
@@ -55,7 +56,7 @@ class OpendirCommand:
             request.release()
             return frame(cannot_open_directory(held.path))
         names = held.entries()
-        if isinstance(names, Deferred):
+        if type(names) is not list and isinstance(names, Deferred):
             return names.addCallback(self._reply, request)
         return self._reply(names, request)
 

@@ -5,6 +5,7 @@ SYNCH ... STAT: what an object is.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -12,16 +13,16 @@ from zope.interface import implementer
 
 from nodecomm.interfaces import API, ICommand
 from nodecomm.server.filesystem import HeldFile
-from nodecomm.server.held import Kind
 from nodecomm.server.replies import Frames, Reply, frame
 from nodecomm.server.requests import Refused
 from nodecomm.wire.commands import StatRequest, parse_stat
-from nodecomm.wire.replies import clock_error, encode_stat
+from nodecomm.wire.replies import DIRECTORY, LINK, REGULAR, clock_error, encode_stat
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from nodecomm.interfaces import IHeldObject
+    from nodecomm.server.held import FileStatus
     from nodecomm.server.requests import Request
 
 __all__ = ["MAX_CLOCK_DIFFERENCE", "StatCommand"]
@@ -35,6 +36,9 @@ _NS = 1_000_000_000
 
 #: Permission bits of a link, where a reply tells that an object is one.
 _LINK_MODE = 0o777
+
+#: Answers remembered, some 900 bytes each.
+_REMEMBERED = 2048
 
 
 @implementer(ICommand)
@@ -85,30 +89,41 @@ class StatCommand:
                 request.sizes.announce(query.path, None)
                 return frame(clock_error(now, query.client_time))
         kind = status.kind
+        dev = status.dev
+        ino = status.ino
         # What the peer was told about a plain file is what GET keeps to.
         request.sizes.announce(
-            query.path, (status.size, status.ino) if kind == 0 else None
+            query.path, (status.size, ino) if kind == REGULAR else None
         )
         number = (
             serving.inodes.unique
-            if status.nlink > 1 or kind == Kind.DIRECTORY
+            if status.nlink > 1 or kind == DIRECTORY
             else serving.inodes.plain
         )
-        return Frames(
-            encode_stat(
-                kind,
-                status.mode,
-                _LINK_MODE if kind == Kind.LINK else 0,
-                status.uid,
-                status.gid,
-                status.size,
-                status.atime_ns // _NS,
-                status.mtime_ns // _NS,
-                status.ctime_ns // _NS,
-                status.blocks is not None and status.size > 512 * status.blocks,
-                number(status.dev, status.ino),
-                status.nlink,
-                status.dev,
-                status.target,
-            )
+        return _frames(status, number(dev, ino))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _frames(status: FileStatus, number: int) -> Frames:
+    """
+    The answer for an object with this status and inode number. A fleet asks for the
+    same files all the time.
+    """
+    return Frames(
+        encode_stat(
+            status.kind,
+            status.mode,
+            _LINK_MODE if status.kind == LINK else 0,
+            status.uid,
+            status.gid,
+            status.size,
+            status.atime_ns // _NS,
+            status.mtime_ns // _NS,
+            status.ctime_ns // _NS,
+            status.blocks is not None and status.size > 512 * status.blocks,
+            number,
+            status.nlink,
+            status.dev,
+            status.target,
         )
+    )
