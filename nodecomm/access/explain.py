@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from nodecomm.access.decision import NO_RIGHT
 from nodecomm.access.entries import HostnameList, KeyList
 from nodecomm.access.evaluator import AccessEvaluator, has_right
 from nodecomm.access.judgement import admitting_word, judge, maps_root
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from nodecomm.identity.peer import Peer
 
 __all__ = ["Explanation", "Other", "Step", "explain"]
+
+#: What a node makes of the refusal for want of the right on a file.
+PURGED = (
+    "a STAT that is refused for this looks like a file that does not exist: a node "
+    "that copies with purge deletes its copy"
+)
 
 #: Other rules that are told of; the nearest come first.
 MAX_OTHERS = 10
@@ -70,7 +77,8 @@ class Explanation:
         decision: What the evaluator says.
         steps: How it came to that, in order.
         others: The nearest other rules, and why they did not decide.
-        notes: Entries of the rules involved that match nobody, and why.
+        notes: What follows from the decision, and entries of the rules involved
+            that match nobody.
     """
 
     decision: Decision
@@ -154,7 +162,10 @@ def explain(
         involved.append(decision.rule)
     steps.extend(_file_steps(peer, request, decision))
     others = tuple(_others(snapshot, peer, path, is_directory, involved, asked))
-    return Explanation(decision, tuple(steps), others[:MAX_OTHERS], _notes(involved))
+    notes = _notes(involved)
+    if decision.reason == NO_RIGHT:
+        notes = (PURGED, *notes)
+    return Explanation(decision, tuple(steps), others[:MAX_OTHERS], notes)
 
 
 def _explain_second(

@@ -53,7 +53,7 @@ class _ExplainOptions(StateOptions):
     The command line of `nodecomm access explain`.
     """
 
-    synopsis = "Usage: nodecomm access explain [options] REQUEST_PATH"
+    takes = "[options] REQUEST_PATH"
     longdesc = (
         "Say whether a node may have REQUEST_PATH (a path, a shortcut and a path, or "
         "a handle), by which rule and line of the configuration, and why the nearest "
@@ -77,9 +77,6 @@ class _ExplainOptions(StateOptions):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.digests: list[str] = []
-
-    def getSynopsis(self) -> str:
-        return self.synopsis
 
     def opt_key(self, digest: str) -> None:
         """
@@ -128,18 +125,15 @@ class _ExplainOptions(StateOptions):
             )
 
 
-class Options(usage.Options):
+class Options(StateOptions):
     """
     The command line of `nodecomm access`.
     """
 
-    synopsis = "Usage: nodecomm access explain [options]"
+    takes = "explain [options]"
     subCommands = [
         ["explain", None, _ExplainOptions, "say who may have what, and why"],
     ]
-
-    def getSynopsis(self) -> str:
-        return self.synopsis
 
     def postOptions(self) -> None:
         if self.subCommand is None:
@@ -171,7 +165,9 @@ def run(options: usage.Options, stdout: TextIO, stderr: TextIO) -> int:
     Explain one decision.
     """
     given = cast(_ExplainOptions, options.subOptions)
-    state_dir = Path(given["state-dir"]) if given["state-dir"] else None
+    # Both are good before and after the command's name.
+    folder = given["state-dir"] or options["state-dir"]
+    state_dir = Path(folder) if folder else None
     config = Path(given["config"]) if given["config"] else None
     snapshot, loaded = check_access(load(config, state_dir=state_dir))
     if snapshot is None:
@@ -194,7 +190,7 @@ def run(options: usage.Options, stdout: TextIO, stderr: TextIO) -> int:
         answer = explain(snapshot, peer, AccessRequest(given["operation"], asked))
     else:
         answer = _explain_file(snapshot, peer, given["operation"], asked)
-    if given["json"]:
+    if given["json"] or options["json"]:
         shown = {"peer": _peer_json(peer), "operation": given["operation"]}
         shown |= {"asked": to_text(asked)} | answer.as_json()
         stdout.write(json.dumps(shown, indent=2) + "\n")
@@ -343,6 +339,6 @@ def _as_text(peer: Peer, answer: Explanation) -> str:
         lines += ["", "other rules:"]
         lines += [f"- {safe(o.rule.label)}: {safe(o.text)}" for o in answer.others]
     if answer.notes:
-        lines += ["", "entries that match nobody:"]
+        lines += ["", "notes:"]
         lines += [f"- {note}" for note in answer.notes]
     return "\n".join(lines) + "\n"

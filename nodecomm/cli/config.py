@@ -61,7 +61,7 @@ class Options(StateOptions):
     `nodecomm config`.
     """
 
-    synopsis = "Usage: nodecomm config check|show [options]"
+    takes = "check|show [options]"
     subCommands = [
         ["check", None, CheckOptions, "tell everything that is wrong with it"],
         ["show", None, ShowOptions, "print the result with the origin of each value"],

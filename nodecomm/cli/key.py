@@ -50,7 +50,6 @@ class _Command(StateOptions):
     file they are about.
     """
 
-    synopsis = ""
     #: What the command is about: the option it is kept under, and what help calls it.
     subject: tuple[str, str] | None = None
 
@@ -64,9 +63,6 @@ class _Command(StateOptions):
             raise usage.UsageError(msg)
         for (name, _), value in zip(wanted, given, strict=True):
             self[name] = value
-
-    def getSynopsis(self) -> str:
-        return f"Usage: nodecomm key {self.synopsis}"
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         given = list(options or ())
@@ -88,7 +84,6 @@ class _Command(StateOptions):
 
 
 class _GenerateOptions(_Command):
-    synopsis = "generate [options]"
     longdesc = (
         "Make this machine's key pair, ppkeys/localhost.priv and localhost.pub. "
         "A key that is there already is never overwritten."
@@ -104,18 +99,19 @@ class _GenerateOptions(_Command):
 
 
 class _ShowOptions(_Command):
-    synopsis = "show [options]"
     longdesc = "Print the digests of this machine's own key."
 
 
 class _ListOptions(_Command):
-    synopsis = "list [options]"
-    longdesc = "Print whose keys are trusted; with --seen, who was seen where and when."
-    optFlags = [["seen", "s", "print the table of who was seen where"]]
+    longdesc = (
+        "Print whose keys are trusted; with --seen, where and when each was last here, "
+        "then the keys that were seen and are not trusted now."
+    )
+    optFlags = [["seen", "s", "where and when each key was last seen"]]
 
 
 class _TrustOptions(_Command):
-    synopsis = "trust [options] FILE"
+    takes = "[options] FILE"
     longdesc = "Trust the public key in FILE, a node's ppkeys/localhost.pub."
     optParameters = [["user", "u", "root", "the user name that the node comes with"]]
 
@@ -123,7 +119,7 @@ class _TrustOptions(_Command):
 
 
 class _TrustDigestOptions(_Command):
-    synopsis = "trust-digest [options] DIGEST"
+    takes = "[options] DIGEST"
     longdesc = (
         "Trust the key with this digest (as `cf-key -p` prints it) when it comes for "
         "the first time, although no window of trustkeysfrom is open."
@@ -133,7 +129,7 @@ class _TrustDigestOptions(_Command):
 
 
 class _RemoveOptions(_Command):
-    synopsis = "remove [options] NAME"
+    takes = "[options] NAME"
     longdesc = (
         "Trust a key no longer. NAME is a file's name as `nodecomm key list` prints "
         "it, or a digest, which stands for all files of that key and for the digest "
@@ -158,8 +154,7 @@ class Options(StateOptions):
         ["remove", None, _RemoveOptions, "trust a key no longer"],
     ]
 
-    def getSynopsis(self) -> str:
-        return "Usage: nodecomm key COMMAND [options]"
+    takes = "COMMAND [options]"
 
     def postOptions(self) -> None:
         if getattr(self, "subCommand", None) is None:
@@ -294,20 +289,45 @@ def _list_seen(state: _State, output: _Output) -> None:
         except (sqlite3.Error, DatabaseTooNew) as error:
             msg = f"{state.database}: {error}"
             raise _Refused(msg) from error
-    facts = [
-        {
-            "digest": entry.digest,
-            "address": entry.address,
-            "direction": entry.direction,
-            "last": _when(entry.last),
-        }
-        for entry in entries
-    ]
-    lines = [
-        f"{_when(entry.last)}  {entry.direction}  {entry.address}  {entry.digest}"
-        for entry in entries
-    ]
-    output.fact(facts, *(lines or ["nobody was seen yet"]))
+    by_digest: dict[str, list[SeenEntry]] = {}
+    for entry in entries:
+        by_digest.setdefault(entry.digest, []).append(entry)
+    facts: list[dict[str, Any]] = []
+    lines = []
+    trusted: dict[str, str] = {}
+    for stored in state.store.entries():
+        trusted.setdefault(stored.key.md5, stored.name)
+        facts.append(
+            {
+                "digest": stored.key.md5,
+                "name": stored.name,
+                "trusted": True,
+                "seen": [_seen_facts(e) for e in by_digest.get(stored.key.md5, ())],
+            }
+        )
+        for line in map(_seen_line, by_digest.get(stored.key.md5, [])):
+            lines.append(f"{line}  {stored.name}")
+        if stored.key.md5 not in by_digest:
+            lines.append(f"never seen  {stored.name}")
+    for digest, seen in by_digest.items():
+        if digest in trusted:
+            continue
+        known = [_seen_facts(entry) for entry in seen]
+        facts.append({"digest": digest, "name": None, "trusted": False, "seen": known})
+        lines += [f"{_seen_line(entry)}  {digest} (not trusted now)" for entry in seen]
+    output.fact(facts, *(lines or [f"no key is trusted in {state.keys}, none seen"]))
+
+
+def _seen_facts(entry: SeenEntry) -> dict[str, str]:
+    return {
+        "address": entry.address,
+        "direction": entry.direction,
+        "last": _when(entry.last),
+    }
+
+
+def _seen_line(entry: SeenEntry) -> str:
+    return f"{_when(entry.last)}  {entry.direction}  {entry.address}"
 
 
 def _when(seconds: float) -> str:

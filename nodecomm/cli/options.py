@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from twisted.python import usage
 
@@ -46,6 +46,20 @@ class StateOptions(usage.Options):
         """
         print(f"nodecomm {__version__}")
         raise SystemExit(0)
+
+    #: What follows the command's name in the first line of its help.
+    takes = "[options]"
+
+    def getSynopsis(self) -> str:
+        """
+        The whole command line, from `nodecomm` on.
+        """
+        words = [self.takes]
+        options: usage.Options = self
+        while getattr(options, "parent", None) is not None:
+            options = cast(usage.Options, options.parent)
+            words.insert(0, str(options.subCommand))
+        return " ".join(["Usage: nodecomm", *words])
 
     @property
     def state_dir(self) -> Path:

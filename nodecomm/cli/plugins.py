@@ -41,7 +41,7 @@ class Options(StateOptions):
     `nodecomm plugins`.
     """
 
-    synopsis = "Usage: nodecomm plugins list [options]"
+    takes = "list [options]"
     subCommands = [["list", None, ListOptions, "list what is installed"]]
 
     def postOptions(self) -> None:

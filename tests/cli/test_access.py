@@ -198,6 +198,12 @@ def test_right_on_the_file_is_named(root: Path) -> None:
 
     assert f"(owner {os.getuid()}, mode 0600)" in text
     assert "user x-y (nobody here) may not read it" in text
+    assert "a node that copies with purge deletes its copy" in text
+    _, given, _ = explained(
+        root, "--ip", "10.1.1.1", "files/private", "--user", "x-y", "--json"
+    )
+    (note,) = json.loads(given)["notes"]
+    assert "purge" in note
 
 
 def test_stored_key_is_known_by_both_names(root: Path) -> None:

@@ -291,7 +291,7 @@ class TestTrust:
         Nothing stored is said, and makes no folder.
         """
         assert "no key is trusted" in machine.done("list")
-        assert "nobody" in machine.done("list", "--seen")
+        assert "none seen" in machine.done("list", "--seen")
         assert not machine.state.exists()
 
 
@@ -302,32 +302,73 @@ class TestSeen:
 
     def test_seen(self, machine: Machine) -> None:
         """
-        Who was seen where is listed, the last one first.
+        All trusted keys are listed with when they were last seen, or never; then
+        the keys that were seen and are not trusted now.
         """
         machine.state.mkdir()
+        known, other = key(1), key(2)
+        for number in (1, 2):
+            pem = machine.state / f"{number}.pub"
+            pem.write_bytes(key(number).to_pem())
+            machine.done("trust", str(pem))
         connection = connect(machine.state / DATABASE_NAME)
         connection.executemany(
             "INSERT INTO seen VALUES (?, ?, ?, ?)",
-            [("MD5=a", "10.0.0.1", "incoming", 0.5), ("MD5=b", "::1", "outgoing", 60)],
+            [
+                ("MD5=a", "10.0.0.1", "incoming", 0.5),
+                (known.md5, "::1", "outgoing", 60),
+                (known.md5, "10.0.0.2", "incoming", 120),
+            ],
         )
         connection.close()
 
-        assert machine.facts("list", "--seen") == [
-            {
-                "digest": "MD5=b",
-                "address": "::1",
-                "direction": "outgoing",
-                "last": "1970-01-01T00:01:00Z",
+        facts = {each["digest"]: each for each in machine.facts("list", "--seen")}
+        assert facts == {
+            known.md5: {
+                "digest": known.md5,
+                "name": f"root-{known.md5}.pub",
+                "trusted": True,
+                "seen": [
+                    {
+                        "address": "10.0.0.2",
+                        "direction": "incoming",
+                        "last": "1970-01-01T00:02:00Z",
+                    },
+                    {
+                        "address": "::1",
+                        "direction": "outgoing",
+                        "last": "1970-01-01T00:01:00Z",
+                    },
+                ],
             },
-            {
+            other.md5: {
+                "digest": other.md5,
+                "name": f"root-{other.md5}.pub",
+                "trusted": True,
+                "seen": [],
+            },
+            "MD5=a": {
                 "digest": "MD5=a",
-                "address": "10.0.0.1",
-                "direction": "incoming",
-                "last": "1970-01-01T00:00:00Z",
+                "name": None,
+                "trusted": False,
+                "seen": [
+                    {
+                        "address": "10.0.0.1",
+                        "direction": "incoming",
+                        "last": "1970-01-01T00:00:00Z",
+                    }
+                ],
             },
+        }
+        lines = machine.done("list", "--seen").splitlines()
+        assert set(lines[:3]) == {
+            f"1970-01-01T00:02:00Z  incoming  10.0.0.2  root-{known.md5}.pub",
+            f"1970-01-01T00:01:00Z  outgoing  ::1  root-{known.md5}.pub",
+            f"never seen  root-{other.md5}.pub",
+        }
+        assert lines[3:] == [
+            "1970-01-01T00:00:00Z  incoming  10.0.0.1  MD5=a (not trusted now)"
         ]
-        first = machine.done("list", "--seen").splitlines()[0]
-        assert first == "1970-01-01T00:01:00Z  outgoing  ::1  MD5=b"
 
     def test_no_database(self, machine: Machine) -> None:
         """

@@ -218,6 +218,31 @@ class ProgramTests(SynchronousTestCase):
             self.assertEqual((0, b""), (process.returncode, err), name)
             self.assertIn(f"nodecomm {name}".encode(), out)
 
+    def test_help_of_each(self) -> None:
+        """
+        The help of each command begins with its own command line, once, and tells of
+        our version.
+        """
+        for words in (
+            ["key"],
+            ["key", "trust"],
+            ["config"],
+            ["config", "check"],
+            ["access"],
+            ["access", "explain"],
+            ["plugins"],
+            ["plugins", "list"],
+        ):
+            with redirect_stdout(io.StringIO()) as shown, self.assertRaises(SystemExit):
+                main.run([*words, "--help"], sys.stdout, sys.stderr)
+            out = shown.getvalue()
+
+            self.assertTrue(out.startswith(f"Usage: nodecomm {' '.join(words)} "), out)
+            self.assertEqual(1, out.count("Usage:"))
+            self.assertIn("[options]", out.splitlines()[0])
+            self.assertIn("Print the version and exit.", out)
+            self.assertNotIn("Twisted", out)
+
     def test_help_imports_no_subcommand(self) -> None:
         """
         A subcommand is imported only when it is asked for.
