@@ -77,18 +77,6 @@ class FoundPlugins:
     sources: tuple[FoundPlugin, ...] = ()
     broken: tuple[BrokenPlugin, ...] = ()
 
-    def command_names(self) -> list[str]:
-        """
-        The names that `[plugins] commands` may have.
-        """
-        return [each.name for each in self.commands]
-
-    def source_names(self) -> list[str]:
-        """
-        The names that `source` of an access rule may have.
-        """
-        return [each.name for each in self.sources]
-
 
 def find_plugins(package: ModuleType | None = None) -> FoundPlugins:
     """

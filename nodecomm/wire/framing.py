@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    pass
 
 #: Bytes in a transaction header, NUL padding included.
 #: Source: CFEngine 3.21, CF_INBAND_OFFSET.
@@ -214,28 +214,3 @@ class TransactionBuffer:
         self._at = 0
         self._chunks.clear()
         self._size = 0
-
-
-def pack_records(frames: Iterable[bytes], limit: int = MAX_RECORD) -> Iterator[bytes]:
-    """
-    Join whole frames into chunks of at most *limit* bytes, never dividing one.
-
-    Each chunk is meant for one TLS record.
-
-    Raises:
-        LocalProtocolError: One frame alone is longer than *limit*.
-    """
-    pending: list[bytes] = []
-    size = 0
-    for frame in frames:
-        length = len(frame)
-        if length > limit:
-            raise LocalProtocolError("frame size", length, f"at most {limit}")
-        if size + length > limit:
-            yield b"".join(pending)
-            pending = []
-            size = 0
-        pending.append(frame)
-        size += length
-    if pending:
-        yield b"".join(pending)

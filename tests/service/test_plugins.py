@@ -113,8 +113,8 @@ def configured(*commands: str, override: bool = False) -> Settings:
 
 def test_everything_is_found(found: FoundPlugins) -> None:
     """Commands and sources are found, in name order, with words and origin."""
-    assert found.source_names() == ["facts", "newer"]
-    assert found.command_names() == [
+    assert [each.name for each in found.sources] == ["facts", "newer"]
+    assert [each.name for each in found.commands] == [
         "hello",
         "older",
         "other",

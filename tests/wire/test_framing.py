@@ -23,11 +23,9 @@ from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
 from nodecomm.wire.framing import (
     HEADER_SIZE,
     MAX_PAYLOAD,
-    MAX_RECORD,
     Transaction,
     TransactionBuffer,
     encode_transaction,
-    pack_records,
 )
 
 #: Frames as the real programs sent them (CFEngine 3.21).
@@ -350,62 +348,3 @@ class TransactionBufferTests(SynchronousTestCase):
             return result
 
         self.assertEqual(outcome([b"".join(pieces)]), outcome(pieces))
-
-
-class PackRecordsTests(SynchronousTestCase):
-    """
-    `pack_records`.
-    """
-
-    def test_never_divides_a_frame(self) -> None:
-        """
-        302 frames of 55 bytes, which in one write end the real client's connection at
-        the 298th, become two records.
-        """
-        frames = [encode_transaction(b"x" * 47)] * 302
-
-        records = list(pack_records(frames))
-
-        self.assertEqual([297 * 55, 5 * 55], [len(record) for record in records])
-
-    def test_exactly_full(self) -> None:
-        """
-        A record may have exactly the largest size.
-        """
-        frames = [b"a" * 4096] * 8
-
-        self.assertEqual(
-            [b"a" * MAX_RECORD, b"a" * MAX_RECORD], list(pack_records(frames))
-        )
-
-    def test_frame_over_the_limit(self) -> None:
-        """
-        A frame that fits in no record is refused.
-        """
-        packed = pack_records([b"ab", b"c", b"def"], limit=2)
-
-        self.assertEqual(b"ab", next(packed))
-        self.assertRaises(LocalProtocolError, next, packed)
-
-    @given(lists(binary(min_size=1, max_size=20)), integers(20, 64))
-    @settings(max_examples=100)
-    def test_any_frames(self, frames: list[bytes], limit: int) -> None:
-        """
-        Every record is within the limit, begins and ends with a frame, and is no
-        smaller than it must be.
-        """
-        edges = {0}
-        for frame in frames:
-            edges.add(max(edges) + len(frame))
-        at = 0
-        previous = None
-        for record in pack_records(frames, limit):
-            self.assertTrue(0 < len(record) <= limit)
-            at += len(record)
-            self.assertIn(at, edges)
-            if previous is not None:
-                first = min(edge for edge in edges if edge > at - len(record))
-                self.assertGreater(previous + first - (at - len(record)), limit)
-            previous = len(record)
-
-        self.assertEqual(b"".join(frames), b"".join(pack_records(frames, limit)))

@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from nodecomm.interfaces import API, ICommand
 from nodecomm.server.replies import frame
+from nodecomm.wire.replies import version_reply
 
 if TYPE_CHECKING:
     from nodecomm.server.replies import Reply
@@ -37,4 +38,4 @@ class VersionCommand:
 
     def answer(self, request: Request) -> Reply:
         """`OK: ` and the release."""
-        return frame(b"OK: " + COMPATIBLE_VERSION)
+        return frame(version_reply(COMPATIBLE_VERSION))
