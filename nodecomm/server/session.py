@@ -183,6 +183,8 @@ class TLSSession(Protocol):
                 else reason.getErrorMessage()
             )
         self._server.session_lost(self, was)
+        # It calls back; together they would stay until garbage is collected.
+        self._answers = None
 
     # A streaming producer for the transport: what leaves here.
 

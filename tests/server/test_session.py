@@ -5,9 +5,11 @@ Sessions, from the outside: a client in memory against the server in memory.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -776,3 +778,24 @@ class SourceTests(SynchronousTestCase):
         self.assertIsNone(node.stat(b"v/x/three"))
         self.assertIsNone(node.stat(b"v/../etc/hostname"))
         self.assertTrue(all(held.closed for held in source.held))
+
+
+class ForgettingTests(TreeTestCase):
+    """
+    What is left of a connection that is over.
+    """
+
+    def test_a_session_that_is_over_is_gone_at_once(self) -> None:
+        """It does not wait for the collector of garbage: there are many of them."""
+        client = self.server.connect()
+        client.stat(b"files/a.txt")
+        (session,) = self.server.factory.sessions
+        left = weakref.ref(session)
+        del session
+        self.addCleanup(gc.enable)
+        gc.disable()
+
+        client.hang_up()
+        del client
+
+        self.assertIsNone(left())
