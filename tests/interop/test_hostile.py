@@ -210,9 +210,12 @@ def test_a_hello_byte_by_byte(
                 done = False
             with contextlib.suppress(SSL.WantReadError):
                 data = client.bio_read(65536)
-                for byte in data if first else ():
+                for position, byte in enumerate(data if first else b""):
                     peer.send(bytes([byte]))
-                    time.sleep(0.001)
+                    # The beginning at least arrives byte by byte, whatever the
+                    # system joins later; all of it would take too long.
+                    if position < 100:
+                        time.sleep(0.001)
                 if not first:
                     peer.send(data)
                 first = False
@@ -312,8 +315,8 @@ def test_a_peer_that_asks_and_never_reads(
 @pytest.mark.parametrize(
     ("stage", "limit"),
     [
-        ("tcp", "first-byte-timeout"),
-        ("hello", "handshake-timeout"),
+        ("tcp", "nothing came in time"),
+        ("hello", "in the TLS handshake: it took too long"),
         ("handshake", "dialog_timeout"),
         ("greeting", "dialog_timeout"),
         ("endless", "dialog_timeout"),
@@ -439,7 +442,7 @@ def test_a_certificate_that_is_not_rsa(server: PreparedServer, other: RawPeer) -
     """
     A key of another kind is refused before a line is said.
     """
-    assert "is not RSA" in refused(server, elliptic_context())
+    assert "holds no RSA key" in refused(server, elliptic_context())
 
 
 def test_a_forged_key(server: PreparedServer, other: RawPeer) -> None:
