@@ -50,7 +50,7 @@ To serve a fleet, write /etc/nodecomm/server.toml, check it, start a daemon:
   trustkeysfrom = [{ network = "10.1.0.0/16", until = 2030-01-01T00:00:00Z }]
 
   [[access]]
-  path = "/srv/policy/masterfiles"
+  path = "/srv/policy/masterfiles/"
   shortcut = "masterfiles"
   admit_ips = ["@allowed_networks"]
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
+
 from nodecomm.access.compile import compile_snapshot
 from nodecomm.access.evaluator import AccessEvaluator
 from nodecomm.config.errors import ConfigError, Problem
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from nodecomm.identity.keys import KeyPair
 
 __all__ = ["port_factory"]
+
+_log = Logger()
 
 
 def port_factory(
@@ -79,6 +83,8 @@ def port_factory(
     ]
     if any(problem.is_error for problem in problems):
         raise ConfigError(problems)
+    for problem in problems:
+        _log.warn("{problem}", event="config.problem", problem=str(problem))
     server = checked.server
     trust = TrustPolicy(
         FileKeyStore(keys),
