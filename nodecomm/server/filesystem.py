@@ -57,10 +57,6 @@ SMALL_FOLDER = 32_768
 MAX_PATH = 4096
 
 
-#: What Linux adds to the real name of an object that was removed under that name
-#: and is still held.
-_REMARK = b" (deleted)"
-
 #: How often a name is looked at that stands for another object each time.
 _TRIES = 10
 
@@ -68,17 +64,18 @@ _TRIES = 10
 _LATER, _CLOSED = -1, -2
 
 
-def _is_remark(path: bytes, status: FileStatus) -> bool:
+def _is_elsewhere(path: bytes, status: FileStatus) -> bool:
     """
-    Whether *path* is no name but a remark on a name: the object was removed under
-    it in this moment, though it may have other names.
+    Whether *path* is not the name of the object: that was removed under it in this
+    moment, or it is seen through `/proc/PID/root`, where the name that the system
+    tells belongs to another mount namespace and may equal an admitted one.
     """
-    if not path.endswith(_REMARK):
-        return False
     try:
         found = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
-        return True
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return True
+        raise
     return (found.st_dev, found.st_ino) != (status.dev, status.ino)
 
 
@@ -142,8 +139,12 @@ class HeldFile:
         if self._descriptor == _LATER:
             descriptor = posix.hold(self.path, follow=False)
             try:
-                found = os.fstat(descriptor)
-                if (found.st_dev, found.st_ino) != (self.status.dev, self.status.ino):
+                found = status_of(os.fstat(descriptor))
+                if (
+                    (found.dev, found.ino) != (self.status.dev, self.status.ino)
+                    or found.ctime_ns != self.status.ctime_ns
+                    or posix.real_name(descriptor, self.path) != self.path
+                ):
                     raise OSError(errno.ESTALE, "replaced in this moment", self.path)
             except BaseException:
                 os.close(descriptor)
@@ -208,7 +209,9 @@ class FileSystemSource:
     api: int = API
     name: str = "filesystem"
     _monotonic: Callable[[], float] = time.monotonic
-    _known: dict[bytes, tuple[bytes, int, int, float]] = field(factory=dict, init=False)
+    _known: dict[bytes, tuple[bytes, int, int, int, float]] = field(
+        factory=dict, init=False
+    )
 
     def resolve(self, peer: Peer | None, name: bytes) -> HeldFile:
         """
@@ -221,7 +224,7 @@ class FileSystemSource:
         """
         known = self._known.get(name)
         if known is not None:
-            path, dev, ino, until = known
+            path, dev, ino, changed, until = known
             if self._monotonic() < until:
                 try:
                     found = os.stat(name)
@@ -229,7 +232,12 @@ class FileSystemSource:
                     # What is wrong is found out, and told apart, below.
                     pass
                 else:
-                    if found.st_ino == ino and found.st_dev == dev:
+                    # A removed file's inode number is soon used again.
+                    if (
+                        found.st_ino == ino
+                        and found.st_dev == dev
+                        and found.st_ctime_ns == changed
+                    ):
                         return HeldFile(path, status_of(found), _LATER, self)
             del self._known[name]
         if not name.startswith(b"/") or b"\0" in name or len(name) >= MAX_PATH:
@@ -255,7 +263,7 @@ class FileSystemSource:
         try:
             status = status_of(os.fstat(descriptor))
             path = posix.real_name(descriptor, name)
-            gone = status.nlink == 0 or _is_remark(path, status)
+            gone = status.nlink == 0 or _is_elsewhere(path, status)
         except BaseException:
             os.close(descriptor)
             raise
@@ -269,6 +277,7 @@ class FileSystemSource:
                 path,
                 status.dev,
                 status.ino,
+                status.ctime_ns,
                 self._monotonic() + REMEMBERED,
             )
         return HeldFile(path, status, descriptor, self)
@@ -287,7 +296,7 @@ class FileSystemSource:
         try:
             status = status_of(os.fstat(descriptor), posix.link_text(descriptor, name))
             path = posix.real_name(descriptor, name)
-            gone = status.nlink == 0 or _is_remark(path, status)
+            gone = status.nlink == 0 or _is_elsewhere(path, status)
         except OSError as error:
             os.close(descriptor)
             if error.errno in (errno.EINVAL, errno.ENOENT):

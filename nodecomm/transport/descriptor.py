@@ -155,7 +155,10 @@ class TLSDescriptor(RecordWriter):
     # The handshake.
 
     def _handshake_step(self) -> None:
-        if self._ticket is None:
+        if self._closing_unopened():
+            # `doWrite` ends the connection.
+            self.reactor.addWriter(self)
+        elif self._ticket is None:
             self._advance()
         elif not self._ticket.step(self._advance_later):
             # Not in this turn: the reactor need not tell again until it has run.
@@ -174,7 +177,11 @@ class TLSDescriptor(RecordWriter):
         try:
             connection.do_handshake()
         except SSL.WantReadError:
-            if self._write_asked and not self._closing_unopened():
+            if self._ticket is not None:
+                self._ticket.rest()
+            if self._closing_unopened():
+                self.reactor.addWriter(self)
+            elif self._write_asked:
                 self._write_asked = False
                 self.reactor.removeWriter(self)
         except SSL.WantWriteError:

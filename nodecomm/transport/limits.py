@@ -21,10 +21,11 @@ class HandshakeTicket:
     One connection's place at the `HandshakeGate`.
     """
 
-    __slots__ = ("_gate",)
+    __slots__ = ("_gate", "_placed")
 
     def __init__(self, gate: HandshakeGate) -> None:
         self._gate: HandshakeGate | None = gate
+        self._placed = False
 
     def step(self, advance: Callable[[], None]) -> bool:
         """
@@ -34,6 +35,15 @@ class HandshakeTicket:
         if self._gate is None:
             return False
         return self._gate._step(self, advance)
+
+    def rest(self) -> None:
+        """
+        The handshake waits for its peer: others may have the place. Its next steps
+        are taken in turn all the same. Otherwise as many peers as there are places,
+        each with half a hello, would shut everybody else out.
+        """
+        if self._gate is not None:
+            self._gate._give_up(self)
 
     def leave(self) -> None:
         """
@@ -46,10 +56,11 @@ class HandshakeTicket:
 
 class HandshakeGate:
     """
-    Lets at most *at_once* handshakes be in progress, and at most one of their steps
+    Lets at most *at_once* handshakes be worked on, and at most one of their steps
     run in each turn of the reactor, so that a wave of new nodes (each costs about a
     millisecond) delays those who are being served by one step, not by all of them.
     The others wait in order of arrival; their ClientHello stays unread in the kernel.
+    A handshake that waits for its peer has no place.
 
     Attributes:
         at_once: The limit; at least 1.
@@ -94,13 +105,19 @@ class HandshakeGate:
         return ticket
 
     def _admit(self, ticket: HandshakeTicket, begin: _Begin) -> None:
+        ticket._placed = True
         self.in_progress += 1
         self.admitted += 1
         begin(ticket)
 
     def _leave(self, ticket: HandshakeTicket) -> None:
-        if self._waiting.pop(ticket, None) is not None:
+        if self._waiting.pop(ticket, None) is None:
+            self._give_up(ticket)
+
+    def _give_up(self, ticket: HandshakeTicket) -> None:
+        if not ticket._placed:
             return
+        ticket._placed = False
         self.in_progress -= 1
         while self._waiting and self.in_progress < self.at_once:
             self._admit(*self._waiting.popitem(last=False))

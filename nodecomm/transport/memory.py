@@ -206,6 +206,8 @@ class TLSOverTransport:
             connection.do_handshake()
         except SSL.WantReadError:
             self._flush_below()
+            if self._ticket is not None:
+                self._ticket.rest()
         except SSL.Error as error:
             self._flush_below()
             self._reason = failure_of(TLSFailure(f"handshake: {describe(error)}"))
