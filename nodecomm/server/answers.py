@@ -10,14 +10,15 @@ file's content are made while they leave.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from nodecomm.server.replies import Content, Frames, HangUp, Packets, Reply
+from nodecomm.server.replies import Content, Frames, HangUp, Listing, Packets, Reply
 from nodecomm.wire.framing import MAX_RECORD
+from nodecomm.wire.replies import encode_listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -192,7 +193,7 @@ class AnswerQueue:
                 self._drop(slot)
 
     def _drop(self, slot: _Slot) -> None:
-        if isinstance(slot.reply, Content):
+        if isinstance(slot.reply, (Content, Listing)):
             slot.reply.held.close()
         slot.request.release()
 
@@ -209,12 +210,30 @@ class AnswerQueue:
         elif isinstance(reply, Packets):
             self._current = _Names(request, reply, iter(reply.frames))
             self._pump()
+        elif isinstance(reply, Listing):
+            self._list(request, reply.held)
         elif isinstance(reply, HangUp):
             request.release()
             self._finished(request, reply)
             self._close(reply.why)
         else:
             self._unusable(request, f"with {type(reply).__name__}")
+
+    def _list(self, request: Request, folder: IHeldObject) -> None:
+        """
+        Read the names in *folder*, the next in order, and let go of it.
+        """
+        slot = _Slot(request)
+        self._slots.appendleft(slot)
+
+        def close(result: Any) -> Any:
+            folder.close()
+            return result
+
+        listing: Deferred[Any] = maybeDeferred(folder.entries).addBoth(close)
+        listing.addCallback(lambda names: Packets(encode_listing(names)))
+        listing.addErrback(lambda failure: self._failed(request, failure))
+        listing.addCallback(self._arrived, slot)
 
     def _join(self, request: Request, reply: Frames) -> None:
         """

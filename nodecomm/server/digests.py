@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field
@@ -26,6 +26,8 @@ from nodecomm.server.held import status_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.internet.interfaces import IReactorTime
+
     from nodecomm.server.filesystem import HeldFile
     from nodecomm.server.held import FileStatus
     from nodecomm.server.pools import Pool
@@ -37,6 +39,14 @@ SETTLED = 2_000_000_000
 
 #: Bytes read at a time while hashing.
 _CHUNK = 1 << 20
+
+#: Bytes of a file above which it is hashed alone: one large file at a time, so that
+#: small ones always find a thread, whatever a peer asks for.
+LARGE = 16 << 20
+
+#: Seconds to wait for a stored digest; then the file is hashed. A database that
+#: another process has locked answers much later.
+_STORE_PATIENCE = 0.5
 
 #: algorithm, device, inode, size, mtime, ctime (the times in nanoseconds).
 DigestKey = tuple[str, int, int, int, int, int]
@@ -93,15 +103,19 @@ class DigestCache:
         store: Where digests are kept across restarts; None keeps them in memory.
         entries: How many are kept in memory.
         now_ns: Civil time in nanoseconds.
+        clock: For the time limit of the store; None: there is none.
     """
 
     _pool: Pool
     _store: DigestStore | None
     _entries: int
     _now_ns: Callable[[], int]
+    _clock: IReactorTime | None = None
     hashed: int = field(default=0, init=False)
     _known: OrderedDict[DigestKey, bytes] = field(factory=OrderedDict, init=False)
     _waiting: dict[DigestKey, list[Deferred[bytes]]] = field(factory=dict, init=False)
+    _large: deque[Callable[[], None]] = field(factory=deque, init=False)
+    _large_runs: bool = field(default=False, init=False)
     _log: Logger = field(factory=Logger, init=False)
 
     def digest(self, held: HeldFile, algorithm: str) -> bytes | Deferred[bytes]:
@@ -132,6 +146,8 @@ class DigestCache:
             if self._store is None
             else maybeDeferred(self._store.get, key)
         )
+        if self._clock is not None:
+            stored.addTimeout(_STORE_PATIENCE, self._clock)
         # A store that cannot be read only costs the computation.
         stored.addErrback(lambda _: None)
         computed: Deferred[bytes] = stored.addCallback(self._compute, key, descriptor)
@@ -145,7 +161,11 @@ class DigestCache:
             self._remember(key, stored)
             return stored
         self.hashed += 1
-        computing = self._pool.run(self._hash, key, descriptor)
+        computing = (
+            self._hash_alone(key, descriptor)
+            if key[3] > LARGE
+            else self._pool.run(self._hash, key, descriptor)
+        )
 
         def keep(found: tuple[bytes, bool]) -> bytes:
             digest, settled = found
@@ -163,6 +183,34 @@ class DigestCache:
 
         return computing.addCallback(keep)
 
+    def _hash_alone(
+        self, key: DigestKey, descriptor: int
+    ) -> Deferred[tuple[bytes, bool]]:
+        """
+        Hash a large file when no other large one is being hashed.
+        """
+        answer: Deferred[tuple[bytes, bool]] = Deferred()
+
+        def begin() -> None:
+            self._large_runs = True
+            running = maybeDeferred(self._pool.run, self._hash, key, descriptor)
+            running.addBoth(ended)
+
+        def ended(result: tuple[bytes, bool] | Failure) -> None:
+            self._large_runs = False
+            if self._large:
+                self._large.popleft()()
+            if isinstance(result, Failure):
+                answer.errback(result)
+            else:
+                answer.callback(result)
+
+        if self._large_runs:
+            self._large.append(begin)
+        else:
+            begin()
+        return answer
+
     def _hash(self, key: DigestKey, descriptor: int) -> tuple[bytes, bool]:
         """
         In a thread: the digest, and whether it may be kept.
@@ -171,7 +219,9 @@ class DigestCache:
         before = digest_key(key[0], status_of(os.fstat(descriptor)))
         hashing = new_hash(key[0])
         offset = 0
-        while chunk := os.pread(descriptor, _CHUNK, offset):
+        # A file that grows meanwhile is not followed: what is answered then differs
+        # from every copy, and is not kept.
+        while offset <= key[3] and (chunk := os.pread(descriptor, _CHUNK, offset)):
             hashing.update(chunk)
             offset += len(chunk)
         after = digest_key(key[0], status_of(os.fstat(descriptor)))

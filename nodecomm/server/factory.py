@@ -121,6 +121,7 @@ class TLSFactory(Factory):
             digests,
             limits.digest_cache_entries,
             lambda: int(now() * 1_000_000_000),
+            reactor,
         )
         self.names = HostNames(
             self.workers.names,

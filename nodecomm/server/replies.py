@@ -20,6 +20,7 @@ __all__ = [
     "Content",
     "Frames",
     "HangUp",
+    "Listing",
     "Packets",
     "Reply",
     "denied",
@@ -70,6 +71,20 @@ class Packets(Reply):
     """
 
     frames: Iterator[bytes]
+
+
+@define(eq=False)
+class Listing(Reply):
+    """
+    The names in a held folder. They are read when it is their turn to leave, so that
+    a connection has the names of one folder in memory, however many it asks for. The
+    session closes the object.
+
+    Attributes:
+        held: The folder.
+    """
+
+    held: IHeldObject
 
 
 @define(eq=False)

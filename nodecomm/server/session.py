@@ -14,7 +14,9 @@ connection, because a purging agent takes a refused STAT for "delete your copy".
 
 from __future__ import annotations
 
+import sqlite3
 from enum import Enum
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -54,6 +56,10 @@ _INPUT_LIMIT = 32_768
 #: Sizes a connection was told and that GET must keep to; the oldest is forgotten
 #: first. More than any run asks for between a STAT and its GET.
 _ANNOUNCED = 10_000
+
+#: Bytes of a name that are remembered as they are; of a longer one only a digest is,
+#: so that a peer's spellings of one file cannot fill the memory.
+_LONG_NAME = 256
 
 #: Seconds that a closed connection may take to say goodbye.
 _GOODBYE = 10.0
@@ -221,6 +227,17 @@ class TLSSession(Protocol):
         decision.addCallback(then).addErrback(self._failed_inside)
 
     def _failed_inside(self, failure: Failure) -> None:
+        if isinstance(failure.value, (OSError, sqlite3.Error)):
+            # A full disk or a locked database is no mistake of this program.
+            self._server.bursts.reached(
+                "state_dir",
+                "a connection from {peer} was closed: its key could not be looked up"
+                " or stored: {reason}",
+                peer=self.peer.address,
+                reason=str(failure.value),
+            )
+            self.close(str(failure.value))
+            return
         self._server.log.failure(
             "a connection from {peer} was closed because of a failure here",
             failure,
@@ -469,6 +486,8 @@ class TLSSession(Protocol):
     def announce(self, name: bytes, told: tuple[int, int] | None) -> None:
         """Remember what STAT said of *name*."""
         sizes = self._sizes
+        if len(name) > _LONG_NAME:
+            name = _short(name)
         if told is None:
             sizes.pop(name, None)
             return
@@ -478,7 +497,7 @@ class TLSSession(Protocol):
 
     def announced(self, name: bytes) -> tuple[int, int] | None:
         """What STAT said of *name*; None when it said nothing."""
-        return self._sizes.get(name)
+        return self._sizes.get(_short(name) if len(name) > _LONG_NAME else name)
 
     # Ends.
 
@@ -593,6 +612,10 @@ class TLSSession(Protocol):
     def _said(self, direction: str, data: bytes) -> None:
         if self._server.events.dialogue:
             self._server.events.said(self.peer, direction, data)
+
+
+def _short(name: bytes) -> bytes:
+    return blake2b(name, digest_size=32).digest()
 
 
 def _unsent(transport: ITLSRecords) -> int:

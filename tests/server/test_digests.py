@@ -13,10 +13,17 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.server import digests
-from nodecomm.server.digests import SETTLED, DigestCache, DigestStore, new_hash
+from nodecomm.server.digests import (
+    LARGE,
+    SETTLED,
+    DigestCache,
+    DigestStore,
+    new_hash,
+)
 from nodecomm.server.filesystem import FileSystemSource, HeldFile
 from nodecomm.server.pools import InlinePool, QueueFull, Workers
 from nodecomm.storage.digests import DigestTable
@@ -417,3 +424,57 @@ class RestartTests(DatabaseCase):
 
         self.assertEqual(MD5, self.successResultOf(found))
         held.close()
+
+
+class FairnessTests(CacheCase):
+    """
+    Large files do not keep small ones waiting, nor does a store that hangs.
+    """
+
+    def large(self, name: str) -> HeldFile:
+        with (self.root / name).open("wb") as file:
+            file.truncate(LARGE + 1)
+        return self.hold(name)
+
+    def test_large_files_one_at_a_time(self) -> None:
+        """A second large file waits for the first; a small one does not."""
+        asked = [self.ask(self.large("one")), self.ask(self.large("two"))]
+        small = self.ask()
+        self.assertEqual(2, len(self.pool.waiting))
+
+        self.pool.work()
+        self.pool.work()
+
+        self.successResultOf(asked[0])
+        self.assertNoResult(asked[1])
+        self.assertEqual(hashlib.md5(CONTENT).digest(), self.successResultOf(small))
+        self.pool.work()
+        self.successResultOf(asked[1])
+        self.assertEqual([], list(self.pool.waiting))
+
+    def test_a_store_that_hangs(self) -> None:
+        """After half a second the file is hashed; the late answer is nothing."""
+        clock = Clock()
+        self.store.held = []
+        self.cache = DigestCache(self.pool, self.store, 10, lambda: self.now, clock)
+        asked = self.ask()
+        clock.advance(0.4)
+        self.assertEqual(0, len(self.pool.waiting))
+        clock.advance(0.2)
+
+        self.pool.work()
+
+        self.assertEqual(hashlib.md5(CONTENT).digest(), self.successResultOf(asked))
+        self.store.held[0].callback(None)
+
+    def test_a_file_that_grows_without_end(self) -> None:
+        """It is not followed beyond the size it had."""
+        held = self.hold()
+        asked = self.ask(held)
+        with self.file.open("ab") as file:
+            file.truncate(1 << 30)
+
+        self.pool.work()
+
+        self.assertNotEqual(hashlib.md5(CONTENT).digest(), self.successResultOf(asked))
+        self.assertEqual({}, self.store.digests)

@@ -72,6 +72,24 @@ class GateTests(SynchronousTestCase):
 
         self.assertEqual(done, [0, 1, 3, 9])
 
+    def test_waiting_for_the_peer_needs_no_place(self) -> None:
+        """Handshakes that wait for their peers shut nobody out, and go on later."""
+        gate = HandshakeGate(Clock(), 1)
+        begun: list[int] = []
+        tickets = [gate.enter(lambda _, n=n: begun.append(n)) for n in range(3)]  # type: ignore[misc]
+        self.assertEqual(begun, [0])
+
+        tickets[0].rest()
+        tickets[0].rest()
+        self.assertEqual((begun, gate.in_progress), ([0, 1], 1))
+        tickets[1].rest()
+        self.assertEqual((begun, gate.in_progress), ([0, 1, 2], 1))
+
+        self.assertTrue(tickets[0].step(lambda: begun.append(9)))
+        for ticket in tickets:
+            ticket.leave()
+        self.assertEqual((begun[-1], gate.in_progress, gate.waiting), (9, 0, 0))
+
     def test_step_after_leaving(self) -> None:
         """Who has left takes no step."""
         gate = HandshakeGate(Clock(), 1)

@@ -12,13 +12,11 @@ from zope.interface import implementer
 
 from nodecomm.interfaces import API, ICommand
 from nodecomm.server.filesystem import HeldFile
-from nodecomm.server.replies import Packets, Reply, frame
+from nodecomm.server.replies import Listing, Reply, frame
 from nodecomm.wire.commands import parse_opendir
-from nodecomm.wire.replies import cannot_open_directory, encode_listing
+from nodecomm.wire.replies import cannot_open_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from nodecomm.interfaces import IHeldObject
     from nodecomm.server.requests import Request
 
@@ -51,15 +49,8 @@ class OpendirCommand:
             return held.addCallback(self._list, request)
         return self._list(held, request)
 
-    def _list(self, held: IHeldObject, request: Request) -> Reply | Deferred[Reply]:
+    def _list(self, held: IHeldObject, request: Request) -> Reply:
         if not held.stat().is_directory:
             request.release()
             return frame(cannot_open_directory(held.path))
-        names = held.entries()
-        if type(names) is not list and isinstance(names, Deferred):
-            return names.addCallback(self._reply, request)
-        return self._reply(names, request)
-
-    def _reply(self, names: Sequence[bytes], request: Request) -> Reply:
-        request.release()
-        return Packets(encode_listing(names))
+        return Listing(request.detach())
