@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -27,7 +28,7 @@ from nodecomm.service.output import LogOutput, StreamWriter, log_output
 from nodecomm.service.prepared import Prepared, prepare, state_folder
 from nodecomm.service.sample import next_steps, write_sample
 from nodecomm.service.server_service import ServerService, StartError
-from nodecomm.service.signals import StopOnce
+from nodecomm.service.signals import EarlySignal, StopOnce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -216,6 +217,8 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415
 
+    if threading.current_thread() is threading.main_thread():
+        EarlySignal().install(signal.SIGHUP)
     stdout, stderr = sys.stdout, sys.stderr
     config = Path(options["config"]).absolute() if options["config"] else None
     state_dir = Path(options["state-dir"]).absolute() if options["state-dir"] else None

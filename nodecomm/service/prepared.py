@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -164,6 +165,18 @@ def trust_windows(
             )
             continue
         until = None if window.until is None else window.until.timestamp()
+        if until is not None and until <= time.time():
+            until_path = f"server.trustkeysfrom[{index}].until"
+            problems.append(
+                Problem(
+                    until_path,
+                    "this window is over, it trusts nobody",
+                    window.until,
+                    "take it out, or write a later time",
+                    settings.nearest_origin(until_path),
+                    "warning",
+                )
+            )
         windows.append(
             TrustWindow(_matcher(pattern), window.network, until, window.count)
         )

@@ -13,7 +13,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads
 
-__all__ = ["SignalWatch", "StopOnce"]
+__all__ = ["EarlySignal", "SignalWatch", "StopOnce"]
+
+
+class EarlySignal:
+    """
+    Stands for a signal until a `SignalWatch` takes it over, which then calls its
+    function if the signal has come meanwhile. Without it a SIGHUP that arrives while
+    the program starts would end it.
+
+    Attributes:
+        arrived: Whether it has come.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = False
+
+    def install(self, number: int) -> None:
+        """
+        Take the signal. Only the main thread may.
+        """
+        signal.signal(number, self)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.arrived = True
 
 
 class SignalWatch:
@@ -48,6 +71,9 @@ class SignalWatch:
         """
         self._before = signal.signal(self._number, self._arrived)
         self._installed = True
+        if isinstance(self._before, EarlySignal) and self._before.arrived:
+            self._before.arrived = False
+            self._reactor.callFromThread(self._function)
 
     def stop(self) -> None:
         """

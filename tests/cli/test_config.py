@@ -32,7 +32,7 @@ GOOD = """\
 [server]
 allowed_networks = ["10.0.0.0/8", "::1"]
 allowconnects = ["127.0.0.1", "@allowed_networks"]
-trustkeysfrom = [{ network = "10.1.0.0/16", until = 2026-12-01T00:00:00Z, count = 9 }]
+trustkeysfrom = [{ network = "10.1.0.0/16", until = 2126-12-01T00:00:00Z, count = 9 }]
 [[access]]
 path = "/"
 shortcut = "root"
@@ -87,6 +87,21 @@ class CheckTests(CommandCase):
         status, out, errors = self.check()
         self.assertEqual((status, out), (0, "server.toml: can be used (1 warning)\n"))
         self.assertIn("server.toml:9:1: warning: access[1]: ", errors)
+
+    def test_a_window_that_is_over(self) -> None:
+        """It trusts nobody, which is said with its line and column."""
+        self.file.write_text(GOOD.replace("2126-12-01", "2020-12-01"))
+
+        status, out, errors = self.check()
+
+        self.assertEqual(0, status)
+        self.assertEqual("server.toml: can be used (1 warning)\n", out)
+        self.assertEqual(
+            "server.toml:4:45: warning: server.trustkeysfrom[0].until ="
+            " 2020-12-01T00:00:00Z: this window is over, it trusts nobody; take it"
+            " out, or write a later time\n",
+            errors,
+        )
 
     def test_all_problems(self) -> None:
         """Everything that is wrong, of every kind, in the order of the file."""
@@ -235,7 +250,7 @@ class ShowTests(CommandCase):
         self.assertEqual(
             values[f"{window}.until"],
             (
-                "2026-12-01T00:00:00+00:00",
+                "2126-12-01T00:00:00+00:00",
                 {"file": "server.toml", "line": 4, "column": 45},
             ),
         )

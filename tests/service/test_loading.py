@@ -175,7 +175,7 @@ class LoadTests(FolderCase):
             """\
 [server]
 listen = "tcp:1"
-trustkeysfrom = ["::1", { until = 2026-12-01T00:00:00Z }]
+trustkeysfrom = ["::1", { until = 2126-12-01T00:00:00Z }]
 bogus = 1
 [[access]]
 shortcut = "a/b"

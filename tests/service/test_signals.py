@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nodecomm.service.signals import SignalWatch, StopOnce
+from nodecomm.service.signals import EarlySignal, SignalWatch, StopOnce
 
 
 class Reactor:
@@ -45,6 +45,26 @@ class SignalTests(SynchronousTestCase):
         os.kill(os.getpid(), signal.SIGHUP)
 
         self.assertEqual(arrived, [])
+        (call,) = reactor.calls
+        call()
+        self.assertEqual(arrived, [1])
+
+    def test_before_the_watch(self) -> None:
+        """A signal that comes while the program starts is answered once it runs."""
+        before = signal.getsignal(signal.SIGHUP)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        EarlySignal().install(signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        reactor, arrived = Reactor(), []
+        watch = SignalWatch(
+            signal.SIGHUP,
+            reactor,  # type: ignore[arg-type]
+            lambda: arrived.append(1),
+        )
+
+        watch.start()
+        self.addCleanup(watch.stop)
+
         (call,) = reactor.calls
         call()
         self.assertEqual(arrived, [1])
