@@ -5,6 +5,7 @@ How small files get to disk and are read back: whole, durable, never half.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -15,6 +16,7 @@ __all__ = [
     "FileState",
     "ensure_folder",
     "read_small",
+    "remove_leftovers",
     "replace_file",
     "settled",
     "state_of",
@@ -136,6 +138,13 @@ def write_new(folder: str, name: str, data: bytes) -> bool:
     return True
 
 
+#: How temporary files are called.
+_PREFIX, _SUFFIX = ".new-", ".tmp"
+
+#: Seconds after which a temporary file is nobody's any more.
+_LEFT = 3600
+
+
 def replace_file(path: str, data: bytes) -> None:
     """
     Give a file new content, durably; a reader has the old or the new one, whole.
@@ -150,11 +159,34 @@ def replace_file(path: str, data: bytes) -> None:
     sync_folder(folder)
 
 
+def remove_leftovers(folder: str, now: float) -> int:
+    """
+    Remove temporary files that a program killed in the middle left behind: those
+    that nobody has written to for an hour.
+
+    Args:
+        folder: Where they may be; it need not exist.
+        now: Civil time, in seconds since 1970.
+
+    Returns:
+        How many there were.
+    """
+    removed = 0
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX):
+                with contextlib.suppress(FileNotFoundError):
+                    if now - entry.stat(follow_symlinks=False).st_mtime > _LEFT:
+                        os.unlink(entry.path)
+                        removed += 1
+    return removed
+
+
 def _write_temporary(folder: str, data: bytes) -> str:
     """
     A new file of mode 0600 in the folder, its content on disk; returns its path.
     """
-    descriptor, path = tempfile.mkstemp(prefix=".new-", suffix=".tmp", dir=folder)
+    descriptor, path = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -20,7 +20,7 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from nodecomm.access.evaluator import AccessEvaluator
-from nodecomm.identity.files import ensure_folder
+from nodecomm.identity.files import ensure_folder, remove_leftovers
 from nodecomm.identity.keys import KeyPair
 from nodecomm.identity.own import (
     KEYS_FOLDER,
@@ -193,6 +193,7 @@ class ServerService(MultiService):
             )
         except ValueError as error:
             raise StartError(str(error)) from error
+        remove_leftovers(keys, self._now())
         self._files = WorkerPool(self._reactor, "nodecomm-files", 2)
         self._audit = self._open_audit(settings, self._files)
         self._database = database = self._open_database(folder)
