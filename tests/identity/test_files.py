@@ -38,7 +38,7 @@ class LeftoverTests(SynchronousTestCase):
         """A file that was written whole leaves no temporary one."""
         folder = Path(self.mktemp()).absolute()
         folder.mkdir(parents=True)
-        write_new(str(folder / "key"), b"content")
+        write_new(str(folder), "key", b"content")
 
         self.assertEqual(["key"], os.listdir(folder))
 
