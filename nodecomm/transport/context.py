@@ -99,7 +99,9 @@ def server_context(
     context = _context(
         SSL.TLS_SERVER_METHOD, key_pair, ciphers, min_version, max_version
     )
-    context.set_tlsext_servername_callback(_without_tickets)
+    if hasattr(SSL.Connection, "set_options"):
+        # Older releases of pyOpenSSL send them, as the real server does.
+        context.set_tlsext_servername_callback(_without_tickets)
     return context
 
 
