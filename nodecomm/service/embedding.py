@@ -21,7 +21,8 @@ from nodecomm.identity.own import PRIVATE_NAME, create_own_key, load_own_key
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.identity.trust import MemoryCounter, TrustPolicy
 from nodecomm.server.factory import PortFactory, TLSFactory
-from nodecomm.service.prepared import resolve, trust_windows
+from nodecomm.service.loading import resolve_path
+from nodecomm.service.prepared import trust_windows
 from nodecomm.transport.context import server_context
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def port_factory(
     checked, problems = structure(settings)
     if checked is None:
         raise ConfigError(problems)
-    snapshot, wrong = compile_snapshot(checked, resolve=resolve)
+    snapshot, wrong = compile_snapshot(checked, resolve=resolve_path)
     windows, misplaced = trust_windows(checked)
     problems += wrong + misplaced
     problems += [

@@ -7,14 +7,13 @@ that is wrong with it found in one run.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from nodecomm.access.compile import Resolved, compile_snapshot
+from nodecomm.access.compile import compile_snapshot
 from nodecomm.access.networks import AddressPattern, parse_entry, read_address
 from nodecomm.config.errors import Problem
 from nodecomm.config.model import ServerSettings, Settings
@@ -22,6 +21,7 @@ from nodecomm.identity.decisions import TrustWindow
 from nodecomm.identity.keys import KeyPair
 from nodecomm.server.commands import builtin_commands
 from nodecomm.service.endpoints import endpoint_problems
+from nodecomm.service.loading import resolve_path
 from nodecomm.service.plugins import (
     FoundPlugins,
     active_commands,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nodecomm.interfaces import ICommand, IFileSource
     from nodecomm.service.loading import Loaded
 
-__all__ = ["Prepared", "prepare", "resolve", "state_folder", "trust_windows"]
+__all__ = ["Prepared", "prepare", "state_folder", "trust_windows"]
 
 
 @frozen
@@ -82,7 +82,7 @@ def prepare(
     """
     settings = loaded.partial
     snapshot, problems = compile_snapshot(
-        settings, resolve=resolve, generation=generation
+        settings, resolve=resolve_path, generation=generation
     )
     windows, wrong = trust_windows(settings)
     problems += wrong
@@ -103,21 +103,6 @@ def prepare(
         checked, checked.settings, snapshot, windows, tuple(commands), sources
     )
     return prepared, checked
-
-
-def resolve(path: bytes) -> Resolved | None:
-    """
-    What a path is now, links followed; None when there is nothing.
-
-    Raises:
-        OSError: It cannot be told.
-    """
-    try:
-        real = os.path.realpath(path, strict=True)
-        status = os.stat(real)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return Resolved(real, stat.S_ISDIR(status.st_mode))
 
 
 def state_folder(settings: Settings) -> str:

@@ -32,16 +32,13 @@ class Stage(Enum):
     LOST = "the socket is gone"
 
 
-class SocketFacts:
+class TLSFacts:
     """
-    Addresses, options and what TLS has agreed on, for `TLSDescriptor`.
+    What TLS has agreed on.
     """
 
     stage: Stage
     _connection: SSL.Connection | None
-    _socket: socket.socket | None
-    _peer: Any
-    _host: Any
 
     @property
     def tls_version(self) -> str:
@@ -66,6 +63,16 @@ class SocketFacts:
         The key in the peer's certificate, or None.
         """
         return certificate_key(self._connection)
+
+
+class SocketFacts(TLSFacts):
+    """
+    Addresses and options of a socket, and what TLS has agreed on, for `TLSDescriptor`.
+    """
+
+    _socket: socket.socket | None
+    _peer: Any
+    _host: Any
 
     def getHandle(self) -> SSL.Connection | None:
         """

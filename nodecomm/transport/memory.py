@@ -25,15 +25,13 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nodecomm.transport.context import certificate_key
 from nodecomm.transport.errors import TLSFailure, describe, failure_of
-from nodecomm.transport.facts import Stage
+from nodecomm.transport.facts import Stage, TLSFacts
 from nodecomm.transport.interfaces import MAX_RECORD, ITLSRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
     from nodecomm.transport.limits import HandshakeGate, HandshakeTicket
@@ -67,7 +65,7 @@ class _Below:
 
 
 @implementer(ITLSRecords, IProtocol)
-class TLSOverTransport:
+class TLSOverTransport(TLSFacts):
     """
     A TLS connection over another transport, of which it is the protocol.
 
@@ -510,30 +508,6 @@ class TLSOverTransport:
             protocol.connectionLost(reason)
 
     # Facts.
-
-    @property
-    def tls_version(self) -> str:
-        """
-        `TLSv1.2` or `TLSv1.3`; empty before the handshake and after the end.
-        """
-        if self._connection is None or self.stage is not Stage.OPEN:
-            return ""
-        return self._connection.get_protocol_version_name()
-
-    @property
-    def cipher(self) -> str:
-        """
-        The negotiated suite; empty before the handshake and after the end.
-        """
-        if self._connection is None:
-            return ""
-        return self._connection.get_cipher_name() or ""
-
-    def peer_certificate_key(self) -> PublicKeyTypes | None:
-        """
-        The key in the peer's certificate, or None.
-        """
-        return certificate_key(self._connection)
 
     def getPeer(self) -> IAddress:
         """

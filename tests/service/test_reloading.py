@@ -21,9 +21,9 @@ from nodecomm.config.model import (
     TrustWindowSettings,
 )
 from nodecomm.service import reloading
-from nodecomm.service.loading import Loaded
+from nodecomm.service.loading import Loaded, resolve_path
 from nodecomm.service.plugins import FoundPlugin, FoundPlugins
-from nodecomm.service.prepared import Prepared, prepare, resolve
+from nodecomm.service.prepared import Prepared, prepare
 from nodecomm.service.reloading import apply, connections_that_fit, needs_restart
 from nodecomm.testing import MemorySource, memory_server
 
@@ -192,10 +192,10 @@ def test_resolving(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(real)
     base = str(tmp_path.resolve()).encode()
 
-    assert resolve(base + b"/link") == (base + b"/real", True)
-    assert resolve(base + b"/link/file") == (base + b"/real/file", False)
-    assert resolve(base + b"/missing") is None
-    assert resolve(base + b"/real/file/below") is None
+    assert resolve_path(base + b"/link") == (base + b"/real", True)
+    assert resolve_path(base + b"/link/file") == (base + b"/real/file", False)
+    assert resolve_path(base + b"/missing") is None
+    assert resolve_path(base + b"/real/file/below") is None
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(OSError, match="symbolic links"):
-        resolve(base + b"/loop")
+        resolve_path(base + b"/loop")
