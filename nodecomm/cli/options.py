@@ -24,10 +24,10 @@ def default_state_dir() -> Path:
     named = os.environ.get("NODECOMM_STATE_DIR")
     if named:
         return Path(named)
-    if os.geteuid() == 0:
-        return Path("/var/lib/nodecomm")
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "nodecomm"
+    # Not at the top: the reader of configurations is large, and --help needs none.
+    from nodecomm.service.loading import standard_state_dir  # noqa: PLC0415
+
+    return standard_state_dir(os.environ, os.geteuid())
 
 
 class StateOptions(usage.Options):
