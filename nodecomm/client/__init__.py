@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: MIT
+"""
+Asking a server: connecting, deciding whose key that is, requests in a pipeline.
+"""

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""
+What can go wrong between a client and a server, told apart by what one does about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nodecomm.wire.text import to_text
+
+if TYPE_CHECKING:
+    from nodecomm.client.address import ServerAddress
+    from nodecomm.identity.keys import PublicKey
+
+__all__ = [
+    "BadAnswer",
+    "ClientError",
+    "ConnectionBroken",
+    "Refused",
+    "Rejected",
+    "Unreachable",
+    "UntrustedServer",
+]
+
+
+class ClientError(Exception):
+    """
+    The server could not be asked, or did not answer as it should.
+
+    Attributes:
+        code: A stable word for programs.
+        text: For people: what happened, with names and numbers, and what to do.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Unreachable(ClientError):  # noqa: N818
+    """
+    No connection: the name is unknown (`name-unknown`), the look-up failed
+    (`name-lookup-failed`), nobody listens (`connection-refused`), no answer in time
+    (`connect-timeout`), no route (`no-route`), closed before a word was said
+    (`closed-at-accept`), TLS failed (`handshake-failed`, `handshake-timeout`). Try
+    again later, or another server.
+    """
+
+
+class UntrustedServer(ClientError):  # noqa: N818
+    """
+    The server's key is not the one that is known for it (`key-changed`), none is
+    known (`key-unknown`), or it is no usable key (`key-unusable`). Nothing was sent.
+
+    Attributes:
+        server: Who was called.
+        key: What it showed; None where it cannot be used as a key.
+        known: The keys that are stored for this server.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        text: str,
+        server: ServerAddress,
+        key: PublicKey | None,
+        known: tuple[PublicKey, ...] = (),
+    ) -> None:
+        super().__init__(code, text)
+        self.server = server
+        self.key = key
+        self.known = known
+
+
+class Rejected(ClientError):  # noqa: N818
+    """
+    The server ended the connection when it knew who we are: it does not trust our
+    key or our user name (`not-trusted`), or it did not go on with the dialog
+    (`dialog-failed`, `dialog-timeout`).
+    """
+
+
+class ConnectionBroken(ClientError):  # noqa: N818
+    """
+    An open connection ended before the answer: `closed`, `reset`, `timeout` (nothing
+    came for too long), `too-slow`. Requests may be repeated on a new one.
+    """
+
+
+class BadAnswer(ClientError):  # noqa: N818
+    """
+    What came is no answer to what was asked (`out-of-step`, `bad-status`,
+    `bad-listing`, `bad-reply`, `too-large`). The connection has been dropped: nothing
+    that comes after can be believed.
+    """
+
+
+class Refused(ClientError):  # noqa: N818
+    """
+    The server answered this one request with an error text; the connection goes on.
+    `refused` is the refusal that means both missing and forbidden, `clock` that the
+    clocks are an hour apart, `error` anything else.
+
+    Attributes:
+        path: What was asked for.
+        reply: The server's words.
+    """
+
+    def __init__(self, code: str, path: bytes, reply: bytes) -> None:
+        super().__init__(code, f"{to_text(path)}: the server says {to_text(reply)}")
+        self.path = path
+        self.reply = reply
