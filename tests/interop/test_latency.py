@@ -5,6 +5,7 @@ The delaying relay changes nothing but the time, unless it is told to.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -42,7 +43,9 @@ class _Listener:
     def _one(self, accepted: socket.socket) -> None:
         with accepted:
             accepted.settimeout(_SILENCE)
-            self._serve(accepted)
+            # A connection that is cut breaks here too.
+            with contextlib.suppress(OSError):
+                self._serve(accepted)
 
     def stop(self) -> None:
         """
