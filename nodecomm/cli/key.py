@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-import getopt
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from twisted.python import usage
 
-from nodecomm.cli.options import StateOptions, fail
+from nodecomm.cli.options import CommandOptions, StateOptions, fail
 from nodecomm.identity.files import read_small
 from nodecomm.identity.keys import (
     InsaneKey,
@@ -44,46 +43,7 @@ from nodecomm.wire.text import safe
 __all__ = ["Options", "run"]
 
 
-class _Command(StateOptions):
-    """
-    The command line of one command: options may stand before and after the name or
-    file they are about.
-    """
-
-    #: What the command is about: the option it is kept under, and what help calls it.
-    subject: tuple[str, str] | None = None
-
-    def parseArgs(self, *given: str) -> None:
-        wanted = [] if self.subject is None else [self.subject]
-        if len(given) < len(wanted):
-            msg = f"which {wanted[0][1]}?"
-            raise usage.UsageError(msg)
-        if len(given) > len(wanted):
-            msg = f"too many arguments: {given[len(wanted)]!r}"
-            raise usage.UsageError(msg)
-        for (name, _), value in zip(wanted, given, strict=True):
-            self[name] = value
-
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        given = list(options or ())
-        try:
-            # getopt alone stops at the first argument that is no option.
-            found, rest = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
-        except getopt.error:
-            # Twisted says the same in words for people.
-            pass
-        else:
-            given = [part for option in found for part in self._spelled(*option)]
-            given += ["--", *rest]
-        super().parseOptions(given)  # type: ignore[no-untyped-call]
-
-    def _spelled(self, name: str, value: str) -> list[str]:
-        if name.startswith("--"):
-            return [f"{name}={value}" if f"{name[2:]}=" in self.longOpt else name]
-        return [name, value] if f"{name[1:]}:" in self.shortOpt else [name]
-
-
-class _GenerateOptions(_Command):
+class _GenerateOptions(CommandOptions):
     longdesc = (
         "Make this machine's key pair, ppkeys/localhost.priv and localhost.pub. "
         "A key that is there already is never overwritten."
@@ -98,11 +58,11 @@ class _GenerateOptions(_Command):
             raise usage.UsageError(msg) from None
 
 
-class _ShowOptions(_Command):
+class _ShowOptions(CommandOptions):
     longdesc = "Print the digests of this machine's own key."
 
 
-class _ListOptions(_Command):
+class _ListOptions(CommandOptions):
     longdesc = (
         "Print whose keys are trusted; with --seen, where and when each was last here, "
         "then the keys that were seen and are not trusted now."
@@ -110,25 +70,25 @@ class _ListOptions(_Command):
     optFlags = [["seen", "s", "where and when each key was last seen"]]
 
 
-class _TrustOptions(_Command):
+class _TrustOptions(CommandOptions):
     takes = "[options] FILE"
     longdesc = "Trust the public key in FILE, a node's ppkeys/localhost.pub."
     optParameters = [["user", "u", "root", "the user name that the node comes with"]]
 
-    subject = ("file", "FILE")
+    subjects = (("file", "FILE"),)
 
 
-class _TrustDigestOptions(_Command):
+class _TrustDigestOptions(CommandOptions):
     takes = "[options] DIGEST"
     longdesc = (
         "Trust the key with this digest (as `cf-key -p` prints it) when it comes for "
         "the first time, although no window of trustkeysfrom is open."
     )
 
-    subject = ("digest", "DIGEST")
+    subjects = (("digest", "DIGEST"),)
 
 
-class _RemoveOptions(_Command):
+class _RemoveOptions(CommandOptions):
     takes = "[options] NAME"
     longdesc = (
         "Trust a key no longer. NAME is a file's name as `nodecomm key list` prints "
@@ -136,7 +96,7 @@ class _RemoveOptions(_Command):
         "named by trust-digest."
     )
 
-    subject = ("name", "NAME")
+    subjects = (("name", "NAME"),)
 
 
 class Options(StateOptions):

@@ -8,7 +8,6 @@ Exit statuses: 0 done, 1 it could not be done, 2 the command line is wrong.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -118,6 +117,9 @@ def _usage_error(options: usage.Options, error: usage.UsageError, out: TextIO) -
     prefix, unknown, given = str(error).partition("Unknown command: ")
     if unknown and not prefix:
         names = [command[0] for command in deepest.subCommands]  # type: ignore[attr-defined]
+        # Not at the top: it takes a while to load, and most command lines are right.
+        import difflib  # noqa: PLC0415
+
         close = difflib.get_close_matches(given, names, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
         message = f"unknown command '{safe(given)}' ({hint})"

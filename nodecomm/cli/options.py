@@ -5,15 +5,18 @@ What every `nodecomm` command takes.
 
 from __future__ import annotations
 
+import getopt
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
 from twisted.python import usage
 
 from nodecomm import __version__
+from nodecomm.config.places import STATE_DIR_VARIABLE, standard_state_dir
 
-__all__ = ["StateOptions", "default_state_dir", "fail"]
+__all__ = ["CommandOptions", "StateOptions", "default_state_dir", "fail"]
 
 
 def default_state_dir() -> Path:
@@ -21,12 +24,9 @@ def default_state_dir() -> Path:
     Where keys and databases are when nobody says otherwise: /var/lib/nodecomm for
     root, else the XDG state folder of the user.
     """
-    named = os.environ.get("NODECOMM_STATE_DIR")
+    named = os.environ.get(STATE_DIR_VARIABLE)
     if named:
         return Path(named)
-    # Not at the top: the reader of configurations is large, and --help needs none.
-    from nodecomm.service.loading import standard_state_dir  # noqa: PLC0415
-
     return standard_state_dir(os.environ, os.geteuid())
 
 
@@ -68,6 +68,54 @@ class StateOptions(usage.Options):
         """
         given = self["state-dir"]
         return Path(given) if given else default_state_dir()
+
+
+class CommandOptions(StateOptions):
+    """
+    The command line of one command: options may stand before, between and after the
+    names that it is about.
+    """
+
+    #: What the command is about, in order: the option that each is kept under, and
+    #: what help calls it.
+    subjects: Sequence[tuple[str, str]] = ()
+
+    #: How many of them, at the end, need not be given.
+    optional = 0
+
+    def parseArgs(self, *given: str) -> None:
+        """
+        Keep each argument under its name.
+        """
+        if len(given) < len(self.subjects) - self.optional:
+            msg = f"which {self.subjects[len(given)][1]}?"
+            raise usage.UsageError(msg)
+        if len(given) > len(self.subjects):
+            msg = f"too many arguments: {given[len(self.subjects)]!r}"
+            raise usage.UsageError(msg)
+        for index, (name, _) in enumerate(self.subjects):
+            self[name] = given[index] if index < len(given) else None
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse, wherever the options stand.
+        """
+        given = list(options or ())
+        try:
+            # getopt alone stops at the first argument that is no option.
+            found, rest = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
+        except getopt.error:
+            # Twisted says the same in words for people.
+            pass
+        else:
+            given = [part for option in found for part in self._spelled(*option)]
+            given += ["--", *rest]
+        super().parseOptions(given)  # type: ignore[no-untyped-call]
+
+    def _spelled(self, name: str, value: str) -> list[str]:
+        if name.startswith("--"):
+            return [f"{name}={value}" if f"{name[2:]}=" in self.longOpt else name]
+        return [name, value] if f"{name[1:]}:" in self.shortOpt else [name]
 
 
 def fail(stderr: TextIO, message: str) -> int:

@@ -28,6 +28,7 @@ from nodecomm.config.errors import (
 )
 from nodecomm.config.fields import about
 from nodecomm.config.model import Settings
+from nodecomm.config.places import standard_state_dir
 from nodecomm.config.secrets import Secret
 from nodecomm.service.loading import (
     Loaded,
@@ -37,7 +38,6 @@ from nodecomm.service.loading import (
     load,
     read_secrets,
     resolve_path,
-    standard_state_dir,
 )
 from nodecomm.service.positions import find_positions, place_of_error
 
