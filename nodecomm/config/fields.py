@@ -25,7 +25,16 @@ __all__ = ["About", "Key", "about", "hints", "keys_of", "type_name"]
 #: Where `About` lies in an attribute's metadata.
 ABOUT = "nodecomm"
 
-Shape = Literal["", "endpoint", "absolute-path", "no-slash", "user"]
+Shape = Literal[
+    "",
+    "endpoint",
+    "absolute-path",
+    "no-slash",
+    "user",
+    "duration",
+    "remote-path",
+    "glob",
+]
 
 
 @frozen
@@ -36,8 +45,8 @@ class About:
     Attributes:
         doc: One or two sentences for the reference.
         unit: Of a number; "" where it has none.
-        minimum: The least number allowed.
-        maximum: The greatest number allowed.
+        minimum: The least number allowed; of a duration, the least seconds.
+        maximum: The greatest number allowed; of a duration, the most seconds.
         upstream: What the attribute of that name means in CFEngine, where that
             differs; "" where it means the same or does not exist.
         addresses: Whether the texts are addresses, so that `@allowed_networks` may

@@ -9,19 +9,19 @@ classes themselves check nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from nodecomm.config.errors import Origin
 from nodecomm.config.fields import about
+from nodecomm.config.placed import Placed
 
 __all__ = [
     "AccessSettings",
     "LimitSettings",
     "LogSettings",
+    "OutputSettings",
     "PluginSettings",
     "ResourceType",
     "ServerSettings",
@@ -443,9 +443,9 @@ class LimitSettings:
 
 
 @frozen(kw_only=True)
-class LogSettings:
+class OutputSettings:
     """
-    `[log]`: what is written where.
+    `[log]` as every service has it.
     """
 
     format: Literal["text", "json"] = field(
@@ -460,6 +460,14 @@ class LogSettings:
             shape="absolute-path",
         ),
     )
+
+
+@frozen(kw_only=True)
+class LogSettings(OutputSettings):
+    """
+    `[log]`: what is written where.
+    """
+
     audit: str | None = field(
         default=None,
         metadata=about(
@@ -487,13 +495,9 @@ class PluginSettings:
 
 
 @frozen(kw_only=True)
-class Settings:
+class Settings(Placed):
     """
-    The whole configuration.
-
-    Attributes:
-        origins: Where each value stands, by key path in the result; a value without
-            an entry is the default.
+    The whole configuration of a server.
     """
 
     server: ServerSettings = field(
@@ -516,26 +520,3 @@ class Settings:
         factory=PluginSettings,
         metadata=about("Which plugins are active."),
     )
-    origins: Mapping[str, Origin] = field(factory=dict, eq=False, repr=False)
-
-    def origin(self, key_path: str) -> Origin | None:
-        """
-        Where the value at *key_path* (`server.listen[0]`, `access[2].path`) stands;
-        None for a default.
-        """
-        return self.origins.get(key_path)
-
-    def nearest_origin(self, key_path: str) -> Origin | None:
-        """
-        Where the value at *key_path* stands, or else the table or list that would
-        hold it: the place to name when something is missing.
-        """
-        around = key_path
-        while around:
-            origin = self.origins.get(around)
-            if origin is not None:
-                rest = key_path[len(around) :]
-                known = origin.key_path or around
-                return evolve(origin, key_path=known + rest) if rest else origin
-            around = around[: max(around.rfind("."), around.rfind("["), 0)]
-        return None

@@ -2,8 +2,8 @@
 """
 The reference of all keys, as reStructuredText, from what the model says about them.
 
-`python -m nodecomm.config.reference` prints it for the documentation; a test fails
-when the page has another text.
+`python -m nodecomm.config.reference` prints it for the documentation, with `agent`
+behind it that of an agent's file; a test fails when the page has another text.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from textwrap import wrap
 
 from attrs import NOTHING
 
+from nodecomm.config.agent import AgentConfiguration
+from nodecomm.config.durations import duration_text
 from nodecomm.config.errors import in_toml
 from nodecomm.config.fields import Key, keys_of, type_name
 from nodecomm.config.model import Settings
@@ -51,13 +53,13 @@ def _entries(cls: type, path: str) -> Iterator[str]:
 
 
 def _facts(key: Key) -> str:
-    said = type_name(key.type)
+    is_duration = key.about.shape == "duration"
+    said = "length of time" if is_duration else type_name(key.type)
     if key.about.unit:
         said += f", in {key.about.unit}"
-    if key.about.minimum is not None:
-        said += f", at least {key.about.minimum}"
-    if key.about.maximum is not None:
-        said += f", at most {key.about.maximum}"
+    for word, bound in (("least", key.about.minimum), ("most", key.about.maximum)):
+        if bound is not None:
+            said += f", at {word} {duration_text(bound) if is_duration else bound}"
     if key.default is NOTHING:
         default = "It must be given."
     elif key.default is None:
@@ -82,4 +84,5 @@ def _paragraph(text: str, indent: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    wanted = AgentConfiguration if sys.argv[1:] == ["agent"] else Settings
+    sys.stdout.write(reference(wanted))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from typing import Any
 
+from nodecomm.config.durations import duration_text, parse_duration
 from nodecomm.config.errors import in_toml
 from nodecomm.config.fields import About, Shape
 from nodecomm.config.secrets import Secret
@@ -23,7 +24,9 @@ __all__ = [
     "MismatchError",
     "boolean",
     "check_about",
+    "check_raw",
     "choice",
+    "command",
     "did_you_mean",
     "moment",
     "number",
@@ -221,10 +224,58 @@ def check_about(value: Any, told: About) -> None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_bounds(value, told)
     elif isinstance(value, str):
-        if told.shape:
+        if told.shape == "duration":
+            _check_duration(value, told)
+        elif told.shape:
             _SHAPES[told.shape](value)
         if told.addresses:
             _check_address_text(value)
+
+
+def check_raw(value: object, told: About) -> None:
+    """
+    Check one value as the file has it, before its type is looked at.
+
+    Raises:
+        MismatchError: It is what people write where they mean another type.
+    """
+    if told.shape == "duration" and isinstance(value, (int, float)):
+        if isinstance(value, bool):
+            raise wrong_type(value, "a length of time", 'write "5m"')
+        meant = in_toml(f"{round(value)}s") if math.isfinite(value) else '"5m"'
+        raise MismatchError("a length of time needs a unit", f"write {meant}")
+
+
+def command(value: object) -> tuple[str, ...] | str:
+    """
+    A program and its arguments as a list, or one text for the shell.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise wrong_type(
+            value,
+            "a list of texts",
+            'write ["/path/of/program", "argument"]',
+        )
+    return tuple(value)
+
+
+def _check_duration(value: str, told: About) -> None:
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        number = re.fullmatch(r"[0-9]{1,9}", value)
+        meant = (
+            in_toml(f"{value}s") if number else 'a text such as "90s", "5m", "1h30m"'
+        )
+        raise MismatchError(str(error), f"write {meant}") from None
+    if told.minimum is not None and seconds < told.minimum:
+        least = in_toml(duration_text(told.minimum))
+        raise MismatchError("too short", f"write at least {least}")
+    if told.maximum is not None and seconds > told.maximum:
+        most = in_toml(duration_text(told.maximum))
+        raise MismatchError("too long", f"write at most {most}")
 
 
 def _check_bounds(value: float, told: About) -> None:
@@ -349,9 +400,43 @@ def _check_user(value: str) -> None:
         raise MismatchError("too long", f"write at most {LONGEST_USER} bytes")
 
 
+def _check_remote_path(value: str) -> None:
+    if not value:
+        raise MismatchError(
+            "an empty text names nothing on a server",
+            'write a shortcut such as "masterfiles", or an absolute path',
+        )
+    _check_name_text(value)
+
+
+def _check_glob(value: str) -> None:
+    if not value.strip("/"):
+        raise MismatchError("this matches no name", "leave it out")
+    if value.startswith("/"):
+        raise MismatchError(
+            "names are relative to the source", f"write {in_toml(value.lstrip('/'))}"
+        )
+    _check_name_text(value)
+
+
+def _check_name_text(value: str) -> None:
+    if "\0" in value or "\n" in value:
+        raise MismatchError(
+            "a NUL or a newline cannot be part of a name", "leave it out"
+        )
+    try:
+        from_text(value)
+    except ValueError as error:
+        raise MismatchError(
+            str(error), r"write two backslashes for one, \xNN for a byte"
+        ) from None
+
+
 _SHAPES: dict[Shape, Callable[[str], None]] = {
     "endpoint": _check_endpoint,
     "absolute-path": _check_absolute_path,
     "no-slash": _check_no_slash,
     "user": _check_user,
+    "remote-path": _check_remote_path,
+    "glob": _check_glob,
 }

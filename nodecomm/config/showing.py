@@ -12,7 +12,7 @@ from attrs import frozen
 
 from nodecomm.config.errors import Origin, child_path, element_path, in_toml, printable
 from nodecomm.config.fields import Key, keys_of
-from nodecomm.config.model import Settings
+from nodecomm.config.placed import Placed
 from nodecomm.config.secrets import HIDDEN, Secret
 
 __all__ = ["Shown", "as_toml", "shown_values"]
@@ -36,7 +36,7 @@ class Shown:
     origin: Origin | None
 
 
-def shown_values(settings: Settings) -> list[Shown]:
+def shown_values(settings: Placed) -> list[Shown]:
     """
     Every value of *settings*, the elements of a list one by one, in the order of the
     model. A key that is not set and has no default value has None.
@@ -44,7 +44,7 @@ def shown_values(settings: Settings) -> list[Shown]:
     return list(_values(settings, "", settings))
 
 
-def _values(value: Any, path: str, settings: Settings) -> Iterator[Shown]:
+def _values(value: Any, path: str, settings: Placed) -> Iterator[Shown]:
     for key in keys_of(value.__class__):
         inner, here = getattr(value, key.name), child_path(path, key.name)
         if not key.is_list:
@@ -76,7 +76,7 @@ def _visible(value: object) -> object:
     return HIDDEN
 
 
-def as_toml(settings: Settings) -> str:
+def as_toml(settings: Placed) -> str:
     """
     *settings* as a file that means the same (but for hidden secrets), each value
     with its origin in a comment.
@@ -86,7 +86,7 @@ def as_toml(settings: Settings) -> str:
 
 @frozen
 class _Writer:
-    settings: Settings
+    settings: Placed
 
     def lines(self) -> Iterator[str]:
         """

@@ -1,27 +1,38 @@
 # SPDX-License-Identifier: MIT
 """
-From the tree of a TOML reader to `Settings`.
+From the tree of a TOML reader to `Settings`, or to an agent's `AgentConfiguration`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import attrs
 from attrs import frozen
 
+from nodecomm.config.agent import AgentConfiguration, check_agent
 from nodecomm.config.checks import check_settings
 from nodecomm.config.errors import Origin, Problem, encloses
 from nodecomm.config.model import Settings
 from nodecomm.config.names import expand_names
+from nodecomm.config.placed import Placed
 from nodecomm.config.tree import structure_tree
 
-__all__ = ["Outcome", "structure", "structure_partly", "unique", "worth_telling"]
+__all__ = [
+    "Outcome",
+    "structure",
+    "structure_agent_partly",
+    "structure_partly",
+    "unique",
+    "worth_telling",
+]
+
+S = TypeVar("S", bound=Placed)
 
 
 @frozen
-class Outcome:
+class Outcome(Generic[S]):
     """
     A configuration as far as it could be understood.
 
@@ -34,7 +45,7 @@ class Outcome:
             out, and what does not go together.
     """
 
-    settings: Settings
+    settings: S
     problems: tuple[Problem, ...]
     dropped: frozenset[str]
 
@@ -66,7 +77,7 @@ def structure(
 
 def structure_partly(
     tree: Mapping[str, Any], origins: Mapping[str, Origin] | None = None
-) -> Outcome:
+) -> Outcome[Settings]:
     """
     As `structure`, but with what was right even if something else was wrong.
     """
@@ -76,8 +87,24 @@ def structure_partly(
     together = list(worth_telling(check_settings(plain), read.dropped))
     expanded, unknown = expand_names(read.value, read.origins)
     problems = unique([*read.problems, *together, *unknown])
-    told = {problem.key_path for problem in together if problem.is_error}
-    return Outcome(expanded, tuple(problems), read.dropped | told)
+    return Outcome(expanded, tuple(problems), read.dropped | _wrong(together))
+
+
+def structure_agent_partly(
+    tree: Mapping[str, Any], origins: Mapping[str, Origin] | None = None
+) -> Outcome[AgentConfiguration]:
+    """
+    As `structure_partly`, for the configuration of an agent.
+    """
+    read = structure_tree(AgentConfiguration, tree, origins or {})
+    configuration = attrs.evolve(read.value, origins=read.origins)
+    together = list(worth_telling(check_agent(configuration), read.dropped))
+    problems = unique([*read.problems, *together])
+    return Outcome(configuration, tuple(problems), read.dropped | _wrong(together))
+
+
+def _wrong(problems: Iterable[Problem]) -> set[str]:
+    return {problem.key_path for problem in problems if problem.is_error}
 
 
 def unique(problems: Iterable[Problem]) -> list[Problem]:

@@ -36,6 +36,9 @@ from nodecomm.config.shapes import MismatchError, did_you_mean
 
 __all__ = ["Structured", "is_public", "structure_tree", "without_values"]
 
+#: The type of a key that takes a program with arguments, or a text for the shell.
+COMMAND = tuple[str, ...] | str
+
 #: The file of a value whose place nobody told.
 NAMELESS = "configuration"
 
@@ -137,6 +140,9 @@ def _converter() -> Converter:
         _is_choice,
         lambda value, t: shapes.choice(value, get_args(t)),
     )
+    converter.register_structure_hook_func(
+        lambda wanted: wanted == COMMAND, _ignoring_type(shapes.command)
+    )
     converter.register_structure_hook_factory(_is_table, _table_hook)
     return converter
 
@@ -213,6 +219,7 @@ def _key_hook(key: Key, converter: Converter) -> Hook:
 
 def _checked(key: Key, wanted: Any, converter: Converter) -> Hook:
     def hook(value: Any, _: Any) -> Any:
+        shapes.check_raw(value, key.about)
         made = converter.structure(value, wanted)
         shapes.check_about(made, key.about)
         return made

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 from attrs import frozen
@@ -21,6 +21,7 @@ from nodecomm.access.compile import Resolved, compile_snapshot
 from nodecomm.access.findings import Findings
 from nodecomm.access.lists import ListReader
 from nodecomm.access.snapshot import Snapshot
+from nodecomm.config.agent import AgentConfiguration
 from nodecomm.config.errors import (
     ConfigError,
     Origin,
@@ -30,56 +31,103 @@ from nodecomm.config.errors import (
 )
 from nodecomm.config.fields import keys_of
 from nodecomm.config.model import Settings
+from nodecomm.config.places import STATE_DIR_VARIABLE, standard_state_dir
+from nodecomm.config.placed import Placed
 from nodecomm.config.secrets import Secret
-from nodecomm.config.structure import structure, structure_partly, unique, worth_telling
+from nodecomm.config.structure import (
+    structure,
+    structure_agent_partly,
+    structure_partly,
+    unique,
+    worth_telling,
+)
 from nodecomm.service.sample import default_tree
 from nodecomm.service.sources import Reading, UnreadableError, is_there, read_bytes
 from nodecomm.wire.text import from_text, to_text
 
 __all__ = [
+    "AGENT_FILE",
     "SYSTEM_FILE",
     "Loaded",
+    "LoadedAgent",
+    "ReadFiles",
     "check_access",
     "embedded_defaults",
     "file_path",
     "load",
+    "load_agent",
     "read_secrets",
     "resolve_path",
-    "standard_state_dir",
 ]
 
-#: What is read when no file is named.
+#: What is read when no file is named, by a server and by an agent.
 SYSTEM_FILE = Path("/etc/nodecomm/server.toml")
-
-#: The variable that says where the state is.
-STATE_DIR_VARIABLE = "NODECOMM_STATE_DIR"
+AGENT_FILE = Path("/etc/nodecomm/agent.toml")
 
 #: Bytes of a file with a secret.
 LARGEST_SECRET = 65536
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Placed)
+R = TypeVar("R", bound="ReadFiles[Any]")
 
 
 @frozen
-class Loaded:
+class ReadFiles(Generic[S]):
     """
     What reading gave.
 
     Attributes:
         settings: To run with; None if there was an error.
         problems: Everything found, in the order of the files.
-        sources: The files that were read, in order; empty: the embedded defaults.
+        sources: The files that were read, in order.
         partial: As much as could be understood, for looking for more problems.
         dropped: Key paths in *partial* whose fault has been told.
         missing: The file that would have been read, had it existed.
     """
 
-    settings: Settings | None
+    settings: S | None
     problems: tuple[Problem, ...]
     sources: tuple[str, ...]
-    partial: Settings
+    partial: S
     dropped: frozenset[str] = frozenset()
     missing: str = ""
+
+    @property
+    def description(self) -> str:
+        """
+        Which configuration this is, for the log and for `config check`.
+        """
+        return ", ".join(self.sources) or self.missing
+
+    def usable(self) -> S:
+        """
+        The settings.
+
+        Raises:
+            ConfigError: There was an error.
+        """
+        if self.settings is None:
+            raise ConfigError(self.problems)
+        return self.settings
+
+    def with_problems(self: R, more: list[Problem]) -> R:
+        """
+        The same, with what a later check of `partial` found.
+        """
+        told = list(worth_telling(more, self.dropped))
+        problems = tuple(_in_order([*self.problems, *told], self.sources))
+        failed = any(problem.is_error for problem in problems)
+        return attrs.evolve(
+            self, problems=problems, settings=None if failed else self.settings
+        )
+
+
+@frozen
+class Loaded(ReadFiles[Settings]):
+    """
+    What reading a server's configuration gave; no sources: the embedded defaults.
+    """
 
     @property
     def description(self) -> str:
@@ -93,27 +141,13 @@ class Loaded:
             f"state in {self.partial.server.state_dir}"
         )
 
-    def usable(self) -> Settings:
-        """
-        The settings.
 
-        Raises:
-            ConfigError: There was an error.
-        """
-        if self.settings is None:
-            raise ConfigError(self.problems)
-        return self.settings
-
-    def with_problems(self, more: list[Problem]) -> Loaded:
-        """
-        The same, with what a later check of `partial` found.
-        """
-        told = list(worth_telling(more, self.dropped))
-        problems = tuple(_in_order([*self.problems, *told], self.sources))
-        failed = any(problem.is_error for problem in problems)
-        return attrs.evolve(
-            self, problems=problems, settings=None if failed else self.settings
-        )
+@frozen
+class LoadedAgent(ReadFiles[AgentConfiguration]):
+    """
+    What reading an agent's configuration gave. There are no defaults to run with:
+    somebody has to say which server.
+    """
 
 
 def load(
@@ -134,13 +168,7 @@ def load(
         system_file: Tests name another one.
     """
     environ = os.environ if environ is None else environ
-    named = system_file if path is None else path
-    reading = Reading()
-    parts = reading.parts(named)
-    if path is not None or is_there(named):
-        reading.file(named)
-    for part in parts:
-        reading.file(part)
+    named, reading = _read(path, system_file, Settings)
     if not reading.sources and not reading.problems:
         settings = embedded_defaults(_state_dir(None, state_dir, environ)[0])
         return Loaded(settings, (), (), settings, missing=str(system_file))
@@ -157,6 +185,50 @@ def load(
     )
 
 
+def load_agent(
+    path: Path | None = None,
+    *,
+    state_dir: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    system_file: Path = AGENT_FILE,
+) -> LoadedAgent:
+    """
+    Read the configuration of an agent; arguments as in `load`. That no file is there
+    is an error.
+    """
+    environ = os.environ if environ is None else environ
+    named, reading = _read(path, system_file, AgentConfiguration)
+    outcome = structure_agent_partly(reading.tree, reading.origins)
+    problems = [*reading.problems, *outcome.problems]
+    if not reading.sources and not reading.problems:
+        hint = "name one with -c FILE, or let `nodecomm bootstrap HOST` write it"
+        origin = Origin(str(named), 0, 0)
+        problems = [Problem("", "there is no configuration", None, hint, origin)]
+    settings = _agent_with_state_dir(outcome.settings, state_dir, environ)
+    return LoadedAgent(
+        None if any(p.is_error for p in problems) else settings,
+        tuple(_in_order(problems, reading.sources)),
+        tuple(reading.sources),
+        settings,
+        outcome.dropped,
+        missing=str(named),
+    )
+
+
+def _read(path: Path | None, system_file: Path, model: type) -> tuple[Path, Reading]:
+    """
+    The file that counts, and what it and the files beside it add up to.
+    """
+    named = system_file if path is None else path
+    reading = Reading(model=model)
+    parts = reading.parts(named)
+    if path is not None or is_there(named):
+        reading.file(named)
+    for part in parts:
+        reading.file(part)
+    return named, reading
+
+
 def embedded_defaults(state_dir: Path) -> Settings:
     """
     The configuration for trying things out: this machine only is trusted and
@@ -170,19 +242,6 @@ def embedded_defaults(state_dir: Path) -> Settings:
         path: Origin("embedded defaults", 0, 0, path) for path in settings.origins
     }
     return attrs.evolve(settings, origins=origins)
-
-
-def standard_state_dir(environ: Mapping[str, str], uid: int) -> Path:
-    """
-    Where the state is when nobody says otherwise: /var/lib/nodecomm for root, else
-    the XDG state folder of the user.
-    """
-    if uid == 0:
-        return Path("/var/lib/nodecomm")
-    state = environ.get("XDG_STATE_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    folder = Path(state) if state.startswith("/") else Path("~/.local/state")
-    return folder.expanduser() / "nodecomm"
 
 
 def read_secrets(
@@ -317,37 +376,63 @@ def _as_text(path: Path) -> str:
 
 
 def _state_dir(
-    settings: Settings | None, option: Path | None, environ: Mapping[str, str]
+    written: str | None, option: Path | None, environ: Mapping[str, str]
 ) -> tuple[Path, str]:
     """
     The folder for the state, and what names it ("" if nobody does): the option, the
-    variable, the file, in this order, so that every command of one person agrees.
+    variable, the file (which has *written*), in this order, so that every command of
+    one person agrees.
     """
     if option is not None:
         return option, "--state-dir"
     named = environ.get(STATE_DIR_VARIABLE)
     if named:
         return Path(named), STATE_DIR_VARIABLE
-    if settings is not None and settings.origin("server.state_dir") is not None:
-        return Path(settings.server.state_dir), "file"
+    if written is not None:
+        return Path(written), "file"
     return standard_state_dir(environ, os.geteuid()), ""
+
+
+def _placed_state_dir(
+    settings: Placed,
+    key_path: str,
+    written: str,
+    option: Path | None,
+    environ: Mapping[str, str],
+) -> tuple[str, dict[str, Origin]]:
+    """
+    The state folder as text, and the origins that go with it.
+    """
+    given = written if settings.origin(key_path) is not None else None
+    folder, source = _state_dir(given, option, environ)
+    origins = dict(settings.origins)
+    if source == "file":
+        return written, origins
+    if source:
+        origins[key_path] = Origin(source, 0, 0, key_path)
+    else:
+        origins.pop(key_path, None)
+    return _as_text(Path(os.path.abspath(folder))), origins
 
 
 def _with_state_dir(
     settings: Settings, option: Path | None, environ: Mapping[str, str]
 ) -> Settings:
-    folder, source = _state_dir(settings, option, environ)
-    if source == "file":
-        return settings
-    origins = dict(settings.origins)
-    if source:
-        origins["server.state_dir"] = Origin(source, 0, 0, "server.state_dir")
-    else:
-        origins.pop("server.state_dir", None)
-    server = attrs.evolve(
-        settings.server, state_dir=_as_text(Path(os.path.abspath(folder)))
+    folder, origins = _placed_state_dir(
+        settings, "server.state_dir", settings.server.state_dir, option, environ
     )
+    server = attrs.evolve(settings.server, state_dir=folder)
     return attrs.evolve(settings, server=server, origins=origins)
+
+
+def _agent_with_state_dir(
+    settings: AgentConfiguration, option: Path | None, environ: Mapping[str, str]
+) -> AgentConfiguration:
+    folder, origins = _placed_state_dir(
+        settings, "agent.state_dir", settings.agent.state_dir, option, environ
+    )
+    agent = attrs.evolve(settings.agent, state_dir=folder)
+    return attrs.evolve(settings, agent=agent, origins=origins)
 
 
 # -- order of problems --------------------------------------------------------

@@ -25,7 +25,7 @@ from nodecomm.service.logs import (
 )
 
 if TYPE_CHECKING:
-    from nodecomm.config.model import LogSettings
+    from nodecomm.config.model import OutputSettings
 
 __all__ = ["LogOutput", "StreamWriter", "SyslogObserver", "log_output"]
 
@@ -107,7 +107,7 @@ class SyslogObserver:
 
 
 def log_output(
-    log: LogSettings,
+    log: OutputSettings,
     verbosity: Verbosity,
     twistd: Mapping[str, Any],
     stdout: TextIO,

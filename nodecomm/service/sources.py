@@ -98,8 +98,12 @@ def read_bytes(path: Path, most: int) -> bytes:
 class Reading:
     """
     The files so far, as one tree.
+
+    Attributes:
+        model: The class that the tree is for.
     """
 
+    model: type = Settings
     tree: dict[str, Any] = field(factory=dict)
     origins: dict[str, Origin] = field(factory=dict)
     problems: list[Problem] = field(factory=list)
@@ -222,7 +226,7 @@ class _Merge:
         Report a second value for one key, with both.
         """
         first = self.reading.origins[new]
-        shown = is_public(Settings, new.split("."))
+        shown = is_public(self.reading.model, new.split("."))
         before = "a value"
         if shown:
             before = f"the value {shortened(without_values(there))}"

@@ -13,6 +13,7 @@ from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from nodecomm.config.agent import AgentConfiguration
 from nodecomm.config.fields import keys_of
 from nodecomm.config.model import Settings
 from nodecomm.config.reference import reference
@@ -26,12 +27,16 @@ else:
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.rst"
 
 
-def documented() -> tuple[str, str]:
+#: What the two lists of keys on the page are called in its comments.
+LISTS: dict[str, type] = {"reference": Settings, "agent reference": AgentConfiguration}
+
+
+def documented(name: str = "reference") -> tuple[str, str]:
     """
-    The page before the list of keys, and that list.
+    The page before a list of keys, and that list.
     """
-    before, _, rest = PAGE.read_text().partition(".. begin reference\n")
-    listed, _, _ = rest.partition(".. end reference\n")
+    before, _, rest = PAGE.read_text().partition(f".. begin {name}\n")
+    listed, _, _ = rest.partition(f".. end {name}\n")
     return before, listed.strip() + "\n"
 
 
@@ -51,18 +56,21 @@ def every_key(cls: type, path: str = "") -> set[str]:
 
 class ReferenceTests(SynchronousTestCase):
     def test_every_key_has_an_entry_and_every_entry_a_key(self) -> None:
-        """The page lists exactly the keys that the server takes."""
-        _, listed = documented()
-        entries = re.findall(r"^``([a-z_.]+)``$", listed, re.MULTILINE)
-        self.assertEqual(len(entries), len(set(entries)))
-        self.assertEqual(set(entries), every_key(Settings))
+        """The page lists exactly the keys that the server and the agent take."""
+        for name, model in LISTS.items():
+            _, listed = documented(name)
+            entries = re.findall(r"^``([a-z_.]+)``$", listed, re.MULTILINE)
+            self.assertEqual(len(entries), len(set(entries)))
+            self.assertEqual(set(entries), every_key(model))
 
     def test_entries_say_what_the_model_says(self) -> None:
         """
         Types, units, defaults and meanings are those of the model. (After a change
-        there: `python -m nodecomm.config.reference` prints the list of keys.)
+        there: `python -m nodecomm.config.reference`, for the second list with `agent`
+        behind it, prints the list of keys.)
         """
-        self.assertEqual(documented()[1], reference())
+        for name, model in LISTS.items():
+            self.assertEqual(documented(name)[1], reference(model))
 
     def test_entries_are_complete(self) -> None:
         """An entry has type, unit, bound, default, meaning, upstream's meaning."""

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: MIT
+"""
+The configuration of an agent as values, and what its keys must be together.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from attrs import field, frozen
+
+from nodecomm.config.errors import Problem, child_path, element_path
+from nodecomm.config.fields import about
+from nodecomm.config.model import OutputSettings
+from nodecomm.config.placed import Placed
+
+__all__ = [
+    "AgentConfiguration",
+    "AgentSettings",
+    "CopySettings",
+    "check_agent",
+    "encloses_path",
+    "is_digest_text",
+]
+
+#: Seconds.
+MINUTE, DAY = 60, 86400
+
+
+@frozen(kw_only=True)
+class AgentSettings:
+    """
+    `[agent]`: servers, when, and what follows.
+    """
+
+    state_dir: str = field(
+        default="/var/lib/nodecomm",
+        metadata=about(
+            "The folder of `ppkeys/`, `server-keys/` and what the agent remembers. The "
+            "option `--state-dir` and the variable `NODECOMM_STATE_DIR` go before it. "
+            "For others than root the default is `nodecomm` in the XDG state folder "
+            "(`~/.local/state`).",
+            shape="absolute-path",
+        ),
+    )
+    policy_servers: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            'The servers, `"HOST"`, `"HOST:PORT"` or `"[ADDRESS]:PORT"`. The first one '
+            "that works is used; one that failed is tried last for a while.",
+        ),
+    )
+    server_keys: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Keys pinned beforehand: digests (`MD5=...`, `SHA=...`) or absolute paths "
+            "of public key files. If any is given, a server with another key is not "
+            "talked to. Several during a change of key.",
+        ),
+    )
+    trust_server: bool = field(
+        default=False,
+        metadata=about(
+            "Whether the key that a server shows at the first contact is accepted and "
+            "pinned, when none is known for it and `server_keys` is empty.",
+            upstream="`trustkey`, which there is asked again at every contact.",
+        ),
+    )
+    interval: str = field(
+        default="5m",
+        metadata=about(
+            "From one run to the next, by a clock that nobody sets.",
+            shape="duration",
+            minimum=1,
+            maximum=31 * DAY,
+        ),
+    )
+    splay: str | None = field(
+        default=None,
+        metadata=about(
+            "The first run comes within this after the start, at a point that the "
+            "digest of this machine's key decides; the later ones keep to a point in "
+            "the interval that it decides too. Not set: `interval`, at most 5 "
+            "minutes.",
+            upstream="`splaytime`, in minutes, applied before each run.",
+            shape="duration",
+            maximum=31 * DAY,
+        ),
+    )
+    user: str | None = field(
+        default=None,
+        metadata=about(
+            "The user name told to the servers. Not set: the name of the user who "
+            "runs the agent.",
+            shape="user",
+        ),
+    )
+    protocol: int = field(
+        default=3,
+        metadata=about(
+            "The newest protocol version spoken.",
+            minimum=2,
+            maximum=3,
+            upstream="`protocol_version`.",
+        ),
+    )
+    timeout: str = field(
+        default="30s",
+        metadata=about(
+            "How long connecting may take, and how long a server may stay silent "
+            "while it owes an answer.",
+            shape="duration",
+            minimum=1,
+            maximum=3600,
+            upstream="`timeout`, for connecting only.",
+        ),
+    )
+    max_duration: str = field(
+        default="1h",
+        metadata=about(
+            "One copy may take this long in all.",
+            shape="duration",
+            minimum=1,
+            maximum=31 * DAY,
+        ),
+    )
+    after_update: tuple[str, ...] | str = field(
+        default=(),
+        metadata=about(
+            "The program to run, with its arguments, after all copies succeeded and "
+            "one of them changed something. No shell is involved. A plain text in "
+            "place of the list is given to `/bin/sh -c`, with a warning.",
+        ),
+    )
+    after_update_timeout: str = field(
+        default="15m",
+        metadata=about(
+            "The program is ended, with all that it started in its process group, "
+            "when it takes longer.",
+            shape="duration",
+            minimum=1,
+            maximum=31 * DAY,
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class CopySettings:
+    """
+    One `[[copy]]`: what is brought where.
+    """
+
+    source: str = field(
+        metadata=about(
+            "What to copy: a shortcut of the server, something below one, or an "
+            "absolute path there.",
+            shape="remote-path",
+        ),
+    )
+    destination: str = field(
+        metadata=about(
+            "Where to: an absolute path. Its parent must be there. Two copies cannot "
+            "have the same destination, or one inside the other.",
+            shape="absolute-path",
+        ),
+    )
+    compare: Literal["auto", "digest", "mtime", "size"] = field(
+        default="auto",
+        metadata=about(
+            "How it is found out whether a file differs: `auto` asks about what "
+            "changed on either side since it was last confirmed, `digest` about every "
+            "file, `mtime` and `size` only look at these.",
+            upstream="`compare` of `copy_from`; `auto` has no counterpart.",
+        ),
+    )
+    purge: bool = field(
+        default=False,
+        metadata=about("Remove here what the server does not have."),
+    )
+    preserve: bool = field(
+        default=False,
+        metadata=about(
+            "Take owner, group and times from the server; modes always are.",
+        ),
+    )
+    exclude: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Globs of names that are neither fetched nor removed. One without a slash "
+            "is about the last part of a name, one with a slash about the whole name "
+            "below the source; a final slash makes it about folders alone.",
+            shape="glob",
+        ),
+    )
+    replace: Literal["exchange", "symlink", "files"] = field(
+        default="exchange",
+        metadata=about(
+            "How the new set takes the place of the old one: in one step by an "
+            "exchange of folders (Linux), by a link that is swapped, or file by file, "
+            "which is not one step.",
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class AgentConfiguration(Placed):
+    """
+    The whole configuration of an agent.
+    """
+
+    agent: AgentSettings = field(
+        factory=AgentSettings,
+        metadata=about("Which servers, when, and what follows an update."),
+    )
+    copy: tuple[CopySettings, ...] = field(
+        default=(),
+        metadata=about("What is brought where; one that fails does not stop others."),
+    )
+    log: OutputSettings = field(
+        factory=OutputSettings,
+        metadata=about("What is written where."),
+    )
+
+
+def check_agent(configuration: AgentConfiguration) -> list[Problem]:
+    """
+    Everything that is wrong between the keys of *configuration*.
+    """
+    checks = _Checks(configuration)
+    return [*checks.agent(), *checks.copies()]
+
+
+def is_digest_text(text: str) -> bool:
+    """
+    Whether an entry of `server_keys` is a digest and not a file.
+    """
+    return not text.startswith("/")
+
+
+def encloses_path(outer: str, inner: str) -> bool:
+    """
+    Whether *inner* is *outer* or lies in it, by the names alone.
+    """
+    outer, inner = posixpath.normpath(outer), posixpath.normpath(inner)
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
+@frozen
+class _Checks:
+    whole: AgentConfiguration
+
+    def problem(
+        self, path: str, message: str, value: object = None, hint: str = ""
+    ) -> Problem:
+        """
+        An error at *path*, or at what would hold it.
+        """
+        return Problem(path, message, value, hint, self.whole.nearest_origin(path))
+
+    def agent(self) -> Iterator[Problem]:
+        """
+        `[agent]`.
+        """
+        agent = self.whole.agent
+        if not agent.policy_servers:
+            yield self.problem(
+                "agent.policy_servers",
+                "no server is named",
+                None,
+                'write policy_servers = ["hub.example.com"] in [agent], or use'
+                " `nodecomm bootstrap`",
+            )
+        yield from self.repeated("agent.policy_servers", agent.policy_servers)
+        yield from self.repeated("agent.server_keys", agent.server_keys)
+        yield from self.command(agent.after_update)
+
+    def command(self, command: tuple[str, ...] | str) -> Iterator[Problem]:
+        """
+        `after_update`.
+        """
+        path = "agent.after_update"
+        parts = [command] if isinstance(command, str) else list(command)
+        if any("\0" in part for part in parts):
+            yield self.problem(path, "a NUL cannot be part of a command", None)
+        elif isinstance(command, str):
+            if not command.strip():
+                yield self.problem(
+                    path, "an empty text is no command", command, "leave it out"
+                )
+                return
+            yield Problem(
+                path,
+                "a text is given to /bin/sh -c",
+                command,
+                'a list is run without a shell: write ["/path/of/program", "argument"]',
+                self.whole.nearest_origin(path),
+                "warning",
+            )
+        elif command and not command[0].startswith("/"):
+            yield self.problem(
+                element_path(path, 0),
+                "the program is not named by an absolute path",
+                command[0],
+                "the agent has no search path of its own; write one such as"
+                " /usr/bin/cf-agent",
+            )
+
+    def copies(self) -> Iterator[Problem]:
+        """
+        Each `[[copy]]`, and their destinations together.
+        """
+        if not self.whole.copy:
+            yield self.problem(
+                "copy",
+                "nothing is to be copied",
+                None,
+                'write [[copy]] with source = "masterfiles" and destination = "/..."',
+            )
+        before: list[tuple[str, str]] = []
+        for index, copy in enumerate(self.whole.copy):
+            path = child_path(element_path("copy", index), "destination")
+            if ".." in copy.destination.split("/"):
+                yield self.problem(
+                    path,
+                    "a destination cannot go up",
+                    copy.destination,
+                    "write the path without `..`",
+                )
+                continue
+            if posixpath.normpath(copy.destination).strip("/") == "":
+                yield self.problem(
+                    path, "the root folder cannot be replaced", copy.destination
+                )
+                continue
+            for other, its_path in before:
+                word = _overlap(other, copy.destination)
+                if word:
+                    yield self.problem(
+                        path,
+                        f"this is {word} {self.named(its_path)}",
+                        copy.destination,
+                        "each copy needs a folder of its own",
+                    )
+                    break
+            before.append((copy.destination, path))
+
+    def repeated(self, path: str, values: Iterable[str]) -> Iterator[Problem]:
+        """
+        Values that stand twice in a list where that makes no sense.
+        """
+        first: dict[str, str] = {}
+        for index, value in enumerate(values):
+            here = element_path(path, index)
+            if value in first:
+                yield self.problem(
+                    here,
+                    f"the same as {self.named(first[value])}",
+                    value,
+                    "leave one of them out",
+                )
+            first.setdefault(value, here)
+
+    def named(self, path: str) -> str:
+        """
+        *path* as another message may name it: as it reads in its file, with place.
+        """
+        origin = self.whole.origin(path)
+        return path if origin is None else f"{origin.key_path or path} in {origin}"
+
+
+def _overlap(first: str, second: str) -> str:
+    """
+    How *second* relates to *first*, in words; "" where they are apart.
+    """
+    if encloses_path(first, second):
+        return "the same as" if encloses_path(second, first) else "inside"
+    return "around" if encloses_path(second, first) else ""

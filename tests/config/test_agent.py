@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""
+Tests for `nodecomm.config.agent` and `nodecomm.config.durations`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from nodecomm.config.agent import AgentConfiguration, encloses_path
+from nodecomm.config.durations import duration_text, parse_duration
+from nodecomm.config.showing import as_toml, shown_values
+from nodecomm.config.structure import Outcome, structure_agent_partly
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+GOOD = """
+[agent]
+policy_servers = ["hub.example.com:5308"]
+interval = "5m"
+after_update = ["/usr/bin/cf-agent", "-K"]
+
+[[copy]]
+source = "masterfiles"
+destination = "/var/lib/nodecomm/inputs"
+compare = "auto"
+purge = true
+"""
+
+
+def read(text: str) -> Outcome[AgentConfiguration]:
+    """What becomes of a file."""
+    return structure_agent_partly(tomllib.loads(text))
+
+
+def wrong(text: str) -> list[str]:
+    """Key, message and hint of each problem of a file."""
+    return [
+        f"{p.severity} {p.key_path}: {p.message}; {p.hint}".removesuffix("; ")
+        for p in read(text).problems
+    ]
+
+
+class AgentConfigurationTests(SynchronousTestCase):
+    def test_good(self) -> None:
+        """The example of the documentation is right, and the rest is the default."""
+        outcome = read(GOOD)
+
+        self.assertEqual(outcome.problems, ())
+        agent = outcome.settings.agent
+        self.assertEqual(agent.after_update, ("/usr/bin/cf-agent", "-K"))
+        self.assertEqual(agent.interval, "5m")
+        self.assertIsNone(agent.splay)
+        self.assertFalse(agent.trust_server)
+        self.assertEqual(agent.server_keys, ())
+        (copy,) = outcome.settings.copy
+        self.assertTrue(copy.purge)
+        self.assertEqual((copy.compare, copy.replace), ("auto", "exchange"))
+
+    def test_nothing(self) -> None:
+        """An empty file says what is needed."""
+        self.assertEqual(
+            [line.split(":")[0] for line in wrong("")],
+            ["error agent.policy_servers", "error copy"],
+        )
+
+    def test_every_mistake_in_one_run(self) -> None:
+        """Unknown keys, wrong types, bounds: told together, with what is right."""
+        said = wrong(
+            """
+            [agent]
+            policy_server = ["hub"]
+            interval = 300
+            timeout = "2 minutes"
+            splay = "45"
+            max_duration = "0s"
+            protocol = 1
+            after_update = ["cf-agent", 3]
+            user = "a b"
+            [[copy]]
+            source = ""
+            destination = "inputs"
+            compare = "digests"
+            [[copy]]
+            destination = "/b"
+            exclude = ["/x", "//"]
+            """
+        )
+        for expected in (
+            "error agent.policy_server: unknown key; did you mean policy_servers?",
+            'error agent.interval: a length of time needs a unit; write "300s"',
+            'error agent.timeout: not a length of time; write a text such as "90s",'
+            ' "5m", "1h30m"',
+            'error agent.splay: not a length of time; write "45s"',
+            'error agent.max_duration: too short; write at least "1s"',
+            "error agent.protocol: too small; write at least 2",
+            'error copy[0].destination: not an absolute path; write "/inputs"',
+            "error copy[0].compare: not one of the values this key takes; write"
+            ' "digest"',
+            "error copy[1]: source is missing; write source = ... (text)",
+            'error copy[1].exclude[0]: names are relative to the source; write "x"',
+            "error copy[1].exclude[1]: this matches no name; leave it out",
+        ):
+            self.assertIn(expected, said)
+        keys = {line.split(":")[0] for line in said}
+        for key in ("agent.after_update", "agent.user", "copy[0].source"):
+            self.assertIn(f"error {key}", keys)
+
+    def test_after_update(self) -> None:
+        """A text is warned about, a program without a path is an error."""
+        line = 'after_update = ["/usr/bin/cf-agent", "-K"]'
+        said = wrong(GOOD.replace(line, 'after_update = "cf-agent -K"'))
+        self.assertEqual(len(said), 1)
+        self.assertTrue(
+            said[0].startswith(
+                "warning agent.after_update: a text is given to /bin/sh -c; "
+            )
+        )
+        said = wrong(GOOD.replace(line, 'after_update = ["cf-agent"]'))
+        self.assertIn(
+            "error agent.after_update[0]: the program is not named by", said[0]
+        )
+        self.assertEqual(wrong(GOOD.replace(line, "after_update = []")), [])
+        said = wrong(GOOD.replace(line, 'after_update = " "'))
+        self.assertIn("an empty text is no command", said[0])
+        said = wrong(GOOD.replace(line, 'after_update = ["/a", "\\u0000"]'))
+        self.assertIn("a NUL cannot be part of a command", said[0])
+        said = wrong(GOOD.replace(line, "after_update = true"))
+        self.assertIn("true or false where a list of texts belongs", said[0])
+
+    def test_overlapping_destinations(self) -> None:
+        """No two copies work on one folder, however its name is written."""
+        for second, word in (
+            ("/var/lib/nodecomm/inputs", "the same as"),
+            ("/var/lib/nodecomm//inputs/", "the same as"),
+            ("/var/lib/nodecomm/inputs/sub", "inside"),
+            ("/var/lib", "around"),
+        ):
+            said = wrong(f'{GOOD}[[copy]]\nsource = "x"\ndestination = "{second}"\n')
+            self.assertEqual(len(said), 1, second)
+            self.assertIn(f"error copy[1].destination: this is {word} ", said[0])
+        for apart in ("/var/lib/nodecomm/inputs2", "/var/lib/nodecomm/modules"):
+            text = f'{GOOD}[[copy]]\nsource = "x"\ndestination = "{apart}"\n'
+            self.assertEqual(wrong(text), [])
+
+    def test_impossible_destinations(self) -> None:
+        """The root, and what goes up."""
+        for path, message in (
+            ("/", "the root folder"),
+            ("//", "the root folder"),
+            ("/a/../b", "cannot go up"),
+        ):
+            said = wrong(GOOD.replace("/var/lib/nodecomm/inputs", path))
+            self.assertIn(message, said[0])
+
+    def test_twice_the_same(self) -> None:
+        """A server or a key that is named twice is a mistake."""
+        text = GOOD.replace(
+            '["hub.example.com:5308"]', '["a", "b", "a"]\nserver_keys = ["/k", "/k"]'
+        )
+        self.assertEqual(
+            [line.split(":")[0] for line in wrong(text)],
+            ["error agent.policy_servers[2]", "error agent.server_keys[1]"],
+        )
+
+    def test_showing(self) -> None:
+        """What is shown is a file that means the same."""
+        configuration = read(GOOD).settings
+        again = read(as_toml(configuration))
+
+        self.assertEqual(again.problems, ())
+        self.assertEqual(again.settings, configuration)
+        shown = {value.key_path: value.value for value in shown_values(configuration)}
+        self.assertEqual(shown["agent.after_update"], ("/usr/bin/cf-agent", "-K"))
+        self.assertEqual(shown["copy[0].purge"], True)
+
+
+class DurationTests(SynchronousTestCase):
+    def test_table(self) -> None:
+        """What people write."""
+        for text, seconds in (
+            ("90s", 90),
+            ("5m", 300),
+            ("1h30m", 5400),
+            ("2d", 172800),
+            ("1d1s", 86401),
+            ("0s", 0),
+        ):
+            self.assertEqual(parse_duration(text), seconds)
+
+    def test_wrong(self) -> None:
+        """Everything else is refused."""
+        for text in ("", "5", "m", "5 m", "1m1h", "5M", "-5m", "1.5h", "٣m", "5m\n"):
+            self.assertRaises(ValueError, parse_duration, text)
+
+    @settings(max_examples=100)
+    @given(st.integers(0, 10**8))
+    def test_text(self, seconds: int) -> None:
+        """The text can be read again; it is right to a part in some hundred."""
+        again = parse_duration(duration_text(seconds))
+        self.assertLessEqual(again, seconds)
+        self.assertLessEqual(seconds - again, max(seconds // 24, 0))
+        if seconds < 3600:
+            self.assertEqual(again, seconds)
+
+
+class PathTests(SynchronousTestCase):
+    def test_enclosing(self) -> None:
+        """By whole parts of the name."""
+        cases: list[tuple[Any, ...]] = [
+            ("/a", "/a", True),
+            ("/a/", "/a/b", True),
+            ("/a", "/ab", False),
+            ("/", "/x", True),
+            ("/a/b", "/a", False),
+        ]
+        for outer, inner, expected in cases:
+            self.assertIs(encloses_path(outer, inner), expected)
