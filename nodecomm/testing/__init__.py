@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from nodecomm.testing.client import MemoryClient
 from nodecomm.testing.keys import MemoryKeyStore, key_pair
+from nodecomm.testing.network import MemoryConnection, MemoryNetwork
 from nodecomm.testing.server import MemoryServer, memory_server
 from nodecomm.testing.sources import MemoryObject, MemorySource
 
 __all__ = [
     "MemoryClient",
+    "MemoryConnection",
     "MemoryKeyStore",
+    "MemoryNetwork",
     "MemoryObject",
     "MemoryServer",
     "MemorySource",

@@ -9,6 +9,7 @@ leaves: nothing is merged between the session and OpenSSL.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -428,9 +429,16 @@ class TLSDescriptor(RecordWriter):
 
     def loseWriteConnection(self) -> None:
         """
-        Not offered: real peers take the TLS close for the end of the connection.
+        Send the TLS close and go on reading; with something queued, as
+        `loseConnection`.
         """
-        raise NotImplementedError("a TLS connection is closed as a whole")
+        if self.stage is Stage.OPEN and not self._queue and self.producer is None:
+            connection = self._connection
+            if connection is not None:
+                with contextlib.suppress(SSL.Error):
+                    connection.shutdown()
+        else:
+            self.loseConnection()
 
 
 def _unusable(*_arguments: object) -> Any:

@@ -51,6 +51,14 @@ class ITLSRecords(ITransport, IConsumer, IPushProducer):
         Close at once, dropping what is queued; the peer sees a reset.
         """
 
+    def loseWriteConnection() -> None:
+        """
+        Say with the TLS close that nothing more will be written, and go on reading:
+        whoever wants to see the peer's end before it connects again calls this and
+        waits for `connectionLost`. Real peers then end the connection. While
+        something is still queued it is `loseConnection`.
+        """
+
     def peer_certificate_key() -> PublicKeyTypes | None:
         """
         The key in the peer's certificate, whatever its kind; None when there is no

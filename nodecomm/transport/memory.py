@@ -430,6 +430,19 @@ class TLSOverTransport(TLSFacts):
         self.disconnecting = 1
         self._close_when_written()
 
+    def loseWriteConnection(self) -> None:
+        """
+        Send the TLS close and go on reading; with something queued, as
+        `loseConnection`.
+        """
+        connection = self._connection
+        if self._queue or self.producer is not None or connection is None:
+            self.loseConnection()
+        elif self.stage is Stage.OPEN:
+            with contextlib.suppress(SSL.Error):
+                connection.shutdown()
+            self._flush_below()
+
     def _close_when_written(self) -> None:
         self._reactor.callLater(0, self._close_if_written)
 

@@ -127,7 +127,7 @@ class FirstByte(Protocol):
         """
         port = self._port
         transport: Any = self.transport
-        if _is_plain_socket(transport):
+        if is_plain_socket(transport):
             self._peek = peek = _Peek(transport.socket, self, port.reactor)
             # A client's hello is often here before its connection is accepted; the
             # reactor is then not asked to look for it.
@@ -205,7 +205,7 @@ class FirstByte(Protocol):
             return
         transport, self.transport = self.transport, None
         TLSDescriptor(
-            _take_socket(transport),
+            take_socket(transport),
             port.context,
             make(),
             port.reactor,
@@ -321,7 +321,7 @@ class _Peek(FileDescriptor):
         return "SecurePort"
 
 
-def _is_plain_socket(transport: Any) -> bool:
+def is_plain_socket(transport: Any) -> bool:
     """
     Whether *transport* is a stream socket of the reactor and nothing more.
     """
@@ -332,7 +332,7 @@ def _is_plain_socket(transport: Any) -> bool:
     )
 
 
-def _take_socket(transport: Any) -> socket.socket:
+def take_socket(transport: Any) -> socket.socket:
     """
     Take the socket from a transport of the reactor, which is then as one that has
     lost its connection: it will neither close the socket nor call its protocol.

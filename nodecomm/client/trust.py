@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""
+What the client asks of whoever decides about servers' keys.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from nodecomm.identity.keys import PublicKey
+    from nodecomm.identity.servers import ServerDecision
+
+__all__ = ["IServerTrust"]
+
+
+class IServerTrust(Protocol):
+    """
+    Decides whether a server is the one that is meant; `identity.servers.ServerTrust`
+    is one.
+    """
+
+    def check(
+        self, server: str, key: PublicKey
+    ) -> ServerDecision | Deferred[ServerDecision]:
+        """
+        Whether *server* may show *key*. Nothing is sent before the answer, and
+        whatever the answer makes necessary (a key to be stored) is done by then.
+
+        Args:
+            server: Name and port as configured, `str(ServerAddress)`.
+            key: What it proved to hold; a sane key.
+        """
+        ...
