@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-`python -m benchmarks`: cf-serverd and our server, side by side.
+`python -m benchmarks`: CFEngine's server and agent and ours, side by side.
 
 See docs/benchmarks.rst for what the figures mean.
 """
@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes import stolen_and_total_ticks
@@ -20,23 +21,36 @@ from benchmarks.report import OURS, THEIRS, Result, heading, machine
 from benchmarks.rows import ROWS, Row, choose_rows
 from benchmarks.running import Bench, build_site, order_of, say
 from benchmarks.servers import find_twistd, raise_descriptor_limit
-from benchmarks.site import find_program
+from benchmarks.site import Site, find_program
+from benchmarks.sync_report import SyncFigures, sync_heading
+from benchmarks.sync_rows import SYNC_ROWS, SyncRow
+from benchmarks.sync_running import SyncBench
+from benchmarks.update import find_nodecomm
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="CPU and memory of cf-serverd and of nodecomm's server, on the "
-        "same tree and key, on loopback.",
-        epilog="Rows: " + "; ".join(f"{row.name}: {row.title}" for row in ROWS) + ".",
+        "same tree and key, on loopback; then the time of updates by cf-agent and by "
+        "nodecomm sync.",
+        epilog="Rows: "
+        + "; ".join(f"{row.name}: {row.title}" for row in (*ROWS, *SYNC_ROWS))
+        + ".",
     )
     parser.add_argument(
-        "--rows", metavar="NAMES", help="rows to measure, separated by commas"
+        "--rows",
+        metavar="NAMES",
+        help="rows to measure, separated by commas; sync: all rows of updates",
     )
     parser.add_argument(
         "--rounds", type=int, help="rounds of each row (5, with --quick 2)"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer units and rounds")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer units and rounds, and no run of cf-agent that takes minutes",
+    )
     parser.add_argument(
         "--servers",
         default=f"{THEIRS},{OURS}",
@@ -64,30 +78,83 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _check_programs(names: list[str], rows: list[Row]) -> None:
+class _Chosen(NamedTuple):
+    """
+    The rows to measure, of servers and of updates.
+    """
+
+    servers: list[Row]
+    updates: list[SyncRow]
+
+    @classmethod
+    def of(cls, names: str | None) -> _Chosen:
+        """
+        The rows in *names*, which are separated by commas; all for None.
+
+        Raises:
+            BenchmarkError: There is no such row.
+        """
+        if names is None:
+            return cls(list(ROWS), list(SYNC_ROWS))
+        wanted = names.split(",")
+        updates = [row for row in SYNC_ROWS if {row.name, "sync"} & set(wanted)]
+        found = {"sync", *(row.name for row in updates)}
+        others = [name for name in wanted if name not in found]
+        return cls(choose_rows(",".join(others)) if others else [], updates)
+
+
+def _check_programs(names: list[str], rows: _Chosen) -> None:
     if THEIRS in names:
         find_program("cf-serverd")
-    if any(row.real_agent for row in rows):
+    if any(row.real_agent for row in rows.servers) or rows.updates:
         find_program("cf-agent")
     if OURS in names:
         find_twistd()
+    if rows.updates:
+        find_nodecomm()
 
 
-def _measure(arguments: argparse.Namespace, folder: Path) -> list[Result]:
-    rows = choose_rows(arguments.rows)
+def _measure(
+    arguments: argparse.Namespace, folder: Path
+) -> tuple[list[Result], list[SyncFigures]]:
+    rows = _Chosen.of(arguments.rows)
     names = order_of(arguments.servers)
     _check_programs(names, rows)
-    site = build_site(folder, rows)
-    note = say if arguments.verbose else lambda text: None
-    bench = Bench(site, names, arguments.twistd, arguments.cpu, note)
+    site = build_site(folder, rows.servers, {row.tree for row in rows.updates})
     rounds = arguments.rounds or (2 if arguments.quick else 5)
-    print(heading(), flush=True)
     results = []
-    for row in rows:
-        count = row.quick_units if arguments.quick else row.units
-        results.append(bench.measure(row, count, rounds))
-        print(results[-1].line(), flush=True)
-    return results
+    if rows.servers:
+        note = say if arguments.verbose else lambda text: None
+        bench = Bench(site, names, arguments.twistd, arguments.cpu, note)
+        print(heading(), flush=True)
+        for row in rows.servers:
+            count = row.quick_units if arguments.quick else row.units
+            results.append(bench.measure(row, count, rounds))
+            print(results[-1].line(), flush=True)
+    return results, _measure_updates(arguments, site, names, rows.updates, rounds)
+
+
+def _measure_updates(
+    arguments: argparse.Namespace,
+    site: Site,
+    names: list[str],
+    rows: list[SyncRow],
+    rounds: int,
+) -> list[SyncFigures]:
+    figures: list[SyncFigures] = []
+    if not rows:
+        return figures
+    note = say if arguments.verbose else lambda text: None
+    bench = SyncBench(site, names, arguments.twistd, arguments.quick, note)
+    print("\n" + sync_heading(), flush=True)
+    with bench.servers() as servers:
+        for row in rows:
+            for each in bench.measure(row, servers, rounds):
+                figures.append(each)
+                print(each.line(), flush=True)
+    if any(row.real_agent for row in rows):
+        print(f"A run of cf-agent without any work: {bench.agent_alone():.2f} s.")
+    return figures
 
 
 def main() -> int:
@@ -98,10 +165,10 @@ def main() -> int:
     try:
         if arguments.keep is None:
             with tempfile.TemporaryDirectory(prefix="nodecomm-bench-") as folder:
-                results = _measure(arguments, Path(folder))
+                results, updates = _measure(arguments, Path(folder))
         else:
             arguments.keep.mkdir(parents=True)
-            results = _measure(arguments, arguments.keep.resolve())
+            results, updates = _measure(arguments, arguments.keep.resolve())
     except (BenchmarkError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -120,6 +187,7 @@ def main() -> int:
             "machine": facts,
             "noise": noise,
             "rows": [result.to_json() for result in results],
+            "updates": [each.to_json() for each in updates],
         }
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0

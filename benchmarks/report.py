@@ -83,15 +83,16 @@ class Result:
             "target": self.row.target,
         }
         for server, values in self.rounds.items():
-            answer[server] = _summary([value * scale for value in values])
+            answer[server] = summary([value * scale for value in values])
         if self.ratios:
-            answer["ratio"] = _summary(self.ratios)
+            answer["ratio"] = summary(self.ratios)
             if self.row.target is not None:
                 answer["reached"] = statistics.median(self.ratios) <= self.row.target
         return answer
 
 
-def _summary(values: Sequence[float]) -> Json:
+def summary(values: Sequence[float]) -> Json:
+    """Return the median, the bounds and all of *values*."""
     return {
         "median": statistics.median(values),
         "least": min(values),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.agent import Agent
+from benchmarks.agent import Agent, agent_of_tree
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes import cpu_of, memory_bytes, resting_cpu_seconds
 from benchmarks.servers import Server
@@ -36,7 +36,7 @@ class Stand:
     def agent(self) -> Agent:
         """Return the agent of this server, its copy complete."""
         if self._agent is None:
-            self._agent = Agent(self.server.site, self.folder, self.server)
+            self._agent = agent_of_tree(self.server.site, self.folder, self.server.port)
             self._agent.run()
         return self._agent
 

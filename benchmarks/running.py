@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,10 +115,13 @@ def order_of(servers: str) -> list[str]:
     return names
 
 
-def build_site(folder: Path, rows: Sequence[Row]) -> Site:
-    """Write what *rows* need below *folder*."""
+def build_site(folder: Path, rows: Sequence[Row], trees: Collection[str] = ()) -> Site:
+    """Write what *rows* and copies of *trees* need below *folder*."""
     site = Site(folder)
-    site.build(with_big_file=any(row.big_file for row in rows))
+    site.build(
+        with_big_file="big" in trees or any(row.big_file for row in rows),
+        with_wide_tree="wide" in trees,
+    )
     return site
 
 

@@ -16,6 +16,9 @@ from benchmarks.errors import BenchmarkError
 TREE_FILES = 398
 TREE_BYTES = 2_600_000
 _FILES_PER_FOLDER = 10
+#: Files of the wide tree, each of a few hundred bytes, and how many share a folder.
+WIDE_FILES = 20_000
+_FILES_PER_WIDE_FOLDER = 200
 #: Bytes of the big file.
 BIG_BYTES = 300_000_000
 _CHUNK = 1_000_000
@@ -47,7 +50,8 @@ class Site:
     Attributes:
         root: The folder.
         tree: 398 small files, 2.6 MB in all.
-        big: The big file.
+        wide: 20,000 files of at most 600 bytes, 6 MB in all.
+        big: The big file, alone in its folder.
         big_digest: Its MD5.
         paths: The files of the tree, as they are asked for.
         identity: Key and certificate of the benchmark's client.
@@ -58,15 +62,18 @@ class Site:
         self.root = root
         self.served = root / "served"
         self.tree = self.served / "tree"
-        self.big = self.served / "big.bin"
+        self.wide = self.served / "wide"
+        self.big = self.served / "big" / "big.bin"
         self.identity = root / "client.pem"
         self.keys = root / "keys" / "ppkeys"
         self.paths: list[bytes] = []
         self.big_digest = b""
 
-    def build(self, *, with_big_file: bool) -> None:
+    def build(self, *, with_big_file: bool, with_wide_tree: bool = False) -> None:
         """Write everything below `root`."""
         self._write_tree()
+        if with_wide_tree:
+            self._write_wide_tree()
         if with_big_file:
             self._write_big_file()
         write_identity(self.identity)
@@ -86,8 +93,19 @@ class Site:
             path.chmod(0o644)
             self.paths.append(bytes(path))
 
+    def _write_wide_tree(self) -> None:
+        draw = random.Random(20_000)
+        for number in range(WIDE_FILES):
+            folder = self.wide / f"part{number // _FILES_PER_WIDE_FOLDER:03d}"
+            if number % _FILES_PER_WIDE_FOLDER == 0:
+                folder.mkdir(parents=True)
+            path = folder / f"data_{number:05d}.cf"
+            path.write_bytes(draw.randbytes(draw.randrange(601)))
+            path.chmod(0o644)
+
     def _write_big_file(self) -> None:
         draw = random.Random(300)
+        self.big.parent.mkdir(parents=True)
         digest = hashlib.md5(usedforsecurity=False)
         with self.big.open("wb") as file:
             for _ in range(BIG_BYTES // _CHUNK):
