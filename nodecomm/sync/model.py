@@ -140,11 +140,13 @@ class RemoteTree:
             not askable, an ancestor of itself): neither fetched nor removed here, nor
             anything below them.
         warnings: About the above, for people, one line each.
+        refused: Those of `present` that the server lists and does not describe.
     """
 
     entries: Mapping[bytes, RemoteEntry]
     present: frozenset[bytes] = frozenset()
     warnings: tuple[str, ...] = ()
+    refused: tuple[bytes, ...] = ()
 
 
 @frozen

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""
+A connection whose answers come when the test says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from nodecomm.client.errors import ClientError, ConnectionBroken, Refused
+from nodecomm.wire.replies import DIRECTORY, LINK, REFUSAL, REGULAR, StatReply
+
+#: What is at a name: content, names of a folder (None), or a whole reply.
+Tree = dict[bytes, "bytes | StatReply | None"]
+
+SOURCE = b"/src"
+
+
+def reply(
+    kind: int = REGULAR,
+    size: int = 0,
+    ino: int = 1,
+    *,
+    target: bytes = b"",
+    mode: int = 0o644,
+    mtime: int = 1000,
+    dev: int = 7,
+) -> StatReply:
+    """A status."""
+    link_mode = 0o777 if kind == LINK else 0
+    return StatReply(
+        kind, mode, link_mode, 0, 0, size, 5, mtime, mtime, 0, ino, 1, dev, target
+    )
+
+
+@define(eq=False)
+class FakeSession:
+    """
+    A server's tree behind a connection of which the test moves the answers.
+
+    Attributes:
+        tree: Relative name to content, to None for a folder, or to its status. The
+            source is `b""`.
+        refused: Names whose STAT, OPENDIR, MD5 or GET is refused, with the command.
+        extra: Names that a listing has besides.
+        asked: All requests, in order.
+        trips: Times that answers were moved.
+    """
+
+    tree: Tree
+    refused: set[tuple[str, bytes]] = field(factory=set)
+    extra: dict[bytes, list[bytes]] = field(factory=dict)
+    asked: list[tuple[str, bytes]] = field(factory=list)
+    trips: int = 0
+    window: int = 256
+    closed: bool = False
+    aborted: tuple[str, str] | None = None
+    waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = field(factory=list)
+
+    def _ask(self, command: str, path: bytes, answer: Callable[[bytes], Any]) -> Any:
+        self.asked.append((command, path))
+        done: Deferred[Any] = Deferred()
+        name = b"" if path == SOURCE else path[len(SOURCE) + 1 :]
+
+        def give() -> Any:
+            if (command, name) in self.refused or name not in self.tree:
+                return Refused("refused", path, REFUSAL)
+            return answer(name)
+
+        self.waiting.append((done, give))
+        return done
+
+    def stat(self, path: bytes) -> Deferred[StatReply]:
+        """STAT."""
+
+        def answer(name: bytes) -> StatReply:
+            what = self.tree[name]
+            if isinstance(what, StatReply):
+                return what
+            ino = list(self.tree).index(name) + 10
+            if what is None:
+                return reply(DIRECTORY, 4096, ino, mode=0o755)
+            return reply(REGULAR, len(what), ino)
+
+        return self._ask("STAT", path, answer)  # type: ignore[no-any-return]
+
+    def opendir(
+        self, path: bytes, *, max_names: int = 1_000_000
+    ) -> Deferred[list[bytes]]:
+        """OPENDIR."""
+
+        def answer(name: bytes) -> Any:
+            what = self.tree[name]
+            if not (what is None or getattr(what, "kind", 0) == DIRECTORY):
+                return Refused("error", path, b"BAD: cfengine, couldn't open dir")
+            prefix = name + b"/" if name else b""
+            below = [
+                each[len(prefix) :]
+                for each in self.tree
+                if each and each.startswith(prefix)
+            ]
+            return [each for each in below if b"/" not in each] + self.extra.get(
+                name, []
+            )
+
+        return self._ask("OPENDIR", path, answer)  # type: ignore[no-any-return]
+
+    def differs(
+        self, path: bytes, digest: bytes, size: int | None = None
+    ) -> Deferred[bool]:
+        """MD5."""
+
+        def answer(name: bytes) -> bool:
+            what = self.tree[name]
+            assert isinstance(what, bytes)
+            return hashlib.md5(what, usedforsecurity=False).digest() != digest
+
+        return self._ask("MD5", path, answer)  # type: ignore[no-any-return]
+
+    def get(
+        self, path: bytes, size: int, sink: Callable[[bytes], None]
+    ) -> Deferred[None]:
+        """GET."""
+
+        def answer(name: bytes) -> None:
+            what = self.tree[name]
+            assert isinstance(what, bytes)
+            for begin in range(0, size, 16384):
+                sink(what[begin : min(size, begin + 16384)])
+
+        return self._ask("GET", path, answer)  # type: ignore[no-any-return]
+
+    def abort(self, code: str, text: str) -> None:
+        """End."""
+        self.aborted = code, text
+        self.fail(ConnectionBroken(code, text))
+
+    def fail(self, error: ClientError | None = None) -> None:
+        """Let everything outstanding fail."""
+        self.closed = True
+        waiting, self.waiting = self.waiting, []
+        for done, _give in waiting:
+            if isinstance(error, ClientError):
+                done.errback(type(error)(error.code, error.text))
+            else:
+                done.errback(ConnectionBroken("closed", "closed"))
+
+    def answer(self) -> bool:
+        """
+        Answer what has been asked up to now: one round trip.
+        """
+        if not self.waiting:
+            return False
+        self.trips += 1
+        for _ in range(len(self.waiting)):
+            if not self.waiting:
+                break
+            done, give = self.waiting.pop(0)
+            result = give()
+            if isinstance(result, Exception):
+                done.errback(result)
+            else:
+                done.callback(result)
+        return True
+
+    def answer_all(self) -> int:
+        """
+        Answer until nothing more is asked; how many round trips it took.
+        """
+        before = self.trips
+        while self.answer():
+            pass
+        return self.trips - before

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from nodecomm.client.errors import BadAnswer, ConnectionBroken
+from nodecomm.sync.asking import Asking
+from nodecomm.sync.errors import LimitExceeded, SourceRefused
+from nodecomm.sync.model import Kind, RemoteEntry, RemoteTree, SyncLimits, SyncRequest
+from nodecomm.sync.walking import join, walk
+from nodecomm.wire.replies import DIRECTORY, FIFO, LINK, REGULAR
+from tests.sync.fakes import SOURCE, FakeSession, Tree, reply
+
+TREE: Tree = {
+    b"": None,
+    b"a": b"1",
+    b"dir": None,
+    b"dir/b": b"22",
+    b"dir/sub": None,
+    b"dir/sub/c": b"333",
+    b"empty": None,
+}
+
+
+def request(**values: Any) -> SyncRequest:
+    """An update of the fake source."""
+    return SyncRequest(SOURCE, b"/dest", **values)
+
+
+class WalkTests(SynchronousTestCase):
+    """
+    What a walk finds, and how many round trips it takes.
+    """
+
+    def walked(
+        self,
+        session: FakeSession,
+        *,
+        hints: dict[bytes, Kind] | None = None,
+        **more: Any,
+    ) -> RemoteTree:
+        """Walk to the end."""
+        done = walk(Asking(session), request(**more), hints)
+        session.answer_all()
+        return self.successResultOf(done)
+
+    def failed(
+        self, session: FakeSession, kind: type[Exception], **more: Any
+    ) -> Exception:
+        """Walk into an error."""
+        done = walk(Asking(session), request(**more))
+        session.answer_all()
+        failure = self.failureResultOf(done, kind)
+        return failure.value  # type: ignore[no-any-return]
+
+    def test_two_round_trips_a_level(self) -> None:
+        """
+        A tree of three levels is described in six round trips less the one that the
+        source's listing saves, whatever the number of files.
+        """
+        session = FakeSession(TREE)
+
+        tree = self.walked(session)
+
+        self.assertEqual(set(tree.entries), set(TREE))
+        # Source and its listing; its names; dir and empty; their names; sub; c.
+        self.assertEqual(session.trips, 6)
+        self.assertEqual(tree.entries[b"dir/sub/c"].size, 3)
+
+    def test_parents_come_before_children(self) -> None:
+        """
+        In the tree, and in the order in which objects are told.
+        """
+        session = FakeSession(TREE)
+        told: list[bytes] = []
+
+        def found(name: bytes, entry: RemoteEntry) -> None:
+            told.append(name)
+
+        done = walk(Asking(session), request(), None, found)
+        session.answer_all()
+
+        tree = self.successResultOf(done)
+        self.assertEqual(told, list(tree.entries))
+        for place, name in enumerate(told):
+            if name:
+                self.assertIn(name.rpartition(b"/")[0], told[:place])
+
+    def test_a_known_tree_takes_one_round_trip(self) -> None:
+        """
+        With the names of the run before, everything is asked for at once.
+        """
+        first = self.walked(FakeSession(TREE))
+        hints = {name: entry.kind for name, entry in first.entries.items()}
+        session = FakeSession(TREE)
+
+        tree = self.walked(session, hints=hints)
+
+        self.assertEqual(tree, first)
+        self.assertEqual(session.trips, 1)
+        self.assertEqual(len(session.asked), len(set(session.asked)))
+
+    def test_hints_that_are_out_of_date_do_no_harm(self) -> None:
+        """
+        What is gone is not in the tree; what was a folder and is a file now is one;
+        what is new below is found by listings.
+        """
+        hints = {
+            b"": Kind.FOLDER,
+            b"gone": Kind.FOLDER,
+            b"gone/x": Kind.FILE,
+            b"a": Kind.FOLDER,
+            b"a/y": Kind.FILE,
+            b"dir": Kind.FILE,
+        }
+        session = FakeSession(TREE)
+
+        tree = self.walked(session, hints=hints)
+
+        self.assertEqual(tree, self.walked(FakeSession(TREE)))
+
+    def test_an_answer_without_a_listing_that_confirms_it_counts_nothing(self) -> None:
+        """
+        A name that can be described and is not listed is not there.
+        """
+        session = FakeSession({**TREE, b"dir/hidden": b"x"})
+        listed = dict(session.tree)
+        del listed[b"dir/hidden"]
+
+        class Hiding(FakeSession):
+            def opendir(self, path: bytes, *, max_names: int = 0) -> Any:
+                names: Deferred[list[bytes]] = super().opendir(path)
+                return names.addCallback(
+                    lambda found: [name for name in found if name != b"hidden"]
+                )
+
+        tree = self.walked(
+            Hiding(session.tree),
+            hints={b"": Kind.FOLDER, b"dir/hidden": Kind.FILE, b"dir": Kind.FOLDER},
+        )
+
+        self.assertEqual(set(tree.entries), set(listed))
+
+    def test_a_refused_status_leaves_the_name_alone(self) -> None:
+        """
+        It is listed, so it is there; nothing below it is asked about.
+        """
+        session = FakeSession(TREE, {("STAT", b"dir")})
+
+        tree = self.walked(session)
+
+        self.assertEqual(tree.present, {b"dir"})
+        self.assertEqual(tree.refused, (b"dir",))
+        self.assertNotIn(("OPENDIR", b"/src/dir"), session.asked)
+        self.assertIn("dir", tree.warnings[0])
+
+    def test_a_refused_listing_leaves_the_folder_alone(self) -> None:
+        """
+        A folder that cannot be listed is not taken for an empty one.
+        """
+        tree = self.walked(FakeSession(TREE, {("OPENDIR", b"dir")}))
+
+        self.assertEqual(set(tree.entries), {b"", b"a", b"empty"})
+        self.assertEqual(tree.present, {b"dir"})
+        self.assertEqual(tree.refused, (b"dir",))
+
+    def test_a_refused_source_is_an_error(self) -> None:
+        """
+        Refused as a whole, or its listing.
+        """
+        for command in ("STAT", "OPENDIR"):
+            error = self.failed(FakeSession(TREE, {(command, b"")}), SourceRefused)
+            self.assertIn("/src", str(error))
+
+    def test_a_source_that_is_a_file(self) -> None:
+        """
+        It is the only entry.
+        """
+        tree = self.walked(FakeSession({b"": b"content"}))
+
+        self.assertEqual(list(tree.entries), [b""])
+        self.assertEqual(tree.entries[b""].kind, Kind.FILE)
+
+    def test_a_source_that_cannot_be_copied(self) -> None:
+        """
+        A fifo is no source.
+        """
+        self.failed(FakeSession({b"": reply(FIFO)}), SourceRefused)
+
+    def test_a_folder_inside_itself_is_not_entered(self) -> None:
+        """
+        A link up the tree shows as a folder with the number of one around it.
+        """
+        tree: Tree = {
+            b"": reply(DIRECTORY, ino=1),
+            b"x": reply(DIRECTORY, ino=2),
+            b"x/up": reply(DIRECTORY, ino=1),
+            b"x/here": reply(DIRECTORY, ino=2),
+            b"x/twin": reply(DIRECTORY, ino=3, dev=7),
+            b"other": reply(DIRECTORY, ino=1, dev=8),
+        }
+        session = FakeSession(tree)
+
+        found = self.walked(session)
+
+        self.assertEqual(found.present, {b"x/up", b"x/here"})
+        self.assertEqual(set(found.entries), {b"", b"x", b"x/twin", b"other"})
+        self.assertNotIn(("OPENDIR", b"/src/x/up"), session.asked)
+
+    def test_links_and_special_objects(self) -> None:
+        """
+        A link is told with its text; what is neither file, folder nor link, and a
+        link without text, are left alone.
+        """
+        tree = self.walked(
+            FakeSession(
+                {
+                    b"": None,
+                    b"link": reply(LINK, target=b"../x"),
+                    b"shown": reply(REGULAR, target=b"").__class__(
+                        0, 0o644, 0o777, 0, 0, 5, 0, 0, 0, 0, 9, 1, 1, b"a.txt"
+                    ),
+                    b"empty": reply(LINK),
+                    b"fifo": reply(FIFO),
+                }
+            )
+        )
+
+        self.assertEqual(tree.entries[b"link"].target, b"../x")
+        self.assertEqual(tree.entries[b"shown"].kind, Kind.LINK)
+        self.assertEqual(tree.present, {b"empty", b"fifo"})
+        self.assertEqual(tree.refused, ())
+
+    def test_names_that_cannot_be_asked_for(self) -> None:
+        """
+        A newline, or more bytes than a request takes.
+        """
+        deep = b"/".join([b"n" * 255] * 15)
+        tree: Tree = {b"": None, b"new\nline": b""}
+        for depth in range(1, 16):
+            tree[b"/".join([b"n" * 255] * depth)] = None
+        tree[deep + b"/" + b"x" * 100] = b""
+        session = FakeSession(tree)
+
+        found = self.walked(session)
+
+        self.assertEqual(found.present, {b"new\nline", deep + b"/" + b"x" * 100})
+        self.assertTrue(all(b"\n" not in path for _, path in session.asked))
+
+    def test_excluded_names_are_not_asked_about(self) -> None:
+        """
+        Neither are those below an excluded folder; they count as present.
+        """
+        session = FakeSession(TREE)
+
+        tree = self.walked(session, exclude=(b"sub/", b"a"))
+
+        self.assertEqual(tree.present, {b"a", b"dir/sub"})
+        self.assertNotIn(("STAT", b"/src/a"), session.asked)
+        self.assertNotIn(("OPENDIR", b"/src/dir/sub"), session.asked)
+
+    def test_excluded_names_are_not_asked_about_from_memory(self) -> None:
+        """
+        Nor when the run before had them.
+        """
+        session = FakeSession(TREE)
+        hints = {b"": Kind.FOLDER, b"dir": Kind.FOLDER, b"dir/sub": Kind.FOLDER}
+
+        self.walked(
+            session, hints={**hints, b"dir/sub/c": Kind.FILE}, exclude=(b"sub/",)
+        )
+
+        self.assertNotIn(("OPENDIR", b"/src/dir/sub"), session.asked)
+        self.assertNotIn(("STAT", b"/src/dir/sub/c"), session.asked)
+
+    def test_names_that_are_no_names_end_everything(self) -> None:
+        """
+        A server that lists a way out of the tree is not believed at all.
+        """
+        for name in (b"..", b".", b"", b"a/b", b"/etc", b"a\0b"):
+            session = FakeSession(TREE, extra={b"dir": [name]})
+            self.failed(session, BadAnswer)
+
+    def test_a_name_that_is_listed_twice_is_one(self) -> None:
+        """
+        Some file systems do that while a folder changes.
+        """
+        tree = self.walked(FakeSession(TREE, extra={b"": [b"a"]}))
+
+        self.assertEqual(set(tree.entries), set(TREE))
+
+    def test_too_many_objects(self) -> None:
+        """
+        The limit is told before the rest is looked at.
+        """
+        self.walked(FakeSession(TREE), limits=SyncLimits(entries=6))
+        error = self.failed(
+            FakeSession(TREE), LimitExceeded, limits=SyncLimits(entries=5)
+        )
+        self.assertEqual(error.code, "entries")  # type: ignore[attr-defined]
+
+    def test_too_deep(self) -> None:
+        """
+        The source itself does not count.
+        """
+        self.walked(FakeSession(TREE), limits=SyncLimits(depth=2))
+        error = self.failed(
+            FakeSession(TREE), LimitExceeded, limits=SyncLimits(depth=1)
+        )
+        self.assertEqual(error.code, "depth")  # type: ignore[attr-defined]
+
+    def test_a_broken_connection_is_no_tree(self) -> None:
+        """
+        However far the walk was.
+        """
+        for trips in range(6):
+            session = FakeSession(TREE)
+            done = walk(Asking(session), request())
+            for _ in range(trips):
+                session.answer()
+            session.fail()
+            self.failureResultOf(done, ConnectionBroken)
+
+    def test_a_cancelled_walk_asks_no_more(self) -> None:
+        """
+        Answers that still come do nothing.
+        """
+        session = FakeSession(TREE)
+        done = walk(Asking(session), request())
+        session.answer()
+        done.addErrback(lambda failure: None)
+        asked = len(session.asked)
+
+        done.cancel()
+        session.answer_all()
+
+        self.assertEqual(len(session.asked), asked)
+
+    def test_names_of_the_root(self) -> None:
+        """
+        A source that is the root, or ends in a slash, gives no double slashes.
+        """
+        self.assertEqual(join(b"/", b"a/b"), b"/a/b")
+        self.assertEqual(join(b"short", b"a"), b"short/a")
+        self.assertEqual(join(b"short", b""), b"short")
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.dictionaries(
+            st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=4).map(
+                b"/".join
+            ),
+            st.booleans(),
+            max_size=12,
+        ),
+        st.dictionaries(
+            st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=4).map(b"/".join),
+            st.sampled_from([Kind.FILE, Kind.FOLDER]),
+            max_size=12,
+        ),
+    )
+    def test_hints_never_change_the_result(
+        self, names: dict[bytes, bool], hints: dict[bytes, Kind]
+    ) -> None:
+        """
+        Whatever is remembered, the tree is the one that the server has now.
+        """
+        tree: Tree = {b"": None}
+        for name in sorted(names):
+            parent = name.rpartition(b"/")[0]
+            if parent in tree and tree[parent] is None:
+                tree[name] = None if names[name] else b"content"
+
+        found = self.walked(FakeSession(tree), hints=hints)
+
+        self.assertEqual(set(found.entries), set(tree))
+        self.assertEqual(found, self.walked(FakeSession(tree)))
