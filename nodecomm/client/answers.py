@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred
 
 from nodecomm.client.errors import Refused
+from nodecomm.wire.commands import (
+    check_path,
+    encode_digest,
+    encode_get,
+    encode_opendir,
+    encode_stat,
+)
 from nodecomm.wire.errors import SHOWN, RemoteProtocolError
+from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import (
     DIGEST_DIFFERS,
     DIGEST_EQUAL,
@@ -80,7 +88,8 @@ class SinkFailed(Exception):  # noqa: N818
 
 class Answer:
     """
-    An answer that is awaited.
+    An answer that is awaited. The constructors raise `LocalProtocolError` for a name
+    that no request can carry.
 
     Attributes:
         path: What was asked for; empty where no object was.
@@ -142,8 +151,8 @@ class StatAnswer(Answer):
 
     __slots__ = ("_first",)
 
-    def __init__(self, path: bytes, frame: bytes) -> None:
-        super().__init__(path, frame)
+    def __init__(self, path: bytes, client_time: int) -> None:
+        super().__init__(path, encode_transaction(encode_stat(client_time, path)))
         self._first: bytes | None = None
 
     def take(self, buffer: TransactionBuffer) -> Any:
@@ -178,8 +187,8 @@ class ListingAnswer(Answer):
 
     __slots__ = ("_max_names", "_names", "_parser", "_size")
 
-    def __init__(self, path: bytes, frame: bytes, max_names: int) -> None:
-        super().__init__(path, frame)
+    def __init__(self, path: bytes, max_names: int) -> None:
+        super().__init__(path, encode_transaction(encode_opendir(path)))
         self._max_names = max_names
         self._names: dict[bytes, None] = {}
         self._size = 0
@@ -217,6 +226,10 @@ class DigestAnswer(Answer):
 
     __slots__ = ()
 
+    def __init__(self, path: bytes, digest: bytes, patience: float) -> None:
+        frame = encode_transaction(encode_digest(path, digest))
+        super().__init__(path, frame, patience)
+
     def take(self, buffer: TransactionBuffer) -> Any:
         """As `Answer.take`."""
         payload = buffer.next_payload()
@@ -239,6 +252,9 @@ class VersionAnswer(Answer):
     """
 
     __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(b"", encode_transaction(b"VERSION"))
 
     def take(self, buffer: TransactionBuffer) -> Any:
         """As `Answer.take`."""
@@ -263,14 +279,8 @@ class ContentAnswer(Answer):
 
     __slots__ = ("_sink", "left")
 
-    def __init__(
-        self,
-        path: bytes,
-        frame: bytes,
-        size: int,
-        sink: Callable[[bytes], None],
-    ) -> None:
-        super().__init__(path, frame)
+    def __init__(self, path: bytes, size: int, sink: Callable[[bytes], None]) -> None:
+        super().__init__(path, encode_transaction(encode_get(path)))
         self._sink = sink
         #: Bytes that have not come yet.
         self.left = size
@@ -303,6 +313,9 @@ class NothingAnswer(Answer):
     """
 
     __slots__ = ()
+
+    def __init__(self, path: bytes) -> None:
+        super().__init__(check_path(path), b"")
 
     def take(self, buffer: TransactionBuffer) -> None:
         """Complete."""

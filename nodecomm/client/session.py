@@ -6,49 +6,39 @@ pipeline.
 
 from __future__ import annotations
 
-from collections import deque
-from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IProtocol, ITransport
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nodecomm.client import endings
 from nodecomm.client.answers import (
-    PENDING,
     Answer,
     ContentAnswer,
     DigestAnswer,
     ListingAnswer,
     NothingAnswer,
-    SinkFailed,
     StatAnswer,
-    Unacceptable,
     VersionAnswer,
 )
-from nodecomm.client.errors import BadAnswer, ClientError, Refused
+from nodecomm.client.errors import BadAnswer, ClientError
 from nodecomm.client.pace import Pace
+from nodecomm.client.pipeline import Pipeline
+from nodecomm.client.stages import ASKING, OVER, Stage, Step, after
 from nodecomm.client.timeouts import DIGEST_RATE
 from nodecomm.identity.keys import PublicKey, UnusableKey, check_sane
 from nodecomm.transport.errors import failure_of
-from nodecomm.transport.interfaces import MAX_RECORD
-from nodecomm.wire.commands import (
-    encode_digest,
-    encode_get,
-    encode_opendir,
-    encode_stat,
-)
 from nodecomm.wire.dialog import ServerHello
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
-from nodecomm.wire.framing import TransactionBuffer, encode_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
 
     from nodecomm.client.address import ServerAddress
     from nodecomm.client.memory import Recalled
@@ -58,61 +48,13 @@ if TYPE_CHECKING:
     from nodecomm.wire.dialog import ClientDialog
     from nodecomm.wire.replies import StatReply
 
-__all__ = ["DEFAULT_WINDOW", "MAX_NAMES", "ClientSession", "Stage", "Step"]
-
-#: Requests that are out at a time. The real server answers any number in order; what
-#: a round trip of 100 ms needs is some hundred.
-DEFAULT_WINDOW = 256
+__all__ = ["MAX_NAMES", "ClientSession", "IAcquaintance"]
 
 #: Names in a listing that are accepted unless the caller says otherwise.
 MAX_NAMES = 1_000_000
 
 #: How a nodecomm server's product begins.
 _NODECOMM = b"nodecomm-server"
-
-
-class Stage(Enum):
-    """
-    The life of a session.
-    """
-
-    HANDSHAKING = "TLS handshake"
-    DECIDING = "deciding about the server's key"
-    GREETING = "waiting for the server's first line"
-    IDENTIFYING = "waiting for the welcome"
-    OPEN = "welcomed"
-    ENDING = "waiting for the end"
-    ENDED = "ended"
-
-
-class Step(Enum):
-    """
-    What moves a session.
-    """
-
-    HANDSHAKEN = "handshake completed"
-    TRUSTED = "key trusted"
-    IDENTIFIED = "own lines sent"
-    WELCOMED = "welcome received"
-    LEFT = "closed or dropped from this side"
-    LOST = "connection lost"
-
-
-#: The steps of a session that goes well, `LEFT` and `LOST` apart: those lead from
-#: any stage to `ENDING` and `ENDED`. Own lines are sent when the server's first line
-#: has come, or before it to a server that is known.
-TABLE: dict[tuple[Stage, Step], Stage] = {
-    (Stage.HANDSHAKING, Step.HANDSHAKEN): Stage.DECIDING,
-    (Stage.DECIDING, Step.TRUSTED): Stage.GREETING,
-    (Stage.GREETING, Step.IDENTIFIED): Stage.IDENTIFYING,
-    (Stage.IDENTIFYING, Step.WELCOMED): Stage.OPEN,
-}
-
-#: Stages in which requests leave.
-_ASKING = (Stage.IDENTIFYING, Stage.OPEN)
-
-#: Stages in which nothing more can be asked for.
-_OVER = (Stage.ENDING, Stage.ENDED)
 
 
 class IAcquaintance(Protocol):
@@ -156,11 +98,8 @@ class ClientSession:
             it called itself last time, or empty.
         early: Whether our lines left before the server's first line came.
         stage: Where in its life the session is.
-        round_trips: The longest chain of messages of which each waited for the one
-            before, connecting and TLS included.
         bytes_received: Plaintext.
         bytes_sent: Plaintext.
-        requests: How many left.
     """
 
     def __init__(
@@ -179,10 +118,8 @@ class ClientSession:
         self.product = b""
         self.early = False
         self.stage = Stage.HANDSHAKING
-        self.round_trips = 0
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.requests = 0
         #: Fires with this session when its requests can leave; fails when the
         #: connection is over before.
         self.opened: Deferred[ClientSession] = Deferred(self._cancel)
@@ -194,15 +131,8 @@ class ClientSession:
         self._timeouts = timeouts
         self._transport: Any = None
         self._address = ""
-        self._window = DEFAULT_WINDOW
-        #: Requests that are out, and those that wait for the window.
-        self._expected: deque[Answer] = deque()
-        self._waiting: deque[Answer] = deque()
-        self._buffer = TransactionBuffer()
-        self._answered = 0
+        self._pipeline = Pipeline(self, clock)
         self._pauses = 0
-        self._running = False
-        self._flush_asked = False
         self._hello_seen = False
         self._dialog_began = 0.0
         self._dialog_trip = 0
@@ -241,28 +171,40 @@ class ClientSession:
         """
         Whether nothing more can be asked for.
         """
-        return self.stage in _OVER
+        return self.stage in OVER
 
     @property
     def outstanding(self) -> int:
         """
         Requests without a whole answer, those that have not left included.
         """
-        return len(self._expected) + len(self._waiting)
+        return len(self._pipeline)
+
+    @property
+    def round_trips(self) -> int:
+        """
+        The longest chain of messages of which each waited for the one before,
+        connecting and TLS included.
+        """
+        return self._pipeline.round_trips
+
+    @property
+    def requests(self) -> int:
+        """
+        How many requests left.
+        """
+        return self._pipeline.requests
 
     @property
     def window(self) -> int:
         """
         How many requests are out at a time; 1 waits for each answer.
         """
-        return self._window
+        return self._pipeline.window
 
     @window.setter
     def window(self, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"a window of {size} requests; at least 1")
-        self._window = size
-        self._flush_soon()
+        self._pipeline.window = size
 
     def __repr__(self) -> str:
         """
@@ -292,11 +234,7 @@ class ClientSession:
         Errors, here and below: `Refused`; those that end the connection; and
         `LocalProtocolError` for a name that no request can carry.
         """
-        try:
-            frame = encode_transaction(encode_stat(int(self._now()), path))
-        except LocalProtocolError as error:
-            return fail(error)
-        return self._ask(StatAnswer(path, frame))
+        return self._ask(StatAnswer, path, int(self._now()))
 
     def opendir(
         self, path: bytes, *, max_names: int = MAX_NAMES
@@ -305,11 +243,7 @@ class ClientSession:
         The names in a folder, each checked to be one part of a path, without `.` and
         `..`. A listing that is longer than *max_names* ends the connection.
         """
-        try:
-            frame = encode_transaction(encode_opendir(path))
-        except LocalProtocolError as error:
-            return fail(error)
-        return self._ask(ListingAnswer(path, frame, max_names))
+        return self._ask(ListingAnswer, path, max_names)
 
     def differs(
         self, path: bytes, digest: bytes, size: int | None = None
@@ -323,15 +257,11 @@ class ClientSession:
             size: The file's size in bytes if known: the server reads it all, and is
                 given time for that.
         """
-        try:
-            frame = encode_transaction(encode_digest(path, digest))
-        except LocalProtocolError as error:
-            return fail(error)
         timeouts = self._timeouts
         patience = timeouts.digest
         if size is not None:
             patience = max(timeouts.answer, size / DIGEST_RATE)
-        return self._ask(DigestAnswer(path, frame, patience))
+        return self._ask(DigestAnswer, path, digest, patience)
 
     def get(
         self, path: bytes, size: int, sink: Callable[[bytes], None]
@@ -350,29 +280,24 @@ class ClientSession:
                 never more. When it raises, the connection is dropped, and this
                 request fails with what it raised.
         """
-        answer: Answer
-        try:
-            if size > 0:
-                frame = encode_transaction(encode_get(path))
-                answer = ContentAnswer(path, frame, size, sink)
-            else:
-                answer = NothingAnswer(path, b"")
-        except LocalProtocolError as error:
-            return fail(error)
-        return self._ask(answer)
+        if size > 0:
+            return self._ask(ContentAnswer, path, size, sink)
+        return self._ask(NothingAnswer, path)
 
     def version_text(self) -> Deferred[bytes]:
         """
         The release that the server says it is.
         """
-        return self._ask(VersionAnswer(b"", encode_transaction(b"VERSION")))
+        return self._ask(VersionAnswer)
 
-    def _ask(self, answer: Answer) -> Deferred[Any]:
+    def _ask(self, make: Callable[..., Answer], *arguments: Any) -> Deferred[Any]:
         if self._reason is not None:
             return fail(self._reason())
-        self._waiting.append(answer)
-        self._flush_soon()
-        return answer.deferred
+        try:
+            answer = make(*arguments)
+        except LocalProtocolError as error:
+            return fail(error)
+        return self._pipeline.ask(answer)
 
     # Back-pressure.
 
@@ -381,8 +306,10 @@ class ClientSession:
         Deliver nothing until `resume` has been called as often.
         """
         self._pauses += 1
-        if self._pauses == 1 and self.stage in _ASKING:
-            self._transport.pauseProducing()
+        if self._pauses == 1:
+            self._pipeline.hold()
+            if self.stage in ASKING:
+                self._transport.pauseProducing()
 
     def resume(self) -> None:
         """
@@ -391,12 +318,11 @@ class ClientSession:
         if not self._pauses:
             raise RuntimeError("resume without pause")
         self._pauses -= 1
-        if self._pauses == 0 and self.stage in _ASKING:
-            self._pace.restart(self.bytes_received, self._answered)
-            self._transport.resumeProducing()
-            # What is here already is delivered in the next turn, not inside a call
-            # of whoever resumes.
-            self._flush_soon()
+        if self._pauses == 0:
+            self._pace.restart(self.bytes_received, self._pipeline.answered)
+            self._pipeline.release()
+            if self.stage in ASKING:
+                self._transport.resumeProducing()
 
     # The end.
 
@@ -410,7 +336,7 @@ class ClientSession:
             return succeed(None)
         ended: Deferred[None] = Deferred()
         self._end_waiters.append(ended)
-        if self.stage not in _OVER:
+        if self.stage not in OVER:
             text = f"{self.server}: the connection was closed from this side"
             reason = endings.broken("closed", text)
             if self.stage is Stage.OPEN and not self.outstanding:
@@ -443,7 +369,7 @@ class ClientSession:
         self.abort("cancelled", f"{self.server}: connecting was cancelled")
 
     def _end(self, reason: Callable[[], ClientError]) -> None:
-        if self.stage not in _OVER:
+        if self.stage not in OVER:
             self._leave(reason, self._drop)
 
     def _leave(
@@ -455,12 +381,7 @@ class ClientSession:
         self._fail_all()
 
     def _fire(self, step: Step) -> None:
-        if step is Step.LEFT:
-            self.stage = Stage.ENDING
-        elif step is Step.LOST:
-            self.stage = Stage.ENDED
-        else:
-            self.stage = TABLE[self.stage, step]
+        self.stage = after(self.stage, step)
 
     def _fail_all(self) -> None:
         """
@@ -471,15 +392,12 @@ class ClientSession:
         if deciding is not None:
             deciding.cancel()
         reason = self._reason
-        answers = [*self._expected, *self._waiting]
-        self._expected.clear()
-        self._waiting.clear()
-        self._buffer = TransactionBuffer()
-        waiters: list[Deferred[Any]] = [answer.deferred for answer in answers]
-        waiters += self._welcome_waiters
-        self._welcome_waiters = []
+        if reason is None:
+            return
+        self._pipeline.end(reason)
+        waiters, self._welcome_waiters = self._welcome_waiters, []
         for waiter in waiters:
-            if not waiter.called and reason is not None:
+            if not waiter.called:
                 waiter.errback(reason())
 
     # What the transport calls.
@@ -489,10 +407,10 @@ class ClientSession:
         TCP is connected.
         """
         records = self._transport = cast("ITLSRecords", transport)
-        if self.stage in _OVER:
+        if self.stage in OVER:
             records.abortConnection()
             return
-        self.round_trips = 1
+        self._pipeline.round_trips = 1
         records.setTcpNoDelay(True)
         self._address = endings.address_text(transport.getPeer())
 
@@ -508,7 +426,7 @@ class ClientSession:
         if self.stage is not Stage.HANDSHAKING:
             return
         transport = self._transport
-        self.round_trips += 1 if transport.tls_version == "TLSv1.3" else 2
+        self._pipeline.round_trips += 1 if transport.tls_version == "TLSv1.3" else 2
         # In TLS 1.2 the server has the last word, and its first line comes with it.
         self._dialog_trip = self.round_trips + (transport.tls_version == "TLSv1.3")
         self._fire(Step.HANDSHAKEN)
@@ -557,7 +475,7 @@ class ClientSession:
             return
         self._fire(Step.TRUSTED)
         self._dialog_began = self._monotonic()
-        self._pace.begin(self.bytes_received, self._answered)
+        self._pace.begin(self.bytes_received, self._pipeline.answered)
         self._transport.resumeProducing()
         recalled = self._acquaintance.recall(self.server_key)
         if recalled is not None and recalled.newest >= self._dialog.version:
@@ -574,14 +492,11 @@ class ClientSession:
         """
         self._dialog_trip = self.round_trips + 1
         for line in self._dialog.lines():
-            self._write(line)
+            self.write_record(line)
         self._fire(Step.IDENTIFIED)
+        self._pipeline.begin()
         if not self.opened.called:
             self.opened.callback(self)
-
-    def _write(self, data: bytes) -> None:
-        self.bytes_sent += len(data)
-        self._transport.write(data)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -595,19 +510,7 @@ class ClientSession:
             data = self._read_dialog(data)
             if not data:
                 return
-        buffer = self._buffer
-        expected = self._expected
-        if expected and not buffer and not self._pauses and not self._running:
-            head = expected[0]
-            if isinstance(head, ContentAnswer) and len(data) < head.left:
-                # The middle of a file never goes through the buffer.
-                try:
-                    head.pour(data)
-                except SinkFailed as error:
-                    self._sink_failed(head, error)
-                return
-        buffer.feed(data)
-        self._run()
+        self._pipeline.receive(data)
 
     def _read_dialog(self, data: bytes) -> bytes:
         """
@@ -628,18 +531,25 @@ class ClientSession:
 
     def _greeted(self, hello: ServerHello) -> None:
         self._hello_seen = True
-        self.round_trips = max(self.round_trips, self._dialog_trip)
+        self._advance()
         self.product = hello.product
         self._acquaintance.greeted(self.server_key, hello.newest, hello.product)
         if self.stage is Stage.GREETING:
             self._identify()
 
+    def _advance(self) -> None:
+        """
+        A line of the server ends a round trip.
+        """
+        pipeline = self._pipeline
+        pipeline.round_trips = max(pipeline.round_trips, self._dialog_trip)
+
     def _welcomed(self) -> None:
         if self.stage is not Stage.IDENTIFYING:
             return
-        self.round_trips = max(self.round_trips, self._dialog_trip)
+        self._advance()
         self._fire(Step.WELCOMED)
-        if not self._expected:
+        if self._pipeline.head is None:
             self._pace.end()
         waiters, self._welcome_waiters = self._welcome_waiters, []
         for waiter in waiters:
@@ -693,143 +603,43 @@ class ClientSession:
                 return endings.dialog_failed(self.server, what)
             return endings.not_trusted(self.server, *self._acquaintance.own_name())
         text = f"{self.server}: the server ended the connection"
-        if self._expected:
-            text += f" with {len(self._expected)} requests unanswered"
+        if self.outstanding:
+            text += f" with {self.outstanding} requests unanswered"
         if isinstance(error, ConnectionDone):
             return endings.broken("closed", text)
         return endings.broken("reset", f"{text} ({error})")
 
-    # Requests out, answers in.
+    # What the pipeline calls.
 
-    def _flush_soon(self) -> None:
-        if not self._flush_asked and not self._running and self.stage in _ASKING:
-            self._flush_asked = True
-            self._clock.callLater(0, self._flush_now)
-
-    def _flush_now(self) -> None:
-        self._flush_asked = False
-        if self.stage in _ASKING:
-            self._run()
-
-    def _run(self) -> None:
+    def write_record(self, data: bytes) -> None:
         """
-        Deliver what has come and send what may leave, until neither moves.
+        Send *data* as one record.
         """
-        if self._running:
-            return
-        self._running = True
-        try:
-            while True:
-                self._deliver()
-                if not self._refill():
-                    break
-        finally:
-            self._running = False
+        self.bytes_sent += len(data)
+        self._transport.write(data)
 
-    def _deliver(self) -> None:
+    def awaiting(self, anything: bool) -> None:
         """
-        Hand out the answers that have come whole.
+        Whether an answer is awaited now.
         """
-        if self.stage not in _ASKING:
-            return
-        expected = self._expected
-        buffer = self._buffer
-        head: Answer | None = None
-        try:
-            while expected and not self._pauses:
-                head = expected[0]
-                result = head.take(buffer)
-                if result is PENDING:
-                    return
-                if not expected or expected[0] is not head:
-                    # A sink ended the session.
-                    return
-                expected.popleft()
-                self._answered += 1
-                trip = head.trip
-                self.round_trips = max(self.round_trips, trip)
-                deferred = head.deferred
-                if deferred.called:
-                    continue
-                if isinstance(result, Refused):
-                    deferred.errback(result)
-                else:
-                    deferred.callback(result)
-            if not expected and buffer:
-                what = f"{len(buffer)} bytes that nothing was asked for"
-                self._unacceptable("out-of-step", None, what)
-        except RemoteProtocolError as error:
-            self._unacceptable("out-of-step", head, str(error))
-        except Unacceptable as error:
-            self._unacceptable(error.code, head, error.text)
-        except SinkFailed as error:
-            if head is not None:
-                self._sink_failed(head, error)
+        if anything:
+            self._pace.begin(self.bytes_received, self._pipeline.answered)
+        elif self.stage is Stage.OPEN:
+            self._pace.end()
 
-    def _unacceptable(self, code: str, answer: Answer | None, what: str) -> None:
-        path = b"" if answer is None else answer.path
+    def unacceptable(self, code: str, path: bytes, what: str) -> None:
+        """
+        Nothing that comes after this can be believed.
+        """
         text = endings.about(self.server, path, f"not what was asked for: {what}")
-        self._end(lambda: BadAnswer(code, text))
+        self._end(partial(BadAnswer, code, text))
 
-    def _sink_failed(self, head: Answer, failed: SinkFailed) -> None:
-        if self._expected and self._expected[0] is head:
-            self._expected.popleft()
-        text = endings.about(self.server, head.path, f"not taken: {failed.error}")
+    def not_taken(self, path: bytes, error: Exception) -> None:
+        """
+        What comes cannot be put anywhere.
+        """
+        text = endings.about(self.server, path, f"not taken: {error}")
         self._end(endings.broken("aborted", text))
-        if not head.deferred.called:
-            head.deferred.errback(failed.error)
-
-    def _refill(self) -> bool:
-        """
-        Send what the window allows; says whether something is complete already.
-
-        The window is filled when it is half empty: one record then carries many
-        requests.
-        """
-        waiting = self._waiting
-        expected = self._expected
-        if self.stage not in _ASKING:
-            return False
-        room = self._window - len(expected)
-        if waiting and (room >= len(waiting) or 2 * room >= self._window):
-            self._send(room)
-        if not expected:
-            if self.stage is Stage.OPEN:
-                self._pace.end()
-            return bool(self._buffer) and not self._pauses
-        self._pace.begin(self.bytes_received, self._answered)
-        return isinstance(expected[0], NothingAnswer) and not self._pauses
-
-    def _send(self, room: int) -> None:
-        """
-        Send up to *room* requests, as many in a record as have room there whole.
-        """
-        waiting = self._waiting
-        expected = self._expected
-        trip = self.round_trips + 1
-        record: list[bytes] = []
-        size = 0
-        while waiting and room > 0:
-            answer = waiting.popleft()
-            if answer.deferred.called:
-                # Cancelled before it left.
-                continue
-            room -= 1
-            frame = answer.frame
-            expected.append(answer)
-            if not frame:
-                continue
-            answer.frame = b""
-            answer.trip = trip
-            self.requests += 1
-            size += len(frame)
-            if size > MAX_RECORD:
-                self._write(b"".join(record))
-                record.clear()
-                size = len(frame)
-            record.append(frame)
-        if record:
-            self._write(b"".join(record))
 
     # Time.
 
@@ -844,12 +654,12 @@ class ClientSession:
                 self._end(endings.dialog_timeout(self.server, seconds))
                 return False
             return True
-        if self.stage is not Stage.OPEN or not self._expected:
+        head = self._pipeline.head
+        if self.stage is not Stage.OPEN or head is None:
             return False
         if self._pauses:
-            self._pace.restart(self.bytes_received, self._answered)
+            self._pace.restart(self.bytes_received, self._pipeline.answered)
             return True
-        head = self._expected[0]
         patience = timeouts.answer if head.patience is None else head.patience
         if now - self._pace.silent_since >= patience:
             what = f"nothing came for {patience:g} s"
@@ -858,9 +668,9 @@ class ClientSession:
             return False
         if head.patience is not None:
             # The server reads a file meanwhile; that is no slowness.
-            self._pace.restart_rate(self.bytes_received, self._answered)
+            self._pace.restart_rate(self.bytes_received, self._pipeline.answered)
         elif self._pace.too_slow(
-            now, timeouts.slow, self.bytes_received, self._answered
+            now, timeouts.slow, self.bytes_received, self._pipeline.answered
         ):
             what = f"too little came in {timeouts.slow:g} s"
             text = endings.about(self.server, head.path, what)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""
+The life of a connection to a server.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["ASKING", "OVER", "TABLE", "Stage", "Step", "after"]
+
+
+class Stage(Enum):
+    """
+    Where in its life a connection is.
+    """
+
+    HANDSHAKING = "TLS handshake"
+    DECIDING = "deciding about the server's key"
+    GREETING = "waiting for the server's first line"
+    IDENTIFYING = "waiting for the welcome"
+    OPEN = "welcomed"
+    ENDING = "waiting for the end"
+    ENDED = "ended"
+
+
+class Step(Enum):
+    """
+    What moves a connection.
+    """
+
+    HANDSHAKEN = "handshake completed"
+    TRUSTED = "key trusted"
+    IDENTIFIED = "own lines sent"
+    WELCOMED = "welcome received"
+    LEFT = "closed or dropped from this side"
+    LOST = "connection lost"
+
+
+#: The steps of a connection that goes well. Own lines are sent when the server's
+#: first line has come, or before it to a server that is known.
+TABLE: dict[tuple[Stage, Step], Stage] = {
+    (Stage.HANDSHAKING, Step.HANDSHAKEN): Stage.DECIDING,
+    (Stage.DECIDING, Step.TRUSTED): Stage.GREETING,
+    (Stage.GREETING, Step.IDENTIFIED): Stage.IDENTIFYING,
+    (Stage.IDENTIFYING, Step.WELCOMED): Stage.OPEN,
+}
+
+#: Where these lead from anywhere but `ENDED`, which nothing leads out of.
+_FROM_ANYWHERE = {Step.LEFT: Stage.ENDING, Step.LOST: Stage.ENDED}
+
+#: Stages in which requests leave.
+ASKING = frozenset({Stage.IDENTIFYING, Stage.OPEN})
+
+#: Stages in which nothing more can be asked for.
+OVER = frozenset({Stage.ENDING, Stage.ENDED})
+
+
+def after(stage: Stage, step: Step) -> Stage:
+    """
+    The stage that *step* leads to.
+
+    Raises:
+        KeyError: This step cannot happen there: a mistake of this program.
+    """
+    if stage is not Stage.ENDED and step in _FROM_ANYWHERE:
+        return _FROM_ANYWHERE[step]
+    return TABLE[stage, step]
