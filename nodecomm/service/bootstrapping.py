@@ -1,0 +1,673 @@
+# SPDX-License-Identifier: MIT
+"""
+Making this machine a node of a policy server, in steps that may be interrupted
+anywhere and run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from attrs import field, frozen
+
+from nodecomm.client.address import ServerAddress, parse_server
+from nodecomm.client.errors import ClientError, Refused, Unreachable, UntrustedServer
+from nodecomm.config.agent import AgentConfiguration, encloses_path, is_digest_text
+from nodecomm.config.errors import ConfigError
+from nodecomm.identity.files import ensure_folder, write_new
+from nodecomm.identity.keys import KeyPair, PublicKey
+from nodecomm.identity.own import (
+    KEYS_FOLDER,
+    PRIVATE_NAME,
+    PUBLIC_NAME,
+    create_own_key,
+    load_own_key,
+)
+from nodecomm.identity.servers import SERVER_KEYS_FOLDER, ServerKeyStore, ServerTrust
+from nodecomm.service.loading import load_agent
+from nodecomm.service.own_addresses import (
+    AddressUnknown,
+    ResolvedServer,
+    resolve_server,
+)
+from nodecomm.service.recording import ConfigurationSet, Plan
+from nodecomm.service.starting import Started, Starter, choose_starter
+from nodecomm.service.units import AGENT, Program
+from nodecomm.sync.errors import SourceRefused
+from nodecomm.sync.model import SyncRequest, SyncResult
+from nodecomm.wire.text import safe, to_text
+
+if TYPE_CHECKING:
+    from nodecomm.client.trust import IServerTrust
+
+__all__ = [
+    "BY",
+    "COPIES",
+    "Bootstrap",
+    "BootstrapError",
+    "BootstrapRequest",
+    "BootstrapResult",
+    "Copied",
+    "Copy",
+    "Link",
+    "ensure_own_key",
+    "path_text",
+    "without_state_variable",
+]
+
+#: What the files say that wrote them.
+BY = "nodecomm bootstrap"
+
+#: Held as long as a bootstrap works in a state folder.
+LOCK_NAME = "bootstrap.lock"
+
+#: Seconds that this machine's own server may take until it answers as configured,
+#: and between two looks.
+OWN_SERVER_PATIENCE = 30.0
+OWN_SERVER_PAUSE = 0.2
+
+_MAIN_FILE = """\
+The agent's configuration: your own settings go here. `nodecomm bootstrap` writes
+agent.d/50-bootstrap.toml, which is read after this file; a key may stand in one of
+the two only.
+
+[agent]
+interval = "5m"
+after_update = ["/usr/bin/cf-agent", "-K"]
+"""
+
+_PART = """\
+The policy server of this node, and what is copied from it.
+"""
+
+
+class BootstrapError(Exception):
+    """
+    Something on this machine is in the way. The text says what to do.
+    """
+
+
+@frozen
+class Copy:
+    """
+    What a bootstrap copies.
+
+    Attributes:
+        source: A shortcut of the server.
+        folder: Where to, in the state folder.
+        purge: Whether what the server does not have is removed.
+        needed: Whether there is no bootstrap without it.
+    """
+
+    source: str
+    folder: str
+    purge: bool
+    needed: bool
+
+
+#: The policy is the server's alone; modules of the node's own may lie beside those
+#: of the server.
+COPIES = (
+    Copy("masterfiles", "inputs", purge=True, needed=True),
+    Copy("modules", "modules", purge=False, needed=False),
+)
+
+
+@frozen(kw_only=True)
+class BootstrapRequest:
+    """
+    What is asked for.
+
+    Attributes:
+        server: The policy server.
+        state_dir: This machine's state, an absolute path.
+        config_dir: The folder of its configuration, an absolute path.
+        system: Whether these are the machine's own folders, for which there may be
+            systemd units.
+        server_keys: Digests or keys, one of which must be the server's.
+        trust_server: Whether the key that an unknown server shows is accepted.
+        start: Whether the agent is to run from now on.
+        role: What this machine becomes; `auto`: the policy server if it has the
+            server's address, else a node.
+        trust_for: Seconds that the server trusts new nodes; 0: not at all; None: as
+            before, or a day.
+        trust_networks: From where; none: the networks around its addresses.
+        user: The user name for the server.
+        record_user: Whether it is recorded; else the agent comes with the name of
+            whoever runs it.
+        protocol: The newest protocol version, to be recorded; None: as usual.
+    """
+
+    server: ServerAddress
+    state_dir: Path
+    config_dir: Path
+    system: bool = False
+    server_keys: tuple[str | PublicKey, ...] = ()
+    trust_server: bool = False
+    start: bool = False
+    role: Literal["auto", "node", "server"] = "auto"
+    trust_for: float | None = None
+    trust_networks: tuple[str, ...] = ()
+    user: str = "root"
+    record_user: bool = False
+    protocol: int | None = None
+
+
+@frozen
+class Copied:
+    """
+    One copy that was made.
+    """
+
+    source: str
+    destination: str
+    result: SyncResult
+
+
+@frozen
+class BootstrapResult:
+    """
+    What was done.
+
+    Attributes:
+        role: What this machine is now.
+        server: The policy server.
+        key: The server's key.
+        own_key: This machine's.
+        copies: What was copied.
+        files: The configuration files that were written.
+        started: What was started, by the program's name.
+        warnings: For people.
+        windows: From where the server trusts new nodes, and until when.
+    """
+
+    role: Literal["node", "server"]
+    server: ServerAddress
+    key: PublicKey
+    own_key: PublicKey
+    copies: tuple[Copied, ...]
+    files: tuple[Path, ...]
+    started: Mapping[str, Started]
+    warnings: tuple[str, ...]
+    windows: tuple[tuple[str, str | None], ...] = ()
+
+
+class Link(Protocol):
+    """
+    The way to the policy server.
+    """
+
+    def connect(self, trust: IServerTrust) -> Awaitable[PublicKey]:
+        """
+        Reach the server with this machine's key, which is there by now, and see that
+        the server's is trusted; what was open before is closed.
+
+        Returns:
+            Its key.
+
+        Raises:
+            ClientError: It cannot be done.
+        """
+
+    def fetch(self, request: SyncRequest) -> Awaitable[SyncResult]:
+        """
+        Bring something here from the server that was connected.
+
+        Raises:
+            ClientError, SyncError: It cannot be done.
+        """
+
+    def close(self) -> Awaitable[None]:
+        """
+        Close what is open.
+        """
+
+
+#: Asks a person whether a server's key is trusted; None: nobody can be asked.
+Ask = Callable[[ServerAddress, Sequence[str], PublicKey], "bool | None"]
+
+#: Makes the starter of a program with a configuration file.
+StarterFor = Callable[[Program, Path], Starter]
+
+
+def no_policy_server(bootstrap: Bootstrap, resolved: ResolvedServer) -> None:
+    """
+    For a `Bootstrap` that makes nodes only.
+    """
+    msg = "this bootstrap makes no policy servers"
+    raise BootstrapError(msg)
+
+
+@frozen(kw_only=True)
+class Bootstrap:
+    """
+    One bootstrap.
+
+    Args:
+        request: What is asked for.
+        link: The way to the server.
+        ask: Asks whether its key is trusted.
+        say: Takes lines for people about what is done.
+        sleep: Waits for so many seconds.
+        become_server: Makes this machine the policy server, before it becomes its
+            own node.
+        starter_for: Starts programs; None: as systemd or its absence asks for.
+        resolve: Looks up the server.
+        now: Civil time.
+        monotonic: Seconds of a clock that nobody sets.
+
+    Attributes:
+        served: Shortcut and folder of what this machine's own server has.
+        files, warnings, started, windows: As in `BootstrapResult`, so far.
+    """
+
+    request: BootstrapRequest
+    link: Link
+    ask: Ask
+    say: Callable[[str], object]
+    sleep: Callable[[float], Awaitable[object]]
+    become_server: Callable[[Bootstrap, ResolvedServer], object] = no_policy_server
+    starter_for: StarterFor | None = None
+    resolve: Callable[[str, int], ResolvedServer] = resolve_server
+    now: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    served: dict[str, str] = field(factory=dict, init=False)
+    files: list[Path] = field(factory=list, init=False)
+    warnings: list[str] = field(factory=list, init=False)
+    started: dict[str, Started] = field(factory=dict, init=False)
+    windows: list[tuple[str, str | None]] = field(factory=list, init=False)
+
+    async def run(self) -> BootstrapResult:
+        """
+        Do all of it.
+
+        Raises:
+            BootstrapError: This machine is in the way.
+            ClientError: The server cannot be reached, trusted, or refuses.
+            SyncError: What it serves could not be brought here.
+            OSError: A file cannot be written.
+            OwnKeyError: This machine's key is damaged.
+            ConfigError: Its configuration is.
+            CannotStart: The program does not start.
+        """
+        ensure_folder(str(self.request.state_dir))
+        with _locked(self.request.state_dir / LOCK_NAME):
+            try:
+                return await self._run()
+            finally:
+                await self.link.close()
+
+    async def _run(self) -> BootstrapResult:
+        resolved = self._resolved()
+        is_server = self.request.role == "server" or (
+            self.request.role == "auto" and bool(resolved.own)
+        )
+        # Whatever a person has set against this is told before anything is done.
+        agent = self.agent_files()
+        self._refuse_contradictions(agent, agent.plan(self._agent_tree(COPIES[:1])))
+        starter = self.starter(AGENT, agent.main) if self.request.start else None
+        if starter is not None:
+            starter.check()
+        if is_server:
+            self.become_server(self, resolved)
+        pair = self.own_key()
+        key = await self._connect(resolved, pair, is_own=is_server)
+        copies = await self._fetch(is_own=is_server)
+        await self.link.close()
+        self._record(agent, copies, key)
+        if starter is not None:
+            self.start(AGENT, starter)
+        role: Literal["node", "server"] = "server" if is_server else "node"
+        return BootstrapResult(
+            role,
+            self.request.server,
+            key,
+            pair.public,
+            tuple(copies),
+            tuple(self.files),
+            dict(self.started),
+            tuple(self.warnings),
+            tuple(self.windows),
+        )
+
+    # Parts that becoming the policy server uses too.
+
+    def warn(self, text: str) -> None:
+        """
+        Tell what may need a person's attention.
+        """
+        self.warnings.append(text)
+        self.say(f"warning: {text}")
+
+    def starter(self, program: Program, config: Path) -> Starter:
+        """
+        The way to start *program*.
+        """
+        if self.starter_for is not None:
+            return self.starter_for(program, config)
+        request = self.request
+        return choose_starter(program, config, request.state_dir, system=request.system)
+
+    def start(self, program: Program, starter: Starter) -> Started:
+        """
+        Start *program*, or have it read its configuration again.
+        """
+        started = starter.start(reload=True)
+        self.started[program.name] = started
+        self.say(f"{started.text}; its log: {started.log}")
+        return started
+
+    def own_key(self) -> KeyPair:
+        """
+        This machine's key, made if there is none.
+        """
+        folder = self.request.state_dir / KEYS_FOLDER
+        pair, made = ensure_own_key(folder)
+        if made:
+            self.say(f"made a key for this machine, {pair.public.md5}, in {folder}")
+        return pair
+
+    def wrote(self, paths: Sequence[Path]) -> None:
+        """
+        Note and tell which files were written.
+        """
+        for path in paths:
+            if path not in self.files:
+                self.files.append(path)
+            self.say(f"wrote {path}")
+
+    # The server.
+
+    def _resolved(self) -> ResolvedServer:
+        server = self.request.server
+        try:
+            return self.resolve(server.host, server.port)
+        except AddressUnknown as error:
+            raise Unreachable(error.code, str(error)) from error
+
+    async def _connect(
+        self, resolved: ResolvedServer, pair: KeyPair, *, is_own: bool
+    ) -> PublicKey:
+        request = self.request
+        store = ServerKeyStore(str(request.state_dir / SERVER_KEYS_FOLDER))
+        if is_own:
+            own = ServerTrust(store, pinned=[pair.public])
+            key: PublicKey = await self._patiently(lambda: self.link.connect(own))
+            self.say(f"{request.server} answers with this machine's own key, {key.md5}")
+            return key
+        trust = ServerTrust(
+            store, pinned=request.server_keys, first_use=request.trust_server
+        )
+        try:
+            key = await self.link.connect(trust)
+            self.say(f"{request.server} has the key {key.md5} ({key.sha})")
+            return key
+        except UntrustedServer as error:
+            if error.code != "key-unknown" or error.key is None:
+                raise
+            shown = error.key
+            # The connection has ended: nobody waits while a person compares.
+            answer = self.ask(request.server, resolved.addresses, shown)
+            if answer is None:
+                raise UntrustedServer(
+                    error.code,
+                    f"{error.text}. (There is no terminal to ask on.)",
+                    error.server,
+                    shown,
+                ) from None
+            if not answer:
+                raise UntrustedServer(
+                    "key-unknown",
+                    f"the key {shown.md5} of {request.server} was not accepted; "
+                    "nothing was sent to it and nothing fetched",
+                    error.server,
+                    shown,
+                ) from None
+        # The whole key, so that another one with the same digest is another.
+        return await self.link.connect(ServerTrust(store, pinned=[shown]))
+
+    async def _fetch(self, *, is_own: bool) -> list[Copied]:
+        copies = []
+        for copy in COPIES:
+            destination = self.request.state_dir / copy.folder
+            if os.path.realpath(self.served.get(copy.source, "/")) == os.path.realpath(
+                destination
+            ):
+                self.say(f"{copy.source}: served from {destination} itself")
+                continue
+            request = SyncRequest(
+                copy.source.encode(), os.fsencode(destination), purge=copy.purge
+            )
+            try:
+                result = await self._fetched(request, patiently=is_own and copy.needed)
+            except (Refused, SourceRefused) as error:
+                if copy.needed:
+                    raise
+                self.warn(
+                    f"the server does not give {copy.source} ({safe(str(error))}); "
+                    "the node works without; when the server has it, run this again"
+                )
+                continue
+            for line in result.warnings:
+                self.warn(f"{copy.source}: {line}")
+            done = (
+                f"{result.fetched} files fetched, {result.removed} removed"
+                if result.changed
+                else "unchanged"
+            )
+            self.say(f"{copy.source}: {done}, {result.checked} files in {destination}")
+            copies.append(Copied(copy.source, path_text(destination), result))
+        return copies
+
+    async def _fetched(self, request: SyncRequest, *, patiently: bool) -> SyncResult:
+        if not patiently:
+            return await self.link.fetch(request)
+        result: SyncResult = await self._patiently(lambda: self.link.fetch(request))
+        return result
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+        """
+        Try until this machine's own server, which has just been started or told to
+        read its configuration, does as it says.
+        """
+        end = self.monotonic() + OWN_SERVER_PATIENCE
+        while True:
+            try:
+                return await attempt()
+            except (ClientError, SourceRefused) as error:
+                if isinstance(error, UntrustedServer):
+                    raise BootstrapError(
+                        f"the server on port {self.request.server.port} is not this "
+                        f"state folder's own: {error}; stop it, or use its state "
+                        "folder (--state-dir)"
+                    ) from error
+                if self.monotonic() >= end:
+                    raise
+            await self.sleep(OWN_SERVER_PAUSE)
+
+    # The agent's configuration.
+
+    def agent_files(self) -> ConfigurationSet:
+        """
+        The agent's configuration.
+        """
+        return ConfigurationSet(
+            self.request.config_dir, AGENT.config, AgentConfiguration, BY
+        )
+
+    def _agent_tree(self, copies: Sequence[Copy]) -> dict[str, Any]:
+        request = self.request
+        agent: dict[str, Any] = {
+            "state_dir": path_text(request.state_dir),
+            "policy_servers": [str(request.server)],
+        }
+        if request.record_user:
+            agent["user"] = request.user
+        if request.protocol is not None:
+            agent["protocol"] = request.protocol
+        tables = [
+            {
+                "source": copy.source,
+                "destination": path_text(request.state_dir / copy.folder),
+                "purge": copy.purge,
+            }
+            for copy in copies
+        ]
+        return {"agent": agent, "copy": tables}
+
+    def _refuse_contradictions(self, files: ConfigurationSet, plan: Plan) -> None:
+        """
+        End here if a person's settings lead elsewhere.
+        """
+        for left_out in plan.left_out:
+            if left_out.key_path == "agent.policy_servers":
+                if not _names(left_out.theirs, self.request.server):
+                    raise BootstrapError(
+                        f"{left_out}: add {self.request.server} there, or take the line"
+                        " out, and run this again"
+                    )
+            elif left_out.key_path == "agent.state_dir" and left_out.differs:
+                raise BootstrapError(
+                    f"{left_out}: run this again with --state-dir "
+                    f"{left_out.theirs}, or take the line out"
+                )
+        if not plan.may_write and (missing := _keys(plan.tree)):
+            raise BootstrapError(
+                f"{files.part.path} was changed by hand and is left as it is, but has "
+                f"not: {', '.join(missing)}; add that, or move the file away, and run "
+                "this again"
+            )
+
+    def _record(
+        self, files: ConfigurationSet, copies: Sequence[Copied], key: PublicKey
+    ) -> None:
+        made = {copied.source for copied in copies}
+        wanted = [copy for copy in COPIES if copy.source in made]
+        plan = files.plan(self._agent_tree(wanted), served=_copied_there)
+        for left_out in plan.left_out:
+            if left_out.differs:
+                self.warn(str(left_out))
+        if not plan.may_write and plan.tree:
+            self.warn(
+                f"{files.part.path} was changed by hand and is left as it is; it has "
+                f"not: {', '.join(_keys(plan.tree))}"
+            )
+        with files.undone_if_it_fails():
+            written = files.write(plan, {"": _PART, "main": _MAIN_FILE})
+            loaded = load_agent(files.main, environ=without_state_variable())
+            if loaded.settings is None:
+                raise ConfigError(loaded.problems)
+        self.wrote(written)
+        if not written:
+            self.say(f"{files.main.parent} says so already")
+        named = loaded.settings.agent.server_keys
+        if (
+            named
+            and all(map(is_digest_text, named))
+            and not any(map(key.matches, named))
+        ):
+            self.warn(
+                f"server_keys of the agent's configuration has no {key.md5}: the agent "
+                "will not talk to this server"
+            )
+
+
+def _copied_there(
+    key_path: str, wanted: Mapping[str, Any], theirs: Sequence[Any]
+) -> bool:
+    """
+    Whether a person has a copy to the same place, or around it, or inside it.
+    """
+    for one in theirs:
+        there = one.get("destination") if isinstance(one, dict) else None
+        if isinstance(there, str) and (
+            encloses_path(there, wanted["destination"])
+            or encloses_path(wanted["destination"], there)
+        ):
+            return True
+    return False
+
+
+def _names(servers: object, wanted: ServerAddress) -> bool:
+    """
+    Whether a list of servers has *wanted*, however it is spelled.
+    """
+    for one in servers if isinstance(servers, list) else []:
+        with contextlib.suppress(ValueError, TypeError):
+            if parse_server(one) == wanted:
+                return True
+    return False
+
+
+def _keys(tree: Mapping[str, Any]) -> list[str]:
+    """
+    The keys of a tree as people would look for them.
+    """
+    keys = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            keys += [f"{name}.{inner}" for inner in _keys(value)]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            keys += [f"[[{name}]] with {next(iter(one.values()))!r}" for one in value]
+        else:
+            keys.append(name)
+    return keys
+
+
+def ensure_own_key(folder: Path) -> tuple[KeyPair, bool]:
+    """
+    The own key pair in *folder*, and whether it was made just now. A public half
+    that a killed program did not get to is made up for.
+
+    Raises:
+        OwnKeyError: What is there cannot be used.
+        OSError: It cannot be written.
+    """
+    if not os.path.lexists(folder / PRIVATE_NAME):
+        return create_own_key(folder), True
+    pair = load_own_key(folder)
+    if not os.path.lexists(folder / PUBLIC_NAME):
+        write_new(str(folder), PUBLIC_NAME, pair.public.to_pem())
+    return pair, False
+
+
+def path_text(path: Path) -> str:
+    """
+    A path as a configuration has it.
+    """
+    return to_text(os.fsencode(path))
+
+
+def without_state_variable() -> dict[str, str]:
+    """
+    The environment as the programs that are started have it.
+    """
+    return {k: v for k, v in os.environ.items() if k != "NODECOMM_STATE_DIR"}
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """
+    Keep other bootstraps out.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            raise BootstrapError(
+                f"another bootstrap is at work here (process {pid or 'unknown'}, "
+                f"{path}); wait for it, or end it"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
