@@ -177,6 +177,17 @@ class ServerSettings:
             upstream="The comparison there overflows for some grossly wrong times.",
         ),
     )
+    manifest_max_age: float = field(
+        default=10,
+        metadata=about(
+            "A folder's manifest (the file `.nodecomm-manifest-1` that nodecomm's own "
+            "nodes ask for) is made anew when it is older than this; 0: there are no "
+            "manifests.",
+            unit="seconds",
+            minimum=0,
+            upstream="No counterpart.",
+        ),
+    )
     allowciphers: str = field(
         default=DEFAULT_CIPHERS,
         metadata=about(

@@ -118,6 +118,12 @@ class DigestCache:
     _large_runs: bool = field(default=False, init=False)
     _log: Logger = field(factory=Logger, init=False)
 
+    def peek(self, key: DigestKey) -> bytes | None:
+        """
+        The digest kept under *key*, if it is in memory. May be called in a thread.
+        """
+        return self._known.get(key)
+
     def digest(self, held: HeldFile, algorithm: str) -> bytes | Deferred[bytes]:
         """
         The digest of *held*'s content. All who ask while it is being computed

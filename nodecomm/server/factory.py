@@ -23,6 +23,7 @@ from nodecomm.server.digests import DigestCache
 from nodecomm.server.events import BurstLog, EventLog
 from nodecomm.server.filesystem import FileSystemSource
 from nodecomm.server.inodes import InodeNumbers
+from nodecomm.server.manifest import Manifests
 from nodecomm.server.names import HostNames
 from nodecomm.server.pools import WorkerPool, Workers
 from nodecomm.server.requests import Serving
@@ -70,6 +71,8 @@ class TLSFactory(Factory):
         limits: How long, how much, how many.
         max_connections: Connections at a time.
         deny_bad_clocks: Whether nodes with a clock far off are refused STATs.
+        manifest_max_age: Seconds for which a folder's manifest may be answered; 0:
+            there are none.
         digests: Where digests are kept across restarts; None: in memory only.
         seen: Where trusted peers are noted; None: nowhere.
         events: How much is logged.
@@ -95,6 +98,7 @@ class TLSFactory(Factory):
         limits: LimitSettings | None = None,
         max_connections: int = 10_000,
         deny_bad_clocks: bool = True,
+        manifest_max_age: float = 10.0,
         digests: DigestStore | None = None,
         seen: SeenStore | None = None,
         events: EventLog | None = None,
@@ -130,13 +134,25 @@ class TLSFactory(Factory):
             keep=limits.name_cache_seconds,
             timeout=limits.name_timeout,
         )
+        files = FileSystemSource(self.digests, self.workers.disk)
+        self.manifests = Manifests(
+            files,
+            self.digests,
+            self.workers.disk,
+            reactor,
+            now,
+            monotonic,
+            self.log,
+            manifest_max_age,
+        )
         self.serving = Serving(
             evaluator,
-            FileSystemSource(self.digests, self.workers.disk),
+            files,
             {} if sources is None else sources,
             InodeNumbers(),
             now,
             deny_bad_clocks,
+            self.manifests,
         )
         self.commands = command_table([*builtin_commands(), *commands])
         self.admission = Admission(
@@ -184,6 +200,7 @@ class TLSFactory(Factory):
         sweeping, self._sweeping = self._sweeping, None
         if sweeping is not None:
             sweeping.stop()
+            self.manifests.stop()
             for pool in self._own_pools:
                 pool.stop()
 
@@ -301,6 +318,7 @@ class TLSFactory(Factory):
                     )
                 session.abort(limit)
         self.bursts.sweep()
+        self.manifests.sweep()
 
     def stop(self, grace: float) -> Deferred[None]:
         """

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from nodecomm.access.requests import AccessRequest
 from nodecomm.server.filesystem import HeldFile
 from nodecomm.wire.commands import split_word
+from nodecomm.wire.manifest import NAME
 from nodecomm.wire.replies import DIRECTORY
 
 if TYPE_CHECKING:
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
     from nodecomm.identity.peer import Peer
     from nodecomm.interfaces import IAccessEvaluator, IFileSource, IHeldObject
     from nodecomm.server.inodes import InodeNumbers
+    from nodecomm.server.manifest import Manifests
 
 __all__ = ["Announced", "Refused", "Request", "Serving", "Undecidable"]
+
+
+#: What the name of a manifest ends with.
+_MANIFEST = b"/" + NAME
 
 
 class Refused(Exception):  # noqa: N818
@@ -66,6 +72,7 @@ class Serving:
         now: Civil time in seconds since the epoch.
         deny_bad_clocks: Whether a STAT from a node whose clock is more than
             `MAX_CLOCK_DIFFERENCE` away is refused.
+        manifests: The manifests of folders; None: there are none.
     """
 
     evaluator: IAccessEvaluator
@@ -74,6 +81,7 @@ class Serving:
     inodes: InodeNumbers
     now: Callable[[], float]
     deny_bad_clocks: bool = True
+    manifests: Manifests | None = None
 
 
 class Announced(Protocol):
@@ -157,12 +165,35 @@ class Request:
             else:
                 found = self.serving.files.resolve(self.peer, full)
         except FileNotFoundError as error:
+            if full.endswith(_MANIFEST) and operation != "opendir":
+                return self._manifest(operation, full)
             raise Refused("absent", _absent(error)) from error
+        if full.endswith(_MANIFEST) and self.serving.manifests is not None:
+            self.serving.manifests.shadowed(full)
         # The usual case first: the test for a Deferred, an abstract class, is slow.
         if type(found) is not HeldFile and isinstance(found, Deferred):
             found.addErrback(_not_found)
             return found.addCallback(lambda held: self._decide(held, operation))
         return self._decide(found, operation)
+
+    def _manifest(self, operation: str, full: bytes) -> Any:
+        """
+        As `hold`, for the manifest called *full*: there is no real object of the name.
+        """
+        manifests = self.serving.manifests
+        try:
+            if manifests is None:
+                raise FileNotFoundError("no manifests here")
+            found = manifests.hold(operation, self, full)
+        except FileNotFoundError as error:
+            raise Refused("absent", _absent(error)) from error
+        if isinstance(found, Deferred):
+            return found.addCallback(self._own)
+        return self._own(found)
+
+    def _own(self, held: IHeldObject) -> IHeldObject:
+        self.held = held
+        return held
 
     def _mounted(self, full: bytes) -> Any:
         """

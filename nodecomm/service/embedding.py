@@ -105,6 +105,7 @@ def port_factory(
         limits=checked.limits,
         max_connections=server.maxconnections,
         deny_bad_clocks=server.denybadclocks,
+        manifest_max_age=server.manifest_max_age,
         **more,
     )
     return PortFactory(tls)

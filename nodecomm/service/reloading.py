@@ -112,6 +112,7 @@ def apply(factory: TLSFactory, prepared: Prepared, max_connections: int) -> None
     factory.commands = command_table([*builtin_commands(), *prepared.commands])
     serving = factory.serving
     serving.deny_bad_clocks = settings.server.denybadclocks
+    factory.manifests.max_age = settings.server.manifest_max_age
     # Before the rules that name them.
     serving.sources = {**serving.sources, **prepared.sources}
     serving.evaluator.snapshot = prepared.snapshot

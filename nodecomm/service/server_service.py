@@ -20,15 +20,8 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from nodecomm.access.evaluator import AccessEvaluator
-from nodecomm.identity.files import ensure_folder, remove_leftovers
-from nodecomm.identity.keys import KeyPair
-from nodecomm.identity.own import (
-    KEYS_FOLDER,
-    PRIVATE_NAME,
-    OwnKeyError,
-    create_own_key,
-    load_own_key,
-)
+from nodecomm.identity.files import remove_leftovers
+from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.pins import PINS_NAME, PinnedDigests
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.identity.trust import TrustPolicy
@@ -38,6 +31,7 @@ from nodecomm.server.pools import WorkerPool
 from nodecomm.service.audit import AuditLog
 from nodecomm.service.listening import ListenError, listen, port_number
 from nodecomm.service.logs import Verbosity
+from nodecomm.service.own_state import StartError, open_own_key, os_error_text
 from nodecomm.service.prepared import Prepared, state_folder
 from nodecomm.service.reloading import (
     apply,
@@ -58,15 +52,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
     from nodecomm.config.model import Settings
+    from nodecomm.identity.keys import KeyPair
     from nodecomm.service.loading import Loaded
 
 __all__ = ["ServerService", "StartError"]
-
-
-class StartError(Exception):
-    """
-    The server cannot start. The text is one line that says what is in the way.
-    """
 
 
 class ServerService(MultiService):
@@ -184,7 +173,7 @@ class ServerService(MultiService):
         settings = self.settings
         folder = state_folder(settings)
         keys = os.path.join(folder, KEYS_FOLDER)
-        self.key_pair = pair = self._own_key(folder, keys)
+        self.key_pair = pair = open_own_key(folder, self._log)
         try:
             context = server_context(
                 pair,
@@ -223,6 +212,7 @@ class ServerService(MultiService):
             limits=limits,
             max_connections=self._max_connections(settings),
             deny_bad_clocks=settings.server.denybadclocks,
+            manifest_max_age=settings.server.manifest_max_age,
             digests=self._digests,
             seen=self._seen,  # type: ignore[arg-type]  # knows two directions only
             events=EventLog(
@@ -233,43 +223,6 @@ class ServerService(MultiService):
             monotonic=self._monotonic,
         )
         self._above = PortFactory(self.factory)
-
-    def _own_key(self, folder: str, keys: str) -> KeyPair:
-        try:
-            ensure_folder(folder)
-            for place in (folder, keys):
-                self._warn_exposed(place)
-            if os.path.lexists(os.path.join(keys, PRIVATE_NAME)):
-                return load_own_key(keys)
-            pair = create_own_key(keys)
-        except OwnKeyError as error:
-            raise StartError(str(error)) from error
-        except OSError as error:
-            raise StartError(_os_error(error, folder)) from error
-        self._log.info(
-            "made a key for this machine, {key}, in {folder}",
-            event="key.generated",
-            key=pair.public.md5,
-            folder=keys,
-        )
-        return pair
-
-    def _warn_exposed(self, place: str) -> None:
-        """
-        Whoever can write there can give himself any right.
-        """
-        try:
-            mode = os.stat(place).st_mode
-        except FileNotFoundError:
-            return
-        if mode & 0o022:
-            self._log.warn(
-                "others may write to {folder} (mode {mode}), and so become trusted:"
-                " chmod 700 it",
-                event="state.exposed",
-                folder=place,
-                mode=f"{mode & 0o7777:04o}",
-            )
 
     def _open_audit(self, settings: Settings, files: WorkerPool) -> AuditLog | None:
         if not settings.log.audit:
@@ -283,7 +236,7 @@ class ServerService(MultiService):
         try:
             audit.start()
         except OSError as error:
-            raise StartError(_os_error(error, settings.log.audit)) from error
+            raise StartError(os_error_text(error, settings.log.audit)) from error
         return audit
 
     def _open_database(self, folder: str) -> Database:
@@ -295,7 +248,7 @@ class ServerService(MultiService):
         except (sqlite3.Error, DatabaseTooNew) as error:
             raise StartError(f"{path}: {error}") from error
         except OSError as error:
-            raise StartError(_os_error(error, path)) from error
+            raise StartError(os_error_text(error, path)) from error
         return Database(path, self._reactor)
 
     def _max_connections(self, settings: Settings) -> int:
@@ -389,7 +342,7 @@ class ServerService(MultiService):
             self._log.error(
                 "the log goes on in the old file: {reason}",
                 event="log.failed",
-                reason=_os_error(error, "log"),
+                reason=os_error_text(error, "log"),
             )
         if self._audit is not None:
             self._audit.reopen()
@@ -497,10 +450,6 @@ class ServerService(MultiService):
         if isinstance(stopping, Deferred):
             await stopping
         self._log.info("stopped", event="server.stopped")
-
-
-def _os_error(error: OSError, place: str) -> str:
-    return f"{error.filename or place}: {error.strerror or error}"
 
 
 def _later(result: Any) -> None:

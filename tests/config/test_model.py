@@ -78,6 +78,7 @@ class KeysTests(SynchronousTestCase):
                 "allowusers",
                 "maxconnections",
                 "denybadclocks",
+                "manifest_max_age",
                 "allowciphers",
                 "allowtlsversion",
             ],

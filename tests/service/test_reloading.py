@@ -99,6 +99,7 @@ def test_rules_change_for_open_sessions(tmp_path: Path) -> None:
             trustkeysfrom=(TrustWindowSettings(network="10.0.0.0/8", count=3),),
             trustusers=("joe",),
             denybadclocks=False,
+            manifest_max_age=3,
         ),
         access=(Access(path=path, admit_ips=("10.0.0.1",)),),
         limits=LimitSettings(
@@ -120,6 +121,7 @@ def test_rules_change_for_open_sessions(tmp_path: Path) -> None:
     assert window.matches("10.1.2.3")
     assert not window.matches("11.1.2.3")
     assert not factory.serving.deny_bad_clocks
+    assert factory.manifests.max_age == 3
     assert factory.serving.evaluator.snapshot.generation == 7
     server.sweep(7)
     node.pump()
