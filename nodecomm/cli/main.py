@@ -3,13 +3,15 @@
 `nodecomm SUBCOMMAND ...`: finds the subcommand's module, runs it, and turns what
 went wrong into one line and an exit status.
 
-Exit statuses: 0 done, 1 it could not be done, 2 the command line is wrong.
+Exit statuses: 0 done, 1 it could not be done, 2 the command line is wrong, 130
+interrupted. Commands that talk to a server have more, see `nodecomm.cli.statuses`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -25,6 +27,26 @@ __all__ = ["COMMANDS", "Options", "main", "run"]
 #: Name, module, and what it does in one line. The module has `Options` and
 #: `run(options, stdout, stderr) -> int` and is imported only when it is asked for.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
+    (
+        "get",
+        "nodecomm.cli.get",
+        "fetch one file of a server, verified",
+    ),
+    (
+        "ls",
+        "nodecomm.cli.ls",
+        "list a folder of a server",
+    ),
+    (
+        "stat",
+        "nodecomm.cli.stat",
+        "what a server says about one file or folder",
+    ),
+    (
+        "server-key",
+        "nodecomm.cli.server_key",
+        "list, accept and forget the keys of servers",
+    ),
     (
         "key",
         "nodecomm.cli.key",
@@ -79,7 +101,9 @@ class Options(usage.Options):
     """
 
     synopsis = "Usage: nodecomm COMMAND [options]"
-    longdesc = "Work on the keys, the configuration and the rules of a policy server."
+    longdesc = (
+        "Fetch from policy servers; work on keys, configurations and rules of one."
+    )
 
     def __init__(self, commands: Sequence[tuple[str, str, str]] = COMMANDS) -> None:
         self.subCommands = [
@@ -161,7 +185,7 @@ def run(
         return 1
     except KeyboardInterrupt:
         stderr.write("error: interrupted\n")
-        return 1
+        return 130
     return status
 
 
@@ -176,7 +200,7 @@ def main() -> int:
         status = stopped.code if isinstance(stopped.code, int) else 1
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
-        status = 1
+        status = 130
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -185,4 +209,9 @@ def main() -> int:
             status = 1
         # Python flushes once more at its end, which needs somewhere to write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if threading.active_count() > 1:
+        # Python would wait for them: for a name that is being looked up, for a reader
+        # who reads no more. All that has to be on disk is there.
+        sys.stderr.flush()
+        os._exit(status)
     return status

@@ -174,7 +174,9 @@ class RunTests(SynchronousTestCase):
 
             status, out, err = self.run_line(["sample"], run)
 
-            self.assertEqual((1, ""), (status, out))
+            # An interrupt is numbered as shells number it.
+            expected = 130 if isinstance(error, KeyboardInterrupt) else 1
+            self.assertEqual((expected, ""), (status, out))
             self.assertEqual(1, err.count("\n"))
             self.assertIn(message, err)
 

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: MIT
+"""
+What the commands that talk to a server have in common: their options, a dialer made of
+them, running until it is done, and one line about what went wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pwd
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+from twisted.python import usage
+
+from nodecomm.cli.options import CommandOptions
+from nodecomm.cli.statuses import Status, code_of, status_of, text_of
+from nodecomm.client.address import ServerAddress, Target, parse_server, parse_target
+from nodecomm.identity.files import read_small
+from nodecomm.identity.keys import (
+    PublicKey,
+    UnusableKey,
+    check_sane,
+    parse_digest_or_none,
+)
+from nodecomm.identity.own import KEYS_FOLDER, load_own_key
+from nodecomm.identity.servers import SERVER_KEYS_FOLDER, ServerKeyStore, ServerTrust
+from nodecomm.wire.commands import encode_stat
+from nodecomm.wire.dialog import ClientDialog
+from nodecomm.wire.errors import LocalProtocolError
+from nodecomm.wire.framing import encode_transaction
+from nodecomm.wire.text import safe
+
+if TYPE_CHECKING:
+    from nodecomm.client.dialing import Dialer
+    from nodecomm.client.timeouts import Timeouts
+    from nodecomm.client.trust import IServerTrust
+
+__all__ = [
+    "ConnectingOptions",
+    "Interrupted",
+    "make_dialer",
+    "read_key_file",
+    "report",
+    "run_command",
+    "run_until_done",
+    "seconds_option",
+    "server_argument",
+    "target_argument",
+]
+
+T = TypeVar("T")
+
+#: The protocol versions, as numbers and as CFEngine's `protocol_version` calls them.
+#: Source: CFEngine 3.21, the values of that attribute.
+PROTOCOLS = {"2": 2, "tls": 2, "3": 3, "cookie": 3, "latest": 3}
+
+#: Those of before TLS.
+CLASSIC = ("1", "classic", "0", "undefined")
+
+#: The file in the state folder with what servers announced about themselves.
+MEMORY_NAME = "servers.json"
+
+
+class ConnectingOptions(CommandOptions):
+    """
+    `--trust-server`, `--server-key`, `--user`, `--timeout` and `--protocol`.
+
+    Attributes:
+        server_keys: What `--server-key` named.
+        timeout: Seconds.
+        newest: The newest protocol version to speak.
+        user: The user name to come with, as on the wire.
+    """
+
+    optParameters = [
+        ["user", "u", None, "the user name to come with; your own by default"],
+        ["timeout", "t", "30", "seconds to wait for a connection, or for an answer"],
+        ["protocol", None, "latest", "newest version to speak: 2, 3 or latest"],
+    ]
+    optFlags = [
+        [
+            "trust-server",
+            None,
+            "trust the key of a server that is not known yet, and remember it",
+        ],
+    ]
+
+    def __init__(self) -> None:
+        self.server_keys: list[str | PublicKey] = []
+        self.timeout = 30.0
+        self.newest = 3
+        self.user = b""
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def opt_server_key(self, key: str) -> None:
+        """
+        The digest of the server's key (MD5=... or SHA=...), or a file with the key;
+        may be given several times. No other key is accepted then.
+        """
+        self.server_keys.append(parse_digest_or_none(key) or read_key_file(key))
+
+    def postOptions(self) -> None:
+        """
+        Check what has been given.
+        """
+        self.timeout = seconds_option("--timeout", self["timeout"])
+        named = self["protocol"].lower()
+        if named in CLASSIC:
+            msg = (
+                f"--protocol {named}: the classic protocol, from before TLS, is not "
+                "spoken yet; write 2, 3 or latest"
+            )
+            raise usage.UsageError(msg)
+        if named not in PROTOCOLS:
+            msg = f"--protocol takes 2, 3 or latest, not {self['protocol']!r}"
+            raise usage.UsageError(msg)
+        self.newest = PROTOCOLS[named]
+        name = self["user"]
+        self.user = _own_user() if name is None else os.fsencode(name)
+        try:
+            ClientDialog(self.user, b"", self.newest)
+        except LocalProtocolError as error:
+            msg = f"--user: {error}"
+            raise usage.UsageError(msg) from error
+
+
+class Interrupted(Exception):  # noqa: N818
+    """
+    A signal ended the work before it was done.
+
+    Attributes:
+        number: Which signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def server_argument(text: str) -> ServerAddress:
+    """
+    A server on the command line.
+
+    Raises:
+        usage.UsageError: It is none.
+    """
+    try:
+        return parse_server(text)
+    except ValueError as error:
+        raise usage.UsageError(str(error)) from error
+
+
+def target_argument(text: str) -> Target:
+    """
+    Something on a server, on the command line.
+
+    Raises:
+        usage.UsageError: It is none.
+    """
+    try:
+        target = parse_target(text)
+        # Whatever is asked, the name must fit into the request.
+        encode_transaction(encode_stat(2**31, target.path))
+    except (ValueError, LocalProtocolError) as error:
+        raise usage.UsageError(str(error)) from error
+    return target
+
+
+def read_key_file(path: str) -> PublicKey:
+    """
+    The key in a file that was named on the command line.
+
+    Raises:
+        usage.UsageError: There is none.
+    """
+    try:
+        key = PublicKey.from_pem(read_small(path)[1])
+        check_sane(key)
+    except FileNotFoundError:
+        msg = f"{path!r} is neither a key's digest (MD5=..., SHA=...) nor a file"
+        raise usage.UsageError(msg) from None
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise usage.UsageError(msg) from error
+    except UnusableKey as error:
+        msg = f"{path}: {error}"
+        raise usage.UsageError(msg) from error
+    except ValueError as error:
+        msg = f"{path} {error}"
+        raise usage.UsageError(msg) from error
+    return key
+
+
+def make_dialer(
+    reactor: Any,
+    options: ConnectingOptions,
+    state_dir: Path,
+    *,
+    trust: IServerTrust | None = None,
+    **more: Any,
+) -> Dialer:
+    """
+    What connects as the options say.
+
+    Args:
+        reactor: To connect with.
+        options: What was asked for.
+        state_dir: Where our key and the keys of servers are.
+        trust: Who decides about the server's key; by default what is stored there
+            and what the options say.
+        more: For the `Dialer`.
+
+    Raises:
+        OwnKeyError: This host has no usable key.
+    """
+    # Not at the top: this is what takes time to load, and a wrong command line is
+    # told without it.
+    from nodecomm.client.dialing import Dialer  # noqa: PLC0415
+    from nodecomm.client.memory import ServerMemory  # noqa: PLC0415
+    from nodecomm.transport.context import client_context  # noqa: PLC0415
+
+    pair = load_own_key(state_dir / KEYS_FOLDER)
+    if trust is None:
+        trust = ServerTrust(
+            ServerKeyStore(state_dir / SERVER_KEYS_FOLDER),
+            pinned=options.server_keys,
+            first_use=bool(options["trust-server"]),
+        )
+    return Dialer(
+        reactor,
+        context=client_context(pair),
+        trust=trust,
+        user=options.user,
+        newest=options.newest,
+        memory=ServerMemory(state_dir / MEMORY_NAME),
+        timeouts=timeouts_of(options.timeout),
+        **more,
+    )
+
+
+def timeouts_of(seconds: float) -> Timeouts:
+    """
+    How long to wait when a person says how long.
+    """
+    from nodecomm.client.timeouts import Timeouts  # noqa: PLC0415
+
+    return Timeouts(connect=seconds, handshake=seconds, dialog=seconds, answer=seconds)
+
+
+def run_command(
+    work: Callable[[Any], Coroutine[Any, Any, int]],
+    stdout: TextIO,
+    stderr: TextIO,
+    *,
+    as_json: bool = False,
+) -> int:
+    """
+    Run a command until it is done, tell what went wrong, and return the exit status.
+
+    Args:
+        work: Takes the reactor.
+        stdout: For facts.
+        stderr: For errors.
+        as_json: Whether errors are facts for a program too.
+    """
+    try:
+        return run_until_done(work)
+    except Interrupted as stopped:
+        stderr.write("error: interrupted\n")
+        return 128 + stopped.number
+    except Exception as error:
+        status = report(error, stdout, stderr, as_json=as_json)
+        if status is None:
+            raise
+        return status
+
+
+def report(
+    error: Exception, stdout: TextIO, stderr: TextIO, *, as_json: bool = False
+) -> Status | None:
+    """
+    Tell what went wrong; the exit status, None for a bug, which is not told.
+    """
+    status = status_of(error)
+    if status is None:
+        return None
+    if as_json:
+        facts = {
+            "code": code_of(error),
+            "text": text_of(error),
+            "status": int(status),
+        }
+        stdout.write(json.dumps({"error": facts}, indent=2) + "\n")
+    stderr.write(f"error: {safe(text_of(error))}\n")
+    return status
+
+
+def run_until_done(
+    work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = None
+) -> T:
+    """
+    Run the reactor until *work* is done, and return its result.
+
+    SIGINT and SIGTERM cancel it: it ends when it has cleaned up. A second signal ends
+    the process at once.
+
+    Raises:
+        Interrupted: A signal came, and the work did not succeed all the same.
+        Exception: Whatever the work raises.
+    """
+    from twisted.internet.defer import Deferred  # noqa: PLC0415
+    from twisted.python.failure import Failure  # noqa: PLC0415
+
+    if reactor is None:
+        from twisted.internet import reactor  # noqa: PLC0415
+
+    running: list[Deferred[T]] = []
+    results: list[T | Failure] = []
+    signals: list[int] = []
+
+    def begin() -> None:
+        deferred = Deferred.fromCoroutine(work(reactor))
+        running.append(deferred)
+        deferred.addBoth(finish)
+
+    def finish(result: T | Failure) -> None:
+        results.append(result)
+        # Not `stop`, which waits for threads: a name that is being looked up may take
+        # its time, and nobody wants to know it any more.
+        reactor.crash()
+
+    def interrupt(number: int, frame: object) -> None:
+        if signals:
+            os._exit(128 + number)
+        signals.append(number)
+        reactor.callFromThread(cancel)
+
+    def cancel() -> None:
+        for deferred in running:
+            deferred.cancel()
+
+    previous = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        reactor.callWhenRunning(begin)
+        reactor.run(installSignalHandlers=False)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    (result,) = results
+    if isinstance(result, Failure):
+        if signals:
+            raise Interrupted(signals[0])
+        result.raiseException()
+        raise AssertionError
+    return result
+
+
+def seconds_option(option: str, text: str, *, least: float = 0.001) -> float:
+    """
+    A number of seconds on the command line.
+
+    Raises:
+        usage.UsageError: It is none, or less than *least*.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= least):
+        msg = f"{option} takes seconds, at least {least:g}, not {text!r}"
+        raise usage.UsageError(msg)
+    return seconds
+
+
+def _own_user() -> bytes:
+    try:
+        return os.fsencode(pwd.getpwuid(os.geteuid()).pw_name)
+    except KeyError:
+        return b"root" if os.geteuid() == 0 else str(os.geteuid()).encode()

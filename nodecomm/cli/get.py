@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: MIT
+"""
+`nodecomm get`: one file of a server, verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import stat
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.python import usage
+
+from nodecomm.cli.connecting import make_dialer, run_command
+from nodecomm.cli.remote import TargetOptions, ask, kind_of
+from nodecomm.cli.statuses import Status
+from nodecomm.client.errors import BadAnswer, ConnectionBroken
+from nodecomm.identity.files import sync_folder
+from nodecomm.sync.errors import SourceRefused, VerificationFailed
+from nodecomm.wire.replies import REGULAR
+from nodecomm.wire.text import safe, to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nodecomm.client.address import Target
+    from nodecomm.client.dialing import Dialer
+    from nodecomm.client.session import ClientSession
+
+__all__ = ["Got", "Options", "get_to_file", "get_to_stream", "local_name", "run"]
+
+#: How often a file is fetched that never agrees with its own digest, or whose
+#: connection breaks.
+ATTEMPTS = 4
+
+#: Bytes that wait for whoever reads standard output before the server is made to
+#: wait.
+_AHEAD = 1 << 20
+
+
+class Options(TargetOptions):
+    """
+    The command line of `nodecomm get`.
+    """
+
+    takes = "[options] HOST[:PORT]:PATH [LOCAL|-]"
+    longdesc = (
+        "Fetch one file. It is written to LOCAL, to the folder LOCAL, or to the file's "
+        "own name here, in one step and only when its size and its digest are right, "
+        "with the permissions that it has on the server; for `-` to standard output, "
+        "and the exit status tells in the end whether what was written is right."
+    )
+    subjects: Sequence[tuple[str, str]] = (
+        ("target", "HOST[:PORT]:PATH"),
+        ("local", "LOCAL"),
+    )
+    optional = 1
+
+
+@frozen
+class Got:
+    """
+    A file that was fetched and verified.
+
+    Attributes:
+        size: Bytes.
+        digest: MD5.
+        mode: Its permission bits on the server.
+        mtime: Its time on the server, seconds since the epoch.
+    """
+
+    size: int
+    digest: bytes
+    mode: int
+    mtime: int
+
+
+def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
+    """
+    `nodecomm get`.
+    """
+    target: Target = options["target"]
+    as_json = bool(options["json"])
+    if options["local"] == "-":
+        if as_json:
+            msg = "--json goes to standard output too: name a file"
+            raise usage.UsageError(msg)
+
+        async def to_stream(reactor: Any) -> int:
+            dialer = make_dialer(reactor, options, options.state_dir)
+            output = _Output(stdout.buffer, reactor.callFromThread)
+            await get_to_stream(dialer, target, output)
+            return Status.DONE
+
+        return run_command(to_stream, stdout, stderr)
+    local = local_name(options["local"], target.path)
+
+    async def to_file(reactor: Any) -> int:
+        dialer = make_dialer(reactor, options, options.state_dir)
+        got = await get_to_file(dialer, target, local)
+        if as_json:
+            facts = {
+                "path": to_text(target.path),
+                "local": to_text(os.fsencode(local)),
+                "size": got.size,
+                "md5": got.digest.hex(),
+                "mode": f"{got.mode:04o}",
+                "mtime": got.mtime,
+            }
+            stdout.write(json.dumps(facts, indent=2) + "\n")
+        else:
+            shown = safe(to_text(os.fsencode(local)))
+            stdout.write(f"{shown}: {got.size} bytes, verified\n")
+        return Status.DONE
+
+    return run_command(to_file, stdout, stderr, as_json=as_json)
+
+
+def local_name(given: str | None, path: bytes) -> Path:
+    """
+    The file that shall hold what *path* is on the server.
+
+    Raises:
+        usage.UsageError: There is no saying which, or it can be no file.
+    """
+    last = os.fsdecode(path.rstrip(b"/").rpartition(b"/")[2])
+    if given is None or os.path.isdir(given):
+        if last in ("", ".", "..") or "\0" in last:
+            msg = "which LOCAL? The name on the server is none for a file"
+            raise usage.UsageError(msg)
+        given = os.path.join(given or "", last)
+    # What a link leads to is replaced, not the link: /dev/stdout is one.
+    real = Path(os.path.realpath(given))
+    try:
+        mode = real.stat().st_mode
+    except FileNotFoundError:
+        return real
+    if stat.S_ISDIR(mode):
+        msg = f"{given} is a folder; name a file"
+        raise usage.UsageError(msg)
+    if not stat.S_ISREG(mode):
+        msg = f"{given} is no ordinary file and is not replaced; write `-` and redirect"
+        raise usage.UsageError(msg)
+    return real
+
+
+async def get_to_file(dialer: Dialer, target: Target, local: Path) -> Got:
+    """
+    Fetch a file, verified, in one step. What does not agree, and what a broken
+    connection left behind, is fetched again.
+
+    Raises:
+        VerificationFailed: It never agreed with its digest.
+        SourceRefused: It is no ordinary file.
+        ClientError: As `Dialer.connect` and the requests.
+        OSError: It could not be written.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=".nodecomm-", suffix=".part", dir=local.parent
+        )
+        try:
+            with open(descriptor, "wb") as file:
+                got = await _fetch(dialer, target, file)
+                if got is not None:
+                    # Set-user-ID is for whoever owns a file, and that is somebody else
+                    # now.
+                    os.fchmod(file.fileno(), got.mode & 0o777)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if got is not None:
+                os.rename(temporary, local)
+                temporary = ""
+                sync_folder(os.fspath(local.parent))
+                return got
+        except (ConnectionBroken, BadAnswer):
+            if attempt == ATTEMPTS:
+                raise
+        finally:
+            if temporary:
+                os.unlink(temporary)
+    raise _never_agreed(target, ATTEMPTS)
+
+
+async def get_to_stream(dialer: Dialer, target: Target, output: _Output) -> Got:
+    """
+    Fetch a file to a stream, once: what has been written cannot be taken back.
+
+    Raises:
+        As `get_to_file`.
+    """
+    try:
+        got = await _fetch(dialer, target, output)
+        await output.drained()
+    finally:
+        output.end()
+    if got is None:
+        raise _never_agreed(target, 1)
+    return got
+
+
+async def _fetch(dialer: Dialer, target: Target, sink: Any) -> Got | None:
+    """
+    Fetch a file; None if its content is not what its digest says.
+    """
+
+    async def fetch(session: ClientSession) -> Got | None:
+        status = await session.stat(target.path)
+        if status.kind != REGULAR:
+            what = kind_of(status)[0]
+            text = (
+                f"{to_text(target.path)} is no ordinary file on the server but a {what}"
+            )
+            if what == "folder":
+                text += "; `nodecomm sync` fetches folders"
+            raise SourceRefused("not-copyable", text)
+        digest = hashlib.md5(usedforsecurity=False)
+        bind: Callable[[ClientSession], None] | None = getattr(sink, "bind", None)
+        if bind is not None:
+            bind(session)
+
+        def write(data: bytes) -> None:
+            digest.update(data)
+            sink.write(data)
+
+        await session.get(target.path, status.size, write)
+        value = digest.digest()
+        if await session.differs(target.path, value, status.size):
+            return None
+        return Got(status.size, value, status.mode, status.mtime)
+
+    return await ask(dialer, target.server, fetch)
+
+
+def _never_agreed(target: Target, attempts: int) -> VerificationFailed:
+    times = "once" if attempts == 1 else f"{attempts} times"
+    return VerificationFailed(
+        "digest",
+        f"{to_text(target.path)} was fetched {times} and never had the digest that the "
+        "server says: it is being changed, or damaged on its way",
+    )
+
+
+class _Output:
+    """
+    Standard output, written by a thread, so that a reader who takes his time stops
+    the server and not this program.
+
+    Args:
+        stream: Where to write.
+        call: Calls a function in the reactor's thread.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, call: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._stream = stream
+        self._call = call
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._paused = False
+        self._session: ClientSession | None = None
+        self._error: OSError | None = None
+        self._drained: list[Deferred[None]] = []
+        # Nobody waits for it when the program is interrupted: the reader may never
+        # read on.
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def bind(self, session: ClientSession) -> None:
+        """
+        Whom to pause.
+        """
+        self._session = session
+
+    def write(self, data: bytes) -> None:
+        """
+        Take bytes.
+
+        Raises:
+            OSError: Those before could not be written.
+        """
+        if self._error is not None:
+            raise self._error
+        self._waiting += len(data)
+        self._queue.put(data)
+        if self._waiting > _AHEAD and not self._paused and self._session is not None:
+            self._paused = True
+            self._session.pause()
+
+    async def drained(self) -> None:
+        """
+        Wait until all has been written.
+
+        Raises:
+            OSError: It could not be.
+        """
+        if self._waiting and self._error is None:
+            waiter: Deferred[None] = Deferred()
+            self._drained.append(waiter)
+            await waiter
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """
+        Nothing more comes.
+        """
+        self._queue.put(None)
+
+    def _work(self) -> None:
+        while (data := self._queue.get()) is not None:
+            error = None
+            try:
+                self._stream.write(data)
+                self._stream.flush()
+            except OSError as caught:
+                error = caught
+            size = len(data)
+            self._call(lambda size=size, error=error: self._written(size, error))  # type: ignore[misc]
+
+    def _written(self, size: int, error: OSError | None) -> None:
+        self._waiting -= size
+        if error is not None and self._error is None:
+            self._error = error
+        if self._paused and (self._waiting <= _AHEAD // 2 or self._error is not None):
+            self._paused = False
+            if self._session is not None:
+                self._session.resume()
+        if not self._waiting or self._error is not None:
+            waiters, self._drained = self._drained, []
+            for waiter in waiters:
+                waiter.callback(None)

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: MIT
+"""
+`nodecomm server-key`: which keys are known of which servers, and accepting a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from twisted.python import usage
+
+from nodecomm.cli.connecting import (
+    ConnectingOptions,
+    make_dialer,
+    read_key_file,
+    report,
+    run_command,
+    server_argument,
+)
+from nodecomm.cli.options import CommandOptions, StateOptions, fail
+from nodecomm.cli.statuses import Status
+from nodecomm.client.errors import UntrustedServer
+from nodecomm.identity.keys import PublicKey, parse_digest, parse_digest_or_none
+from nodecomm.identity.servers import (
+    SERVER_KEYS_FOLDER,
+    ServerDecision,
+    ServerKeyStore,
+    ServerKeysUnreadable,
+)
+from nodecomm.wire.text import safe
+
+if TYPE_CHECKING:
+    from nodecomm.client.address import ServerAddress
+    from nodecomm.client.dialing import Dialer
+
+__all__ = ["OnlyLooking", "Options", "ask_yes_no", "look_at_key", "run"]
+
+
+class _ListOptions(CommandOptions):
+    longdesc = "Print the keys that are known of servers."
+
+
+class _AcceptOptions(ConnectingOptions):
+    takes = "[options] SERVER [KEY]"
+    longdesc = (
+        "Know SERVER (HOST[:PORT], as commands and configurations name it) by a new "
+        "key from now on, and by that alone. KEY is a file with the server's public "
+        "key, or its digest; then the server is asked for the key, and it must be "
+        "that. Without KEY the server is asked, the key is shown, and you are asked "
+        "whether it is right."
+    )
+    subjects = (("server", "SERVER"), ("key", "KEY"))
+    optional = 1
+    optFlags = [["keep-old", None, "know it by its old keys as well: it is changing"]]
+
+    def postOptions(self) -> None:
+        """
+        Read what it is about.
+        """
+        super().postOptions()
+        if self.server_keys or self["trust-server"]:
+            msg = "write the key behind the server: nodecomm server-key accept HOST KEY"
+            raise usage.UsageError(msg)
+        self["server"] = server_argument(self["server"])
+
+
+class _ForgetOptions(CommandOptions):
+    takes = "[options] SERVER [DIGEST]"
+    longdesc = "Forget the keys of SERVER, or the one with this digest."
+    subjects = (("server", "SERVER"), ("digest", "DIGEST"))
+    optional = 1
+
+    def postOptions(self) -> None:
+        """
+        Read what it is about.
+        """
+        self["server"] = server_argument(self["server"])
+        if self["digest"] is not None:
+            try:
+                self["digest"] = parse_digest(self["digest"])
+            except ValueError as error:
+                raise usage.UsageError(str(error)) from error
+
+
+class Options(StateOptions):
+    """
+    The command line of `nodecomm server-key`.
+    """
+
+    longdesc = "List, accept and forget the keys of servers."
+    takes = "COMMAND [options]"
+    subCommands = [
+        ["list", None, _ListOptions, "print the keys that are known of servers"],
+        ["accept", None, _AcceptOptions, "know a server by a new key"],
+        ["forget", None, _ForgetOptions, "know a server's key no longer"],
+    ]
+
+    def postOptions(self) -> None:
+        """
+        There must be a command.
+        """
+        if getattr(self, "subCommand", None) is None:
+            msg = "what about keys of servers? Commands: list, accept, forget"
+            raise usage.UsageError(msg)
+
+
+class OnlyLooking:
+    """
+    Whom to ask about a server's key when nothing but the key is wanted: it trusts
+    nobody, so that nothing is sent.
+    """
+
+    def check(self, server: str, key: PublicKey) -> ServerDecision:
+        """
+        No.
+        """
+        text = f"{safe(server)} was only asked for its key, {key.md5}"
+        return ServerDecision(False, "key-unknown", text)
+
+
+async def look_at_key(dialer: Dialer, server: ServerAddress) -> PublicKey:
+    """
+    The key that a server shows.
+
+    Args:
+        dialer: One that asks `OnlyLooking`.
+        server: The server.
+
+    Raises:
+        ClientError: It cannot be reached, or shows no key that could be used.
+    """
+    try:
+        session = await dialer.connect(server)
+    except UntrustedServer as error:
+        if error.key is None or error.code == "key-unusable":
+            raise
+        return error.key
+    await session.close()
+    return session.server_key
+
+
+def ask_yes_no(question: str) -> bool | None:
+    """
+    Ask whoever sits at the terminal; None if nobody does.
+    """
+    try:
+        with open("/dev/tty", "r+b", buffering=0) as terminal:
+            while True:
+                terminal.write(f"{question} (yes/no) ".encode())
+                answer = terminal.readline().strip().lower()
+                if answer in (b"yes", b"no", b""):
+                    return answer == b"yes"
+                terminal.write(b"Please write yes or no.\n")
+    except OSError:
+        return None
+
+
+def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
+    """
+    Run one `nodecomm server-key` command and return its exit status.
+    """
+    chosen = cast(StateOptions, options.subOptions)
+    # Both are good before and after the command's name.
+    given = chosen["state-dir"] or options["state-dir"]
+    state_dir = Path(given) if given else chosen.state_dir
+    store = ServerKeyStore(state_dir / SERVER_KEYS_FOLDER)
+    as_json = bool(chosen["json"] or options["json"])
+    try:
+        if isinstance(chosen, _AcceptOptions):
+            return _accept(chosen, state_dir, store, stdout, stderr, as_json=as_json)
+        if isinstance(chosen, _ForgetOptions):
+            return _forget(chosen, store, stdout, stderr, as_json=as_json)
+        return _list(store, stdout, as_json=as_json)
+    except ServerKeysUnreadable as error:
+        return fail(stderr, safe(str(error)))
+    except OSError as error:
+        return report(error, stdout, stderr, as_json=as_json) or Status.LOCAL
+
+
+def _key_facts(key: PublicKey) -> dict[str, Any]:
+    return {"md5": key.md5, "sha": key.sha, "bits": key.bits, "exponent": key.exponent}
+
+
+def _list(store: ServerKeyStore, stdout: TextIO, *, as_json: bool) -> int:
+    entries = store.entries()
+    unusable = store.unusable()
+    if as_json:
+        facts = {
+            "servers": [
+                {
+                    "server": entry.server,
+                    "keys": [_key_facts(key) for key in entry.keys],
+                    "path": entry.path,
+                }
+                for entry in entries
+            ],
+            "unusable": [{"name": x.name, "reason": x.reason} for x in unusable],
+        }
+        stdout.write(json.dumps(facts, indent=2) + "\n")
+        return Status.DONE
+    for entry in entries:
+        for key in entry.keys:
+            stdout.write(safe(f"{entry.server}  {key.md5}  {key.bits} bits") + "\n")
+    for bad in unusable:
+        stdout.write(safe(f"{bad.name}  UNUSABLE: {bad.reason}") + "\n")
+    if not (entries or unusable):
+        stdout.write(safe(f"no server is known in {store.directory}") + "\n")
+    return Status.DONE
+
+
+def _forget(
+    options: _ForgetOptions,
+    store: ServerKeyStore,
+    stdout: TextIO,
+    stderr: TextIO,
+    *,
+    as_json: bool,
+) -> int:
+    server = str(options["server"])
+    there = os.path.lexists(store.path(server))
+    gone = store.forget(server, options["digest"])
+    if not gone and (options["digest"] or not there):
+        what = options["digest"] or "no key"
+        known = "is not known of" if options["digest"] else "is known of"
+        return fail(stderr, safe(f"{what} {known} {server}; see `server-key list`"))
+    if as_json:
+        facts = {"server": server, "forgotten": [_key_facts(key) for key in gone]}
+        stdout.write(json.dumps(facts, indent=2) + "\n")
+    for key in () if as_json else gone:
+        stdout.write(safe(f"forgotten: {server}  {key.md5}") + "\n")
+    if not gone and not as_json:
+        stdout.write(safe(f"removed: {store.path(server)}, which held no key") + "\n")
+    return Status.DONE
+
+
+def _accept(
+    options: _AcceptOptions,
+    state_dir: Path,
+    store: ServerKeyStore,
+    stdout: TextIO,
+    stderr: TextIO,
+    *,
+    as_json: bool,
+) -> int:
+    address: ServerAddress = options["server"]
+    server = str(address)
+    given = options["key"]
+    digest = None if given is None else parse_digest_or_none(given)
+    if given is not None and digest is None:
+        key = read_key_file(given)
+    else:
+        found: list[PublicKey] = []
+
+        async def work(reactor: Any) -> int:
+            dialer = make_dialer(reactor, options, state_dir, trust=OnlyLooking())
+            found.append(await look_at_key(dialer, address))
+            return Status.DONE
+
+        status = run_command(work, stdout, stderr, as_json=as_json)
+        if not found:
+            return status
+        (key,) = found
+        refusal = _not_confirmed(server, key, digest, store, ask_yes_no)
+        if refusal:
+            stderr.write(f"error: {safe(refusal)}\n")
+            return Status.UNTRUSTED
+    changed = store.add(server, key, replace=not options["keep-old"])
+    keys = store.keys(server)
+    if as_json:
+        facts = {
+            "server": server,
+            "changed": changed,
+            "keys": [_key_facts(one) for one in keys],
+        }
+        stdout.write(json.dumps(facts, indent=2) + "\n")
+    else:
+        word = "accepted" if changed else "known already"
+        stdout.write(safe(f"{word}: {server}  {key.md5}") + "\n")
+    return Status.DONE
+
+
+def _not_confirmed(
+    server: str,
+    key: PublicKey,
+    digest: str | None,
+    store: ServerKeyStore,
+    ask: Callable[[str], bool | None],
+) -> str:
+    """
+    Why the key that a server shows is not taken; empty if it is.
+    """
+    if digest is not None:
+        if key.matches(digest):
+            return ""
+        return f"{server} shows the key {key.md5}, which is not {digest}"
+    try:
+        known = store.keys(server)
+    except ServerKeysUnreadable as error:
+        known = ()
+        before = f"What is stored for it cannot be read: {error}\n"
+    else:
+        names = ", ".join(one.md5 for one in known) or "none"
+        before = f"Known of it until now: {names}\n"
+    if known == (key,):
+        return ""
+    others = store.others(key, server)
+    if others:
+        before += f"This is the key of {', '.join(others)}\n"
+    shown = "".join(safe(line) + "\n" for line in before.splitlines())
+    answer = ask(
+        f"{safe(server)} shows the key\n  {key.md5}\n  {key.sha}  ({key.bits} bits)\n"
+        f"{shown}Compare it with `cf-key -p` or `nodecomm key show` on the server.\n"
+        "Is it right?"
+    )
+    if answer:
+        return ""
+    if answer is None:
+        return (
+            f"{server} shows the key {key.md5}, and there is no terminal to ask at; "
+            f"if it is right: nodecomm server-key accept {server} {key.md5}"
+        )
+    return f"the key of {server} was not accepted"

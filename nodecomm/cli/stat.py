@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""
+`nodecomm stat`: what a server says about one thing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TextIO
+
+from nodecomm.cli.connecting import make_dialer, run_command
+from nodecomm.cli.remote import (
+    TargetOptions,
+    ask,
+    kind_of,
+    letters,
+    status_facts,
+    when,
+)
+from nodecomm.cli.statuses import Status
+from nodecomm.wire.text import safe, to_text
+
+if TYPE_CHECKING:
+    from nodecomm.client.address import Target
+    from nodecomm.client.dialing import Dialer
+
+__all__ = ["Options", "run", "show_status"]
+
+
+class Options(TargetOptions):
+    """
+    The command line of `nodecomm stat`.
+    """
+
+    longdesc = "Print what a server says about a file, a folder, or whatever it is."
+
+
+def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
+    """
+    `nodecomm stat`.
+    """
+
+    async def work(reactor: Any) -> int:
+        dialer = make_dialer(reactor, options, options.state_dir)
+        as_json = bool(options["json"])
+        return await show_status(dialer, options["target"], stdout, as_json=as_json)
+
+    return run_command(work, stdout, stderr, as_json=bool(options["json"]))
+
+
+async def show_status(
+    dialer: Dialer, target: Target, stdout: TextIO, *, as_json: bool
+) -> int:
+    """
+    Ask for the status of one thing, and print it.
+    """
+    status = await ask(dialer, target.server, lambda one: one.stat(target.path))
+    if as_json:
+        facts = {"path": to_text(target.path), **status_facts(status)}
+        stdout.write(json.dumps(facts, indent=2) + "\n")
+        return Status.DONE
+    kind, letter = kind_of(status)
+    lines = [
+        ("path", to_text(target.path)),
+        ("type", kind),
+        ("mode", f"{status.mode:04o} ({letter}{letters(status.mode)})"),
+        ("owner", f"{status.uid}:{status.gid}"),
+        ("size", f"{status.size} bytes"),
+        ("changed", when(status.mtime)),
+        ("inode changed", when(status.ctime)),
+        ("read", when(status.atime)),
+        ("inode", f"{status.ino}, device {status.dev}, links {status.nlink}"),
+    ]
+    if status.target:
+        lines.insert(2, ("link to", to_text(status.target)))
+    for name, value in lines:
+        stdout.write(f"{name + ':':<15}{safe(value)}\n")
+    return Status.DONE

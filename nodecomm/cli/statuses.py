@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""
+What the exit status of a command that talks to a server says.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+
+from nodecomm.client.errors import (
+    BadAnswer,
+    ClientError,
+    ConnectionBroken,
+    Refused,
+    Rejected,
+    Unreachable,
+    UntrustedServer,
+)
+from nodecomm.identity.own import OwnKeyError
+from nodecomm.sync.errors import (
+    LimitExceeded,
+    SourceRefused,
+    SyncError,
+    VerificationFailed,
+)
+from nodecomm.wire.errors import LocalProtocolError
+
+__all__ = ["Status", "code_of", "status_of", "text_of"]
+
+
+class Status(IntEnum):
+    """
+    Exit statuses. They are part of the public interface.
+
+    Attributes:
+        DONE: Done; nothing had to be done, or all of it was.
+        LOCAL: This host is in the way: its key, its disk, a lock.
+        USAGE: The command line is wrong.
+        UNREACHABLE: No connection, or none that lasted.
+        UNTRUSTED: The server's key is not the one that is expected.
+        REFUSED: The server does not want us, or does not give what was asked for.
+        UNVERIFIED: What came is not what the server has, or makes no sense.
+        INTERRUPTED: By SIGINT, as shells number it.
+        TERMINATED: By SIGTERM.
+    """
+
+    DONE = 0
+    LOCAL = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    UNTRUSTED = 4
+    REFUSED = 5
+    UNVERIFIED = 6
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+#: The first that fits counts.
+_STATUSES: tuple[tuple[type[Exception], Status], ...] = (
+    (UntrustedServer, Status.UNTRUSTED),
+    (Unreachable, Status.UNREACHABLE),
+    (ConnectionBroken, Status.UNREACHABLE),
+    (Rejected, Status.REFUSED),
+    (Refused, Status.REFUSED),
+    (SourceRefused, Status.REFUSED),
+    (BadAnswer, Status.UNVERIFIED),
+    (VerificationFailed, Status.UNVERIFIED),
+    (LimitExceeded, Status.UNVERIFIED),
+    (SyncError, Status.LOCAL),
+    (OwnKeyError, Status.LOCAL),
+    # A name that no request can carry.
+    (LocalProtocolError, Status.USAGE),
+    (OSError, Status.LOCAL),
+)
+
+#: Codes that mean something else than their class: the server's key was not looked
+#: at, the server never said anything, the update took too long.
+_BY_CODE = {
+    "store-unusable": Status.LOCAL,
+    "dialog-timeout": Status.UNREACHABLE,
+    "duration": Status.UNREACHABLE,
+}
+
+
+def status_of(error: BaseException) -> Status | None:
+    """
+    The exit status for an error; None for a bug.
+    """
+    for kind, status in _STATUSES:
+        if isinstance(error, kind):
+            return _BY_CODE.get(code_of(error), status)
+    return None
+
+
+def code_of(error: BaseException) -> str:
+    """
+    The stable word for an error.
+    """
+    if isinstance(error, (ClientError, SyncError)):
+        return error.code
+    if isinstance(error, LocalProtocolError):
+        return "bad-name"
+    return "own-key" if isinstance(error, OwnKeyError) else "io"
+
+
+def text_of(error: BaseException) -> str:
+    """
+    What to tell a person, in one line; `safe` it before it is printed.
+    """
+    if isinstance(error, OwnKeyError) and "there is no key" in str(error):
+        return (
+            f"{error.path}: this host has no key yet; make one with `nodecomm key "
+            "generate` (`nodecomm bootstrap` makes one too)"
+        )
+    if isinstance(error, OSError):
+        what = error.strerror or str(error) or type(error).__name__
+        if error.filename is not None:
+            return f"{os.fsdecode(error.filename)}: {what}"
+        return what
+    return str(error)
