@@ -12,6 +12,7 @@ import queue
 import stat
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
@@ -35,7 +36,15 @@ if TYPE_CHECKING:
     from nodecomm.client.dialing import Dialer
     from nodecomm.client.session import ClientSession
 
-__all__ = ["Got", "Options", "get_to_file", "get_to_stream", "local_name", "run"]
+__all__ = [
+    "Got",
+    "Options",
+    "Output",
+    "get_to_file",
+    "get_to_stream",
+    "local_name",
+    "run",
+]
 
 #: How often a file is fetched that never agrees with its own digest, or whose
 #: connection breaks.
@@ -96,7 +105,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
 
         async def to_stream(reactor: Any) -> int:
             dialer = make_dialer(reactor, options, options.state_dir)
-            output = _Output(stdout.buffer, reactor.callFromThread)
+            output = Output(stdout.buffer, reactor.callFromThread)
             await get_to_stream(dialer, target, output)
             return Status.DONE
 
@@ -190,7 +199,7 @@ async def get_to_file(dialer: Dialer, target: Target, local: Path) -> Got:
     raise _never_agreed(target, ATTEMPTS)
 
 
-async def get_to_stream(dialer: Dialer, target: Target, output: _Output) -> Got:
+async def get_to_stream(dialer: Dialer, target: Target, output: Output) -> Got:
     """
     Fetch a file to a stream, once: what has been written cannot be taken back.
 
@@ -249,7 +258,7 @@ def _never_agreed(target: Target, attempts: int) -> VerificationFailed:
     )
 
 
-class _Output:
+class Output:
     """
     Standard output, written by a thread, so that a reader who takes his time stops
     the server and not this program.
@@ -257,13 +266,18 @@ class _Output:
     Args:
         stream: Where to write.
         call: Calls a function in the reactor's thread.
+        ahead: Bytes that may wait before the server is made to wait.
     """
 
     def __init__(
-        self, stream: BinaryIO, call: Callable[[Callable[[], None]], None]
+        self,
+        stream: BinaryIO,
+        call: Callable[[Callable[[], None]], None],
+        ahead: int = _AHEAD,
     ) -> None:
         self._stream = stream
         self._call = call
+        self._ahead = ahead
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._waiting = 0
         self._paused = False
@@ -292,7 +306,11 @@ class _Output:
             raise self._error
         self._waiting += len(data)
         self._queue.put(data)
-        if self._waiting > _AHEAD and not self._paused and self._session is not None:
+        if (
+            self._waiting > self._ahead
+            and not self._paused
+            and self._session is not None
+        ):
             self._paused = True
             self._session.pause()
 
@@ -324,14 +342,17 @@ class _Output:
                 self._stream.flush()
             except OSError as caught:
                 error = caught
-            size = len(data)
-            self._call(lambda size=size, error=error: self._written(size, error))  # type: ignore[misc]
+            self._call(partial(self._written, len(data), error))
+            if error is not None:
+                return
 
     def _written(self, size: int, error: OSError | None) -> None:
         self._waiting -= size
         if error is not None and self._error is None:
             self._error = error
-        if self._paused and (self._waiting <= _AHEAD // 2 or self._error is not None):
+        if self._paused and (
+            self._waiting <= self._ahead // 2 or self._error is not None
+        ):
             self._paused = False
             if self._session is not None:
                 self._session.resume()
