@@ -62,9 +62,6 @@ PROTOCOLS = {"2": 2, "tls": 2, "3": 3, "cookie": 3, "latest": 3}
 #: Those of before TLS.
 CLASSIC = ("1", "classic", "0", "undefined")
 
-#: The file in the state folder with what servers announced about themselves.
-MEMORY_NAME = "servers.json"
-
 
 class ConnectingOptions(CommandOptions):
     """
@@ -221,7 +218,7 @@ def make_dialer(
     # Not at the top: this is what takes time to load, and a wrong command line is
     # told without it.
     from nodecomm.client.dialing import Dialer  # noqa: PLC0415
-    from nodecomm.client.memory import ServerMemory  # noqa: PLC0415
+    from nodecomm.client.memory import MEMORY_NAME, ServerMemory  # noqa: PLC0415
     from nodecomm.transport.context import client_context  # noqa: PLC0415
 
     pair = load_own_key(state_dir / KEYS_FOLDER)

@@ -22,9 +22,12 @@ from nodecomm.wire.text import from_text, to_text
 if TYPE_CHECKING:
     from nodecomm.identity.keys import PublicKey
 
-__all__ = ["MAX_SERVERS", "Recalled", "ServerMemory"]
+__all__ = ["MAX_SERVERS", "MEMORY_NAME", "Recalled", "ServerMemory"]
 
 _log = Logger()
+
+#: The file in the state folder.
+MEMORY_NAME = "servers.json"
 
 #: Servers that are remembered; the oldest one goes.
 MAX_SERVERS = 256
