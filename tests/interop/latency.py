@@ -36,13 +36,15 @@ class DelayedRelay:
     Args:
         target: The server's port, on 127.0.0.1.
         round_trip: Seconds that a question and its answer spend on the way.
-        cuts: For each connection, in order, the bytes from the server after which it
-            is reset on both sides; None, and what comes after the last: never.
+        cuts: For each connection from now on, in order, the bytes from the server
+            after which it is reset on both sides; None, and after the last: never.
         silences: The same, but nothing passes any more and nothing is closed, as when
             the power fails.
 
     Attributes:
         port: Where to connect.
+        cuts: What is left of it; may be replaced.
+        silences: The same.
         accepted: Connections so far.
         most_at_once: The most that were open towards the server at one time.
         received: Bytes that came from the server, TLS and all.
@@ -58,8 +60,8 @@ class DelayedRelay:
     ) -> None:
         self._target = target
         self.round_trip = round_trip
-        self._cuts = iter(cuts)
-        self._silences = iter(silences)
+        self.cuts = iter(cuts)
+        self.silences = iter(silences)
         self.accepted = 0
         self.most_at_once = 0
         self.received = 0
@@ -115,7 +117,7 @@ class DelayedRelay:
     ) -> None:
         begun = self._loop.time()
         self.accepted += 1
-        cut, silence = next(self._cuts, None), next(self._silences, None)
+        cut, silence = next(self.cuts, None), next(self.silences, None)
         half = self.round_trip / 2
         sides = [writer]
         try:
