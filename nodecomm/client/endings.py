@@ -176,7 +176,7 @@ def unreachable(server: ServerAddress, error: BaseException) -> Unreachable:
     if isinstance(error, causes.ConnectionRefusedError):
         text = f"{server}: connection refused; nothing listens on port {server.port}"
         return Unreachable("connection-refused", text + words)
-    if isinstance(error, causes.TimeoutError):
+    if isinstance(error, (causes.TimeoutError, causes.TCPTimedOutError)):
         text = f"{server}: no answer to the attempt to connect; is a firewall between?"
         return Unreachable("connect-timeout", text + words)
     if isinstance(error, causes.NoRouteError) or number in _NO_ROUTE:

@@ -54,6 +54,10 @@ def answering(*records: bytes, requests: int = 1) -> Any:
     return script
 
 
+def _note(_result: object, order: list[int], number: int) -> None:
+    order.append(number)
+
+
 class DialogTests(SynchronousTestCase):
     """
     What happens before the first answer.
@@ -511,7 +515,7 @@ class PipelineTests(SynchronousTestCase):
         first.addCallback(lambda _: order.append(-1))
         asked = [session.get(b"/e", 0, self.fail) for _ in range(5000)]
         for number, one in enumerate(asked):
-            one.addCallback(lambda _, number=number: order.append(number))
+            one.addCallback(_note, order, number)
         place.network.pump()
 
         self.assertEqual(order, list(range(-1, 5000)))
