@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
 from attrs import field, frozen
 
@@ -20,22 +20,28 @@ from nodecomm.client.address import ServerAddress, parse_server
 from nodecomm.client.errors import ClientError, Refused, Unreachable, UntrustedServer
 from nodecomm.config.agent import AgentConfiguration, encloses_path, is_digest_text
 from nodecomm.config.errors import ConfigError
-from nodecomm.identity.files import ensure_folder, write_new
+from nodecomm.identity.files import ensure_folder
 from nodecomm.identity.keys import KeyPair, PublicKey
-from nodecomm.identity.own import (
-    KEYS_FOLDER,
-    PRIVATE_NAME,
-    PUBLIC_NAME,
-    create_own_key,
-    load_own_key,
-)
+from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.servers import SERVER_KEYS_FOLDER, ServerKeyStore, ServerTrust
+from nodecomm.service.bootstrap_model import (
+    COPIES,
+    Ask,
+    BootstrapError,
+    BootstrapRequest,
+    BootstrapResult,
+    Copied,
+    Copy,
+    Link,
+    StarterFor,
+)
 from nodecomm.service.loading import load_agent
 from nodecomm.service.own_addresses import (
     AddressUnknown,
     ResolvedServer,
     resolve_server,
 )
+from nodecomm.service.own_key import ensure_own_key
 from nodecomm.service.recording import ConfigurationSet, Plan
 from nodecomm.service.starting import Started, Starter, choose_starter
 from nodecomm.service.units import AGENT, Program
@@ -43,20 +49,9 @@ from nodecomm.sync.errors import SourceRefused
 from nodecomm.sync.model import SyncRequest, SyncResult
 from nodecomm.wire.text import safe, to_text
 
-if TYPE_CHECKING:
-    from nodecomm.client.trust import IServerTrust
-
 __all__ = [
     "BY",
-    "COPIES",
     "Bootstrap",
-    "BootstrapError",
-    "BootstrapRequest",
-    "BootstrapResult",
-    "Copied",
-    "Copy",
-    "Link",
-    "ensure_own_key",
     "path_text",
     "without_state_variable",
 ]
@@ -85,155 +80,6 @@ after_update = ["/usr/bin/cf-agent", "-K"]
 _PART = """\
 The policy server of this node, and what is copied from it.
 """
-
-
-class BootstrapError(Exception):
-    """
-    Something on this machine is in the way. The text says what to do.
-    """
-
-
-@frozen
-class Copy:
-    """
-    What a bootstrap copies.
-
-    Attributes:
-        source: A shortcut of the server.
-        folder: Where to, in the state folder.
-        purge: Whether what the server does not have is removed.
-        needed: Whether there is no bootstrap without it.
-    """
-
-    source: str
-    folder: str
-    purge: bool
-    needed: bool
-
-
-#: The policy is the server's alone; modules of the node's own may lie beside those
-#: of the server.
-COPIES = (
-    Copy("masterfiles", "inputs", purge=True, needed=True),
-    Copy("modules", "modules", purge=False, needed=False),
-)
-
-
-@frozen(kw_only=True)
-class BootstrapRequest:
-    """
-    What is asked for.
-
-    Attributes:
-        server: The policy server.
-        state_dir: This machine's state, an absolute path.
-        config_dir: The folder of its configuration, an absolute path.
-        system: Whether these are the machine's own folders, for which there may be
-            systemd units.
-        server_keys: Digests or keys, one of which must be the server's.
-        trust_server: Whether the key that an unknown server shows is accepted.
-        start: Whether the agent is to run from now on.
-        role: What this machine becomes; `auto`: the policy server if it has the
-            server's address, else a node.
-        trust_for: Seconds that the server trusts new nodes; 0: not at all; None: as
-            before, or a day.
-        trust_networks: From where; none: the networks around its addresses.
-        user: The user name for the server.
-        record_user: Whether it is recorded; else the agent comes with the name of
-            whoever runs it.
-        protocol: The newest protocol version, to be recorded; None: as usual.
-    """
-
-    server: ServerAddress
-    state_dir: Path
-    config_dir: Path
-    system: bool = False
-    server_keys: tuple[str | PublicKey, ...] = ()
-    trust_server: bool = False
-    start: bool = False
-    role: Literal["auto", "node", "server"] = "auto"
-    trust_for: float | None = None
-    trust_networks: tuple[str, ...] = ()
-    user: str = "root"
-    record_user: bool = False
-    protocol: int | None = None
-
-
-@frozen
-class Copied:
-    """
-    One copy that was made.
-    """
-
-    source: str
-    destination: str
-    result: SyncResult
-
-
-@frozen
-class BootstrapResult:
-    """
-    What was done.
-
-    Attributes:
-        role: What this machine is now.
-        server: The policy server.
-        key: The server's key.
-        own_key: This machine's.
-        copies: What was copied.
-        files: The configuration files that were written.
-        started: What was started, by the program's name.
-        warnings: For people.
-        windows: From where the server trusts new nodes, and until when.
-    """
-
-    role: Literal["node", "server"]
-    server: ServerAddress
-    key: PublicKey
-    own_key: PublicKey
-    copies: tuple[Copied, ...]
-    files: tuple[Path, ...]
-    started: Mapping[str, Started]
-    warnings: tuple[str, ...]
-    windows: tuple[tuple[str, str | None], ...] = ()
-
-
-class Link(Protocol):
-    """
-    The way to the policy server.
-    """
-
-    def connect(self, trust: IServerTrust) -> Awaitable[PublicKey]:
-        """
-        Reach the server with this machine's key, which is there by now, and see that
-        the server's is trusted; what was open before is closed.
-
-        Returns:
-            Its key.
-
-        Raises:
-            ClientError: It cannot be done.
-        """
-
-    def fetch(self, request: SyncRequest) -> Awaitable[SyncResult]:
-        """
-        Bring something here from the server that was connected.
-
-        Raises:
-            ClientError, SyncError: It cannot be done.
-        """
-
-    def close(self) -> Awaitable[None]:
-        """
-        Close what is open.
-        """
-
-
-#: Asks a person whether a server's key is trusted; None: nobody can be asked.
-Ask = Callable[[ServerAddress, Sequence[str], PublicKey], "bool | None"]
-
-#: Makes the starter of a program with a configuration file.
-StarterFor = Callable[[Program, Path], Starter]
 
 
 def no_policy_server(bootstrap: Bootstrap, resolved: ResolvedServer) -> None:
@@ -618,23 +464,6 @@ def _keys(tree: Mapping[str, Any]) -> list[str]:
         else:
             keys.append(name)
     return keys
-
-
-def ensure_own_key(folder: Path) -> tuple[KeyPair, bool]:
-    """
-    The own key pair in *folder*, and whether it was made just now. A public half
-    that a killed program did not get to is made up for.
-
-    Raises:
-        OwnKeyError: What is there cannot be used.
-        OSError: It cannot be written.
-    """
-    if not os.path.lexists(folder / PRIVATE_NAME):
-        return create_own_key(folder), True
-    pair = load_own_key(folder)
-    if not os.path.lexists(folder / PUBLIC_NAME):
-        write_new(str(folder), PUBLIC_NAME, pair.public.to_pem())
-    return pair, False
 
 
 def path_text(path: Path) -> str:

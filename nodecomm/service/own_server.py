@@ -25,10 +25,10 @@ from nodecomm.config.errors import ConfigError, printable
 from nodecomm.config.model import Settings
 from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.store import FileKeyStore
+from nodecomm.service.bootstrap_model import BootstrapError
 from nodecomm.service.bootstrapping import (
     BY,
     Bootstrap,
-    BootstrapError,
     path_text,
     without_state_variable,
 )

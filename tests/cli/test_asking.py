@@ -1,546 +1,176 @@
 # SPDX-License-Identifier: MIT
 """
-The commands that ask a server, as programs against a server on this host.
+The question whether a server's key is the right one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import io
 import os
-import shutil
+import pty
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import contextmanager
 
 import pytest
 
-from nodecomm.cli.stat import Options
-from nodecomm.identity.own import create_own_key, load_own_key
-from nodecomm.identity.servers import ServerKeyStore
-from tests.identity.sample import key, pair
-from tests.interop.harness import NodecommServer, config_for, free_port
+from nodecomm.cli.asking import Terminal, ask_about_key, judge
+from nodecomm.client.address import ServerAddress
+from tests.identity.sample import key
 
-CODE = "import sys; from nodecomm.cli.main import main; sys.exit(main())"
-
-BIG = bytes(range(256)) * 20_000
+HUB = ServerAddress("hub.example.com")
+KEY, OTHER = key(1), key(2)
 
 
-class Done(NamedTuple):
+def ask(answers: str) -> tuple[bool | None, str]:
     """
-    How a command ended.
+    What comes of it when a person types *answers*, and what was shown to him.
+    """
+    screen = io.StringIO()
+
+    @contextmanager
+    def terminal() -> Iterator[Terminal | None]:
+        yield io.StringIO(answers), screen
+
+    return ask_about_key(HUB, ["192.0.2.1"], KEY, terminal), screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ("yes", True),
+        ("YES", True),
+        ("no", False),
+        (KEY.md5, True),
+        (KEY.sha, True),
+        (KEY.md5.lower(), True),
+        (KEY.sha.removeprefix("SHA="), True),
+        (OTHER.md5, "That is the digest of another key.\n"),
+        (OTHER.sha.removeprefix("SHA="), "That is the digest of another key.\n"),
+        ("", ""),
+        ("y", ""),
+        ("n", ""),
+        ("yes please", ""),
+        (KEY.md5[:-1], ""),
+    ],
+)
+def test_answers(answer: str, verdict: bool | str) -> None:
+    """
+    Only `yes` in full or the digest of this very key is a yes; what is neither yes nor
+    no is asked again.
+    """
+    assert judge(answer, KEY) == verdict
+
+
+def test_the_question() -> None:
+    """
+    It shows the server, its address and both digests of its key, and how to compare.
+    """
+    accepted, shown = ask("yes\n")
+
+    assert accepted is True
+    for told in (str(HUB), "192.0.2.1", KEY.md5, KEY.sha, "cf-key -p", "yes/no"):
+        assert told in shown
+
+
+def test_asked_again() -> None:
+    """
+    An answer that is none is asked for again; the end of the input is a no.
+    """
+    accepted, shown = ask(f"what\n{OTHER.md5}\n")
+
+    assert accepted is False
+    assert shown.count("Please type") == 2
+    assert "digest of another key" in shown
+
+
+def test_nobody_there() -> None:
+    """
+    Without a terminal there is no answer.
     """
 
-    status: int
-    out: bytes
-    err: str
+    @contextmanager
+    def terminal() -> Iterator[Terminal | None]:
+        yield None
+
+    assert ask_about_key(HUB, [], KEY, terminal) is None
 
 
-class Site:
+#: Asks at the terminal of its own process, and prints what came of it.
+SCRIPT = """
+import sys
+from nodecomm.cli.asking import ask_about_key, open_terminal
+from nodecomm.cli.connecting import Interrupted
+from nodecomm.client.address import ServerAddress
+from nodecomm.identity.keys import PublicKey
+key = PublicKey((1 << 2047) | 1, 65537)
+terminal = lambda: open_terminal(sys.stderr)
+try:
+    print(ask_about_key(ServerAddress("hub"), [], key, terminal))
+except Interrupted as stopped:
+    print("interrupted", stopped.number)
+"""
+
+
+def run_with_terminal(typed: bytes) -> str:
     """
-    A server with something to ask for, and a node with a key and nothing else.
+    Run the script with a terminal of its own and standard input from nowhere, type,
+    and return what it printed.
     """
-
-    def __init__(self, server: NodecommServer, root: Path, state: Path) -> None:
-        self.server = server
-        self.root = root
-        self.state = state
-        self.name = f"127.0.0.1:{server.port}"
-        self.store = ServerKeyStore(state / "server-keys")
-        self.key = load_own_key(server.ppkeys).public
-
-    def start(self, *words: str | Path, **more: Any) -> subprocess.Popen[bytes]:
-        """
-        `nodecomm WORDS`, started.
-        """
-        return subprocess.Popen(
-            [sys.executable, "-c", CODE, *map(str, words)],
+    main, terminal = pty.openpty()
+    # The new session's first terminal becomes its own.
+    script = "import os, sys; os.close(os.open(sys.argv[1], os.O_RDWR))\n" + SCRIPT
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", script, os.ttyname(terminal)],
             stdin=subprocess.DEVNULL,
-            stdout=more.pop("stdout", subprocess.PIPE),
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "NODECOMM_STATE_DIR": str(self.state)},
             start_new_session=True,
-            **more,
-        )
-
-    def run(self, *words: str | Path, **more: Any) -> Done:
-        """
-        `nodecomm WORDS`, to its end.
-        """
-        process = self.start(*words, **more)
-        out, err = process.communicate(timeout=60)
-        return Done(process.returncode, out, err.decode())
-
-    def ask(self, *words: str | Path, **more: Any) -> Done:
-        """
-        The same as `root`, whom the server trusts, with the server's key known.
-        """
-        self.store.add(self.name, self.key)
-        return self.run(*words, "--user", "root", **more)
-
-    def at(self, path: str) -> str:
-        """
-        A name on the server.
-        """
-        return f"{self.name}:{path}"
+        ) as process:
+            shown = b""
+            while b"[digest])? " not in shown:
+                shown += os.read(main, 1000)
+            os.write(main, typed)
+            out, err = process.communicate(timeout=60)
+    finally:
+        os.close(main)
+        os.close(terminal)
+    assert err == b""
+    return out.decode().strip()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodecommServer]:
+@pytest.mark.parametrize(
+    ("typed", "printed"),
+    [
+        (b"yes\n", "True"),
+        (b"no\n", "False"),
+        (b"\x04", "False"),
+        (b"\x03", f"interrupted {int(signal.SIGINT)}"),
+    ],
+    ids=["yes", "no", "end", "Ctrl-C"],
+)
+def test_the_terminal_is_asked(typed: bytes, printed: str) -> None:
     """
-    A server with one share.
+    The question goes to the terminal though standard input and output lead elsewhere,
+    as in a pipeline; Ctrl-C there ends it.
     """
-    folder = tmp_path_factory.mktemp("server")
-    share = folder / "share"
-    (share / "sub").mkdir(parents=True)
-    (share / "file").write_bytes(b"content\n")
-    (share / "file").chmod(0o4751)
-    (share / "empty").write_bytes(b"")
-    (share / "big").write_bytes(BIG)
-    (share / "link").symlink_to("file")
-    (share / "hidden").mkdir()
-    (share / "error").write_bytes(b"BAD: Unspecified server refusal")
-    for name in (b"a\x1b[2Jb", b"\xff", b"back\\slash"):
-        with open(os.path.join(os.fsencode(share / "sub"), name), "wb"):
-            pass
-    with NodecommServer(folder, config_for({"share": share})) as running:
-        yield running
+    assert run_with_terminal(typed) == printed
 
 
-@pytest.fixture
-def site(server: NodecommServer, tmp_path: Path) -> Site:
+def test_no_terminal() -> None:
     """
-    A new node.
+    A process without a terminal, whose input is a file or a pipe, asks nobody: what is
+    in the pipe is no answer.
     """
-    state = tmp_path / "state"
-    create_own_key(state / "ppkeys", pair(7))
-    share = Path(server.ppkeys).parent.parent / "share"
-    return Site(server, share, state)
-
-
-class TestStat:
-    """
-    `nodecomm stat`.
-    """
-
-    def test_a_file(self, site: Site) -> None:
-        """
-        Every value that the server tells is there, for people and for programs.
-        """
-        done = site.ask("stat", site.at("share/file"))
-        assert (done.status, done.err) == (0, "")
-        lines = dict(
-            line.split(":", 1) for line in done.out.decode().splitlines() if line
-        )
-        there = (site.root / "file").stat()
-        assert lines["path"].strip() == "share/file"
-        assert lines["type"].strip() == "file"
-        assert lines["mode"].strip() == "4751 (-rwsr-x--x)"
-        assert lines["size"].strip() == "8 bytes"
-        facts = json.loads(site.ask("stat", "--json", site.at("share/file")).out)
-        assert facts["mtime"] == int(there.st_mtime)
-        assert (facts["size"], facts["mode"], facts["uid"]) == (8, "4751", there.st_uid)
-
-    def test_what_is_refused(self, site: Site) -> None:
-        """
-        What the server does not give is status 5 and one line.
-        """
-        done = site.ask("stat", site.at("share/none"))
-        assert (done.status, done.out) == (5, b"")
-        assert done.err.startswith("error: share/none: the server says BAD: ")
-        done = site.ask("stat", "--json", site.at("share/none"))
-        facts = json.loads(done.out)["error"]
-        assert (done.status, facts["status"], facts["code"]) == (5, 5, "refused")
-
-
-class TestLs:
-    """
-    `nodecomm ls`.
-    """
-
-    def test_names(self, site: Site) -> None:
-        """
-        One name a line, in order, and nothing that a terminal would act on.
-        """
-        done = site.ask("ls", site.at("share"))
-        assert (done.status, done.err) == (0, "")
-        names = ["big", "empty", "error", "file", "hidden", "link", "sub"]
-        assert done.out.decode().splitlines() == names
-        done = site.ask("ls", site.at("share/sub/"))
-        assert done.out.decode().splitlines() == [
-            "a\\x1b[2Jb",
-            "back\\\\slash",
-            "\\xff",
-        ]
-
-    def test_long(self, site: Site) -> None:
-        """
-        With `-l` each name has its status; with `--json` all of it.
-        """
-        done = site.ask("ls", "-l", site.at("share"))
-        assert (done.status, done.err) == (0, "")
-        line = done.out.decode().splitlines()[3].split()
-        assert line[0] == "-rwsr-x--x"
-        assert line[3] == "8"
-        assert line[5] == "file"
-        facts = json.loads(site.ask("ls", "-l", "--json", site.at("share")).out)
-        assert [x["type"] for x in facts if x["name"] in ("file", "sub")] == [
-            "file",
-            "folder",
-        ]
-        done = site.ask("ls", "-l", site.at("share/sub"))
-        assert b"\x1b" not in done.out
-        assert len(done.out.splitlines()) == 3
-
-    def test_a_file_is_listed_as_itself(self, site: Site) -> None:
-        """
-        What is no folder is listed as itself, what is not there is status 5.
-        """
-        done = site.ask("ls", site.at("share/file"))
-        assert (done.status, done.out) == (0, b"share/file\n")
-        assert site.ask("ls", site.at("share/none")).status == 5
-
-
-class TestGet:
-    """
-    `nodecomm get`.
-    """
-
-    def test_to_a_file(self, site: Site, tmp_path: Path) -> None:
-        """
-        Content and permissions are the server's, set-user-ID apart; the name is the
-        server's, or the one given, also in a folder given.
-        """
-        for words, name in (
-            ([], "file"),
-            (["other"], "other"),
-            (["folder"], "folder/file"),
-        ):
-            here = tmp_path / "here"
-            shutil.rmtree(here, ignore_errors=True)
-            (here / "folder").mkdir(parents=True)
-            done = site.ask("get", site.at("share/file"), *words, cwd=here)
-            assert (done.status, done.err) == (0, "")
-            assert (here / name).read_bytes() == b"content\n"
-            assert (here / name).stat().st_mode & 0o7777 == 0o751
-            left = {path.name for path in here.rglob("*") if path.is_file()}
-            assert left == {Path(name).name}
-
-    def test_every_size(self, site: Site, tmp_path: Path) -> None:
-        """
-        Empty files, large ones, and those that hold an error text are all right.
-        """
-        for name in ("empty", "big", "error"):
-            target = tmp_path / name
-            done = site.ask("get", "--json", site.at(f"share/{name}"), target)
-            assert (done.status, done.err) == (0, "")
-            assert target.read_bytes() == (site.root / name).read_bytes()
-            digest = hashlib.md5(target.read_bytes()).hexdigest()
-            assert json.loads(done.out)["md5"] == digest
-
-    def test_to_standard_output(self, site: Site) -> None:
-        """
-        `-` writes to standard output, byte for byte.
-        """
-        done = site.ask("get", site.at("share/big"), "-")
-        assert (done.status, done.err) == (0, "")
-        assert done.out == BIG
-
-    def test_a_reader_who_stops(self, site: Site) -> None:
-        """
-        An output that is closed early is status 1 and one line.
-        """
-        site.store.add(site.name, site.key)
-        words = ("get", "-u", "root", site.at("share/big"), "-")
-        process = site.start(*words)
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.read(10)
-        process.stdout.close()
-        with process.stderr:
-            err = process.stderr.read().decode()
-        assert process.wait(60) == 1
-        assert err.startswith("error: ")
-        assert err.count("\n") == 1
-
-    def test_what_is_replaced(self, site: Site, tmp_path: Path) -> None:
-        """
-        A file is replaced in one step, through a link the file behind it; what is no
-        file is not replaced, and what fails leaves the old file.
-        """
-        old = tmp_path / "old"
-        old.write_text("old")
-        link = tmp_path / "link"
-        link.symlink_to(old)
-        assert site.ask("get", site.at("share/none"), link).status == 5
-        assert old.read_text() == "old"
-        assert site.ask("get", site.at("share/file"), link).status == 0
-        assert (link.is_symlink(), old.read_bytes()) == (True, b"content\n")
-        os.mkfifo(tmp_path / "fifo")
-        for name in (tmp_path / "fifo", "/dev/null"):
-            done = site.ask("get", site.at("share/file"), name)
-            assert (done.status, done.out) == (2, b"")
-            assert "no ordinary file" in done.err
-        assert sorted(p.name for p in tmp_path.iterdir()) == [
-            "fifo",
-            "link",
-            "old",
-            "state",
-        ]
-
-    def test_no_file_there(self, site: Site, tmp_path: Path) -> None:
-        """
-        A folder is not fetched; the message names the command that does.
-        """
-        done = site.ask("get", site.at("share/sub"), tmp_path / "sub")
-        assert done.status == 5
-        assert "`nodecomm sync`" in done.err
-
-
-class TestStatuses:
-    """
-    Each thing that can be wrong has its own exit status and one line.
-    """
-
-    def one_line(self, done: Done, status: int, *parts: str) -> None:
-        assert (done.status, done.out) == (status, b"")
-        assert done.err.startswith("error: ")
-        assert done.err.count("\n") == 1
-        for part in parts:
-            assert part in done.err
-
-    def test_unreachable(self, site: Site) -> None:
-        """
-        Nobody listens there, or there is no such name: 3.
-        """
-        done = site.ask("stat", f"127.0.0.1:{free_port()}:x")
-        self.one_line(done, 3, "connection refused")
-        done = site.ask("stat", "name.invalid:x")
-        self.one_line(done, 3, "name.invalid")
-
-    def test_untrusted(self, site: Site) -> None:
-        """
-        A key that is not known, or is another one: 4, and how to accept it.
-        """
-        done = site.run("stat", site.at("share"))
-        self.one_line(done, 4, site.key.md5, "--trust-server")
-        site.store.add(site.name, key(0))
-        done = site.run("stat", site.at("share"), "--trust-server")
-        self.one_line(done, 4, "HAS CHANGED", "nodecomm server-key accept")
-        done = site.run("stat", site.at("share"), f"--server-key={key(1).md5}")
-        self.one_line(done, 4, key(1).md5)
-        assert site.store.keys(site.name) == (key(0),)
-
-    def test_trusted_when_asked_for(self, site: Site) -> None:
-        """
-        `--trust-server` stores the first key, `--server-key` the one that it names.
-        """
-        at, user = site.at("share"), ("--user", "root")
-        assert site.run("stat", at, "--trust-server", *user).status == 0
-        assert site.store.keys(site.name) == (site.key,)
-        assert site.run("stat", at, *user).status == 0
-        site.store.add(site.name, key(0), replace=True)
-        pem = site.state / "hub.pub"
-        pem.write_bytes(site.key.to_pem())
-        for named in (site.key.md5, site.key.sha.upper(), str(pem)):
-            site.store.add(site.name, key(0), replace=True)
-            both = ("--server-key", key(1).md5, "--server-key", named)
-            assert site.run("stat", at, *both, *user).status == 0
-            assert site.store.keys(site.name) == (site.key,)
-
-    def test_rejected(self, site: Site) -> None:
-        """
-        A server that does not trust us: 5, with what its administrator must do.
-        """
-        site.store.add(site.name, site.key)
-        done = site.run("stat", site.at("share"), "--user", "nobody-here")
-        self.one_line(done, 5, pair(7).public.md5, "nobody-here")
-
-    def test_local(self, site: Site) -> None:
-        """
-        This host has no key: 1, and how to make one.
-        """
-        shutil.rmtree(site.state / "ppkeys")
-        done = site.run("stat", site.at("share"))
-        self.one_line(done, 1, "nodecomm key generate", "nodecomm bootstrap")
-
-    def test_a_store_that_cannot_be_read(self, site: Site) -> None:
-        """
-        A damaged file of the server's key: 1, and nothing was trusted.
-        """
-        site.store.add(site.name, site.key)
-        Path(site.store.path(site.name)).write_text("junk\n")
-        done = site.run("stat", site.at("share"), "--trust-server")
-        self.one_line(done, 1, site.store.path(site.name))
-
-    def test_wrong_command_lines(self, site: Site) -> None:
-        """
-        A command line that cannot be meant: 2, before anything is asked.
-        """
-        at = site.at("share")
-        table: list[tuple[list[str], str]] = [
-            (["stat"], "which HOST[:PORT]:PATH?"),
-            (["stat", "share"], "names no server"),
-            (["stat", at, "more"], "too many arguments"),
-            (["stat", at, "--protocol", "classic"], "not spoken yet"),
-            (["stat", at, "--protocol", "4"], "takes 2, 3 or latest"),
-            (["stat", at, "--timeout", "0"], "--timeout takes seconds"),
-            (["stat", at, "--user", "two words"], "--user"),
-            (["stat", at, "--server-key", "MD5=12"], "neither a key's digest"),
-            (["stat", f"{at}/a\\x0ab"], "newline"),
-            (["stat", f"{at}/{'x' * 4100}"], "at most"),
-            (["get", at, "-", "--json"], "standard output"),
-            (["get", site.at("/"), "."], "which LOCAL"),
-            (["server-key", "accept", "a b"], "no host name"),
-            (["server-key", "forget", "hub", "MD5=1"], "no key digest"),
-        ]
-        for words, part in table:
-            done = site.run(*words)
-            assert (done.status, done.out) == (2, b""), words
-            assert part in done.err.splitlines()[0], (words, done.err)
-
-    def test_both_protocols(self, site: Site) -> None:
-        """
-        Version 2 is spoken when asked for, under either name.
-        """
-        for name, number in (("2", 2), ("TLS", 2), ("3", 3), ("cookie", 3)):
-            options = Options()
-            options.parseOptions(["--protocol", name, site.at("share")])
-            assert options.newest == number
-            done = site.ask("stat", site.at("share"), "--protocol", name)
-            assert (done.status, done.err) == (0, "")
-
-    def test_interrupted(self, site: Site, tmp_path: Path) -> None:
-        """
-        SIGINT ends a command that waits, with status 130, and leaves nothing; SIGTERM
-        with 143.
-        """
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            port = silent.getsockname()[1]
-            for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-                where = f"127.0.0.1:{port}:x"
-                process = site.start("get", where, tmp_path / "x")
-                accepted, _ = silent.accept()
-                process.send_signal(number)
-                out, err = process.communicate(timeout=60)
-                accepted.close()
-                assert (process.returncode, out) == (status, b"")
-                assert err == b"error: interrupted\n"
-        assert [path.name for path in tmp_path.iterdir()] == ["state"]
-
-
-class TestServerKey:
-    """
-    `nodecomm server-key`.
-    """
-
-    def test_accept_list_forget(self, site: Site) -> None:
-        """
-        A key is accepted from a file or by its digest, listed, and forgotten.
-        """
-        done = site.run("server-key", "list")
-        assert (done.status, done.err) == (0, "")
-        assert done.out.startswith(b"no server is known")
-        done = site.run("server-key", "accept", site.name, site.key.md5)
-        assert (done.status, done.err) == (0, "")
-        assert done.out.decode() == f"accepted: {site.name}  {site.key.md5}\n"
-        pem = site.state / "hub.pub"
-        pem.write_bytes(key(0).to_pem())
-        # From a file nobody is asked; the name may be one that is not there yet.
-        done = site.run("server-key", "accept", "--keep-old", site.name, pem)
-        assert done.status == 0
-        assert site.store.keys(site.name) == (site.key, key(0))
-        done = site.run("server-key", "accept", "Hub.Example.com", pem, "--json")
-        assert json.loads(done.out)["server"] == "hub.example.com:5308"
-        facts = json.loads(site.run("server-key", "list", "--json").out)
-        assert [(x["server"], [k["md5"] for k in x["keys"]]) for x in facts["servers"]]
-        listed = site.run("server-key", "list").out.decode().splitlines()
-        assert listed == [
-            f"{site.name}  {site.key.md5}  {site.key.bits} bits",
-            f"{site.name}  {key(0).md5}  {key(0).bits} bits",
-            f"hub.example.com:5308  {key(0).md5}  {key(0).bits} bits",
-        ]
-        done = site.run("server-key", "forget", site.name, key(0).sha)
-        assert done.out.decode() == f"forgotten: {site.name}  {key(0).md5}\n"
-        assert site.run("server-key", "forget", "hub.example.com").status == 0
-        assert site.run("server-key", "forget", "hub.example.com").status == 1
-        assert [entry.server for entry in site.store.entries()] == [site.name]
-
-    def test_accept_replaces(self, site: Site) -> None:
-        """
-        After a change of key one command makes the server known again; a digest that
-        is not the server's changes nothing.
-        """
-        site.store.add(site.name, key(0))
-        done = site.run("server-key", "accept", site.name, key(1).md5)
-        assert (done.status, site.store.keys(site.name)) == (4, (key(0),))
-        assert site.key.md5 in done.err
-        done = site.run("server-key", "accept", site.name, site.key.sha)
-        assert (done.status, site.store.keys(site.name)) == (0, (site.key,))
-        assert site.run("server-key", "accept", site.name).status == 0
-
-    def test_nobody_to_ask(self, site: Site) -> None:
-        """
-        Without a key on the command line and without a terminal nothing is accepted.
-        """
-        done = site.run("server-key", "accept", site.name)
-        assert (done.status, done.out) == (4, b"")
-        assert f"server-key accept {site.name} {site.key.md5}" in done.err
-        assert site.store.keys(site.name) == ()
-
-
-def test_asking_at_a_terminal(site: Site) -> None:
-    """
-    At a terminal the key is shown, and only a yes accepts it.
-    """
-    for answers, status in ((b"maybe\nyes\n", 0), (b"no\n", 4)):
-        site.store.forget(site.name)
-        shown, ended = _at_a_terminal(site, answers)
-        assert ended == status
-        assert site.key.md5 in shown
-        assert ("Please write yes or no" in shown) == (status == 0)
-        assert (site.store.keys(site.name) == (site.key,)) == (status == 0)
-
-
-def _at_a_terminal(site: Site, answers: bytes) -> tuple[str, int]:
-    """
-    `nodecomm server-key accept` with a terminal of its own.
-    """
-    code = (
-        "import fcntl, os, sys, termios\n"
-        "os.setsid()\n"
-        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-        "os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=b"yes\n",
+        capture_output=True,
+        start_new_session=True,
+        check=True,
     )
-    ours, theirs = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, CODE, "server-key", "accept", site.name],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "NODECOMM_STATE_DIR": str(site.state)},
-    )
-    os.close(theirs)
-    shown = bytearray()
 
-    def read() -> None:
-        while True:
-            try:
-                data = os.read(ours, 4096)
-            except OSError:
-                return
-            if not data:
-                return
-            shown.extend(data)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    os.write(ours, answers)
-    status = process.wait(60)
-    reader.join(10)
-    os.close(ours)
-    return shown.decode(), status
+    assert done.stdout == b"None\n"

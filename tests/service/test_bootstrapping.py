@@ -22,15 +22,15 @@ from nodecomm.config.errors import ConfigError
 from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.own import load_own_key
 from nodecomm.identity.servers import ServerKeyStore
-from nodecomm.service.bootstrapping import (
-    Bootstrap,
+from nodecomm.service.bootstrap_model import (
     BootstrapError,
     BootstrapRequest,
     BootstrapResult,
-    ensure_own_key,
 )
+from nodecomm.service.bootstrapping import Bootstrap
 from nodecomm.service.loading import file_path, load_agent
 from nodecomm.service.own_addresses import AddressUnknown, ResolvedServer
+from nodecomm.service.own_key import ensure_own_key
 from nodecomm.service.starting import CannotStart, Started
 from nodecomm.service.units import Program
 from nodecomm.sync.errors import LocalError, SourceRefused

@@ -22,12 +22,12 @@ from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.own import load_own_key
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.service import own_server
-from nodecomm.service.bootstrapping import (
-    Bootstrap,
+from nodecomm.service.bootstrap_model import (
     BootstrapError,
     BootstrapRequest,
     BootstrapResult,
 )
+from nodecomm.service.bootstrapping import Bootstrap
 from nodecomm.service.loading import load
 from nodecomm.service.own_addresses import ResolvedServer
 from nodecomm.service.own_server import become_server, config_of, place_sample

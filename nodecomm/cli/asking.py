@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""
+A question to the person at the terminal, wherever standard input and output lead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, TextIO
+
+from nodecomm.cli.connecting import Interrupted
+from nodecomm.identity.keys import PublicKey, parse_digest_or_none
+from nodecomm.wire.text import safe
+
+if TYPE_CHECKING:
+    from nodecomm.client.address import ServerAddress
+
+__all__ = ["Terminal", "ask_about_key", "open_terminal"]
+
+#: Where to read an answer, and where to write the question.
+Terminal = tuple[TextIO, TextIO]
+
+
+@contextlib.contextmanager
+def open_terminal(stderr: TextIO) -> Iterator[Terminal | None]:
+    """
+    The terminal of this process: /dev/tty, else standard input if that is one; None
+    where there is nobody to ask.
+    """
+    try:
+        # Unbuffered below: a terminal cannot be opened for both otherwise.
+        descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        is_terminal = sys.stdin is not None and sys.stdin.isatty()
+        yield (sys.stdin, stderr) if is_terminal else None
+        return
+    with (
+        open(descriptor, encoding="utf-8", errors="replace", closefd=False) as reader,
+        open(descriptor, "w", encoding="utf-8", closefd=False) as writer,
+    ):
+        try:
+            yield reader, writer
+        finally:
+            writer.flush()
+            os.close(descriptor)
+
+
+def ask_about_key(
+    server: ServerAddress,
+    addresses: Sequence[str],
+    key: PublicKey,
+    terminal: Callable[[], AbstractContextManager[Terminal | None]],
+) -> bool | None:
+    """
+    Ask whether *key* is the server's, as ssh does: `yes`, `no`, or the digest itself,
+    which is compared. None where nobody can be asked.
+
+    Raises:
+        Interrupted: The person pressed Ctrl-C.
+    """
+    with terminal() as opened:
+        if opened is None:
+            return None
+        reader, writer = opened
+        at = ", ".join(each for each in addresses if each != server.host)
+        writer.write(
+            f"\nThe policy server {safe(str(server))}{f' ({safe(at)})' if at else ''} "
+            "is not known yet. Its key is\n"
+            f"  {key.md5}\n  {key.sha}\n"
+            "Compare with what `nodecomm key show` or `cf-key -p` prints on the server "
+            "itself.\n"
+        )
+        question = "Is that the server's key (yes/no/[digest])? "
+        with _interruptible():
+            while True:
+                writer.write(question)
+                writer.flush()
+                answer = reader.readline()
+                if not answer:
+                    writer.write("\n")
+                    return False
+                verdict = judge(answer.strip(), key)
+                if isinstance(verdict, bool):
+                    return verdict
+                writer.write(verdict)
+                question = "Please type 'yes', 'no' or the digest: "
+
+
+def judge(answer: str, key: PublicKey) -> bool | str:
+    """
+    What an answer says; a line to print where it says neither yes nor no.
+    """
+    if answer.lower() in ("yes", "no"):
+        return answer.lower() == "yes"
+    # Without its prefix too, as some programs print it.
+    for form in (answer, f"MD5={answer}", f"SHA={answer}"):
+        if parse_digest_or_none(form) is not None:
+            if key.matches(form):
+                return True
+            return "That is the digest of another key.\n"
+    return ""
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """
+    Let Ctrl-C end the wait for an answer, whatever else it does meanwhile.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
