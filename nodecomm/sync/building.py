@@ -102,6 +102,9 @@ class Building:
         check_names(wanted)
         self._to = Folders(self._new)
         self._from = None if self._old is None else Folders(self._old)
+        # By name, each folder's files stand together, and the folder is opened once;
+        # a folder still stands before what is in it.
+        wanted = sorted(wanted, key=_by_name)
         try:
             for each in wanted:
                 self._make(each)
@@ -125,8 +128,9 @@ class Building:
         if each.origin == "fetched" and each.kind is Kind.FILE:
             sink = self._fetched.finished(each.name)
             mtime = None if each.mtime is None else each.mtime * 10**9
-            made = dress(self._fetched.folder, sink.label, each.mode, each.owner, mtime)
+            self._fetched.dress(sink, each.mode, each.owner, mtime)
             _move_in(self._fetched.folder, sink.label, folder, last)
+            made = entry_at(folder, last)
             self.written.append(each.name)
             self.shares[each.name] = Share.NOTHING
         elif each.kind is Kind.LINK and each.origin != "carried":
@@ -248,6 +252,10 @@ class Building:
         os.fchmod(target, mode)
         if mtime is not None:
             os.utime(target, ns=(mtime, mtime))
+
+
+def _by_name(each: Wanted) -> bytes:
+    return each.name
 
 
 def _fits(found: LocalEntry, each: Wanted) -> bool:

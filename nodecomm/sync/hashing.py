@@ -54,7 +54,8 @@ def hash_files(
     """
     found = {}
     with Folders(root) as folders:
-        for name in names:
+        # Sorted, so that each folder is opened once.
+        for name in sorted(names):
             try:
                 folder, last = folders.parent(name)
                 hashed = hash_file(folder, last, algorithms)

@@ -113,10 +113,10 @@ class PiecewiseStaging:
         with disk_errors(f"make new files in {self._site.show()}"):
             for each in wanted:
                 if each.origin == "fetched" and each.kind is Kind.FILE:
-                    label = self._fetched.finished(each.name).label
+                    sink = self._fetched.finished(each.name)
                     mtime = None if each.mtime is None else each.mtime * 10**9
-                    dress(self._folder, label, each.mode, each.owner, mtime)
-                    labels.append(label)
+                    self._fetched.dress(sink, each.mode, each.owner, mtime)
+                    labels.append(sink.label)
             make_durable(self._folder, labels, ())
         self._wanted = wanted
 

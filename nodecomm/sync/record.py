@@ -44,6 +44,16 @@ _MAX_BYTES = 1 << 29
 _KINDS = {Kind.FOLDER: "d", Kind.LINK: "l", Kind.FILE: "f", Kind.OTHER: "o"}
 _LETTERS = {letter: kind for kind, letter in _KINDS.items()}
 
+#: The columns of numbers, in the order of `FileRecord`: the server's values, two
+#: numbers of moments, the local values.
+_NUMBERS = (
+    *("size", "mtime", "ctime", "ino", "seen", "confirmed"),
+    *("local_size", "local_mtime_ns", "local_ctime_ns", "local_ino", "local_dev"),
+)
+
+#: Bytes of a digest.
+_MD5 = 16
+
 
 class ServerState(NamedTuple):
     """
@@ -155,27 +165,46 @@ class Record:
         return record
 
     def _fill(self, stored: dict[str, Any]) -> None:
+        # By columns, each gone through by one call: what is done for each file in
+        # Python shows with twenty thousand of them.
         if stored["version"] != _VERSION:
             raise ValueError(stored["version"])
-        boots = [str(boot) for boot in stored["boots"]]
         manifest = stored["manifest"]
-        self._manifest_md5 = None if manifest is None else bytes.fromhex(manifest)
-        files: dict[bytes, FileRecord] = {}
-        for text, values, md5 in stored["files"]:
-            size, mtime, ctime, ino, boot, seen, again, confirmed, *local = values
-            if not all(type(value) is int for value in values):
-                raise ValueError(values)
-            files[from_text(text)] = FileRecord(
-                ServerState(size, mtime, ctime, ino),
-                Moment(boots[boot], seen),
-                bytes.fromhex(md5),
-                Moment(boots[again], confirmed),
-                LocalState(*local),
+        files = stored["files"]
+        names = list(map(_name, files["names"]))
+        numbers = [files[key] for key in _NUMBERS]
+        for column in (*numbers, *stored["moments"][1:]):
+            if not set(map(type, column)) <= {int}:
+                raise ValueError(column)
+        boots = list(map(str, stored["moments"][0]))
+        moments = list(
+            map(
+                Moment,
+                map(boots.__getitem__, stored["moments"][1]),
+                stored["moments"][2],
             )
-        self.kinds = {
-            from_text(text): _LETTERS[letter] for text, letter in stored["kinds"]
-        }
-        self.files = files
+        )
+        digests = bytes.fromhex(files["md5"])
+        count = len(names)
+        if {*map(len, numbers)} != {count} or len(digests) != count * _MD5:
+            raise ValueError(count)
+        size, mtime, ctime, ino, seen, confirmed, *local = numbers
+        self.files = dict(
+            zip(
+                names,
+                map(
+                    FileRecord,
+                    map(ServerState, size, mtime, ctime, ino),
+                    map(moments.__getitem__, seen),
+                    (digests[at : at + _MD5] for at in range(0, len(digests), _MD5)),
+                    map(moments.__getitem__, confirmed),
+                    map(LocalState, *local),
+                ),
+                strict=True,
+            )
+        )
+        self.kinds = {_name(text): _LETTERS[letter] for text, letter in stored["kinds"]}
+        self._manifest_md5 = None if manifest is None else bytes.fromhex(manifest)
 
     def save(self) -> None:
         """
@@ -184,34 +213,30 @@ class Record:
         Raises:
             OSError: The disk does not take it.
         """
+        moments: dict[Moment, int] = {}
         boots: dict[str, int] = {}
-
-        def number(boot: str) -> int:
-            return boots.setdefault(boot, len(boots))
-
-        files = [
+        rows = [
             (
-                to_text(name),
-                (
-                    *known.server,
-                    number(known.first_seen.boot),
-                    known.first_seen.ns,
-                    number(known.confirmed.boot),
-                    known.confirmed.ns,
-                    *known.local,
-                ),
-                known.md5.hex(),
+                *known.server,
+                moments.setdefault(known.first_seen, len(moments)),
+                moments.setdefault(known.confirmed, len(moments)),
+                *known.local,
             )
-            for name, known in self.files.items()
+            for known in self.files.values()
         ]
+        columns = zip(*rows, strict=True) if rows else [()] * len(_NUMBERS)
+        files: dict[str, Any] = dict(zip(_NUMBERS, columns, strict=True))
+        files["names"] = list(map(to_text, self.files))
+        files["md5"] = b"".join(known.md5 for known in self.files.values()).hex()
+        starts = [boots.setdefault(moment.boot, len(boots)) for moment in moments]
         manifest = self._manifest_md5
         stored = {
             "version": _VERSION,
-            "boots": list(boots),
             "manifest": None if manifest is None else manifest.hex(),
             "kinds": [
                 (to_text(name), _KINDS[kind]) for name, kind in self.kinds.items()
             ],
+            "moments": (list(boots), starts, [moment.ns for moment in moments]),
             "files": files,
         }
         ensure_folder(str(self.path.parent))
@@ -324,6 +349,10 @@ class Record:
         self._manifest_md5 = (
             None if data is None else hashlib.md5(data, usedforsecurity=False).digest()
         )
+
+
+def _name(text: str) -> bytes:
+    return from_text(text) if "\\" in text else text.encode()
 
 
 def _read(path: Path) -> bytes:
