@@ -79,10 +79,12 @@ def check_programs(programs: Path, elsewhere: Path) -> None:
     elsewhere.mkdir()
     twistd = run(programs / "twistd", "--help", cwd=elsewhere)
     assert "nodecomm-server" in twistd
+    assert "nodecomm-agent" in twistd
     assert "A policy server for CFEngine and Rudder nodes" in twistd
     assert "Traceback" not in twistd
-    server = run(programs / "twistd", "nodecomm-server", "--help", cwd=elsewhere)
-    assert "--config" in server
+    for plugin in ("nodecomm-server", "nodecomm-agent"):
+        told = run(programs / "twistd", plugin, "--help", cwd=elsewhere)
+        assert "--config" in told
     nodecomm = run(programs / "nodecomm", "--help", cwd=elsewhere)
     assert "nodecomm key generate" in nodecomm
 

@@ -16,7 +16,16 @@ from twisted.python import usage
 from nodecomm.cli.options import StateOptions
 from nodecomm.config.errors import Origin, Problem, printable
 from nodecomm.config.showing import as_toml, shown_values
-from nodecomm.service.loading import SYSTEM_FILE, Loaded, load
+from nodecomm.service.agent_prepared import prepare_agent
+from nodecomm.service.loading import (
+    AGENT_FILE,
+    SYSTEM_FILE,
+    Loaded,
+    LoadedAgent,
+    is_of_agent,
+    load,
+    load_agent,
+)
 from nodecomm.service.prepared import prepare
 
 __all__ = ["Options", "run"]
@@ -28,7 +37,15 @@ class _FileOptions(StateOptions):
             "config",
             "c",
             None,
-            f"the file (without it {SYSTEM_FILE}, else the embedded defaults)",
+            f"the file (without it {SYSTEM_FILE}, else the embedded defaults; with"
+            f" --agent {AGENT_FILE})",
+        ],
+    ]
+    optFlags = [
+        [
+            "agent",
+            None,
+            "it is an agent's; so is a file called agent.toml or with a table [agent]",
         ],
     ]
 
@@ -81,11 +98,11 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     chosen: _FileOptions = options.subOptions
     state_dir = chosen["state-dir"] or options["state-dir"]
-    loaded = load(
+    loaded = _load(
         Path(chosen["config"]) if chosen["config"] else None,
-        state_dir=Path(state_dir) if state_dir else None,
+        Path(state_dir) if state_dir else None,
+        agent=bool(chosen["agent"]),
     )
-    _, loaded = prepare(loaded)
     in_json = bool(chosen["json"] or options["json"])
     if options.subCommand == "check":
         _check(loaded, in_json, stdout, stderr)
@@ -94,7 +111,17 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     return 1 if loaded.settings is None else 0
 
 
-def _check(loaded: Loaded, in_json: bool, stdout: TextIO, stderr: TextIO) -> None:
+def _load(
+    config: Path | None, state_dir: Path | None, *, agent: bool
+) -> Loaded | LoadedAgent:
+    if agent or (config is not None and is_of_agent(config)):
+        return prepare_agent(load_agent(config, state_dir=state_dir))[1]
+    return prepare(load(config, state_dir=state_dir))[1]
+
+
+def _check(
+    loaded: Loaded | LoadedAgent, in_json: bool, stdout: TextIO, stderr: TextIO
+) -> None:
     if in_json:
         _write_json(_facts(loaded), stdout)
         return
@@ -111,7 +138,9 @@ def _check(loaded: Loaded, in_json: bool, stdout: TextIO, stderr: TextIO) -> Non
     stdout.write(f"{printable(loaded.description)}: {said}{told}\n")
 
 
-def _show(loaded: Loaded, in_json: bool, stdout: TextIO, stderr: TextIO) -> None:
+def _show(
+    loaded: Loaded | LoadedAgent, in_json: bool, stdout: TextIO, stderr: TextIO
+) -> None:
     if in_json:
         facts = _facts(loaded)
         if loaded.settings is not None:
@@ -136,7 +165,7 @@ def _tell(problems: Iterable[Problem], stderr: TextIO) -> None:
         stderr.write(f"{problem}\n")
 
 
-def _facts(loaded: Loaded) -> dict[str, Any]:
+def _facts(loaded: Loaded | LoadedAgent) -> dict[str, Any]:
     return {
         "usable": loaded.settings is not None,
         "description": loaded.description,

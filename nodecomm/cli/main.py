@@ -28,6 +28,16 @@ __all__ = ["COMMANDS", "Options", "main", "run"]
 #: `run(options, stdout, stderr) -> int` and is imported only when it is asked for.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     (
+        "bootstrap",
+        "nodecomm.cli.bootstrap",
+        "make this machine a node of a policy server, or the server",
+    ),
+    (
+        "sync",
+        "nodecomm.cli.sync",
+        "bring a folder or a file of a server here, verified, in one step",
+    ),
+    (
         "get",
         "nodecomm.cli.get",
         "fetch one file of a server, verified",
@@ -46,6 +56,11 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
         "server-key",
         "nodecomm.cli.server_key",
         "list, accept and forget the keys of servers",
+    ),
+    (
+        "agent",
+        "nodecomm.cli.agent",
+        "how the agent of this machine is doing",
     ),
     (
         "key",
@@ -71,6 +86,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
 
 EXAMPLES = """\
 Examples:
+  nodecomm sync hub.example.com:masterfiles /var/lib/nodecomm/inputs --purge
+        make that folder what the server has, or change nothing at all
   nodecomm key generate
         make the key pair of this machine, once
   nodecomm key list --seen

@@ -243,7 +243,7 @@ def encloses_path(outer: str, inner: str) -> bool:
     """
     Whether *inner* is *outer* or lies in it, by the names alone.
     """
-    outer, inner = posixpath.normpath(outer), posixpath.normpath(inner)
+    outer, inner = _plain(outer), _plain(inner)
     return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
 
@@ -329,7 +329,7 @@ class _Checks:
                     "write the path without `..`",
                 )
                 continue
-            if posixpath.normpath(copy.destination).strip("/") == "":
+            if _plain(copy.destination) == "/":
                 yield self.problem(
                     path, "the root folder cannot be replaced", copy.destination
                 )
@@ -368,6 +368,11 @@ class _Checks:
         """
         origin = self.whole.origin(path)
         return path if origin is None else f"{origin.key_path or path} in {origin}"
+
+
+def _plain(path: str) -> str:
+    # Two slashes at the beginning are the one thing that normpath leaves as it is.
+    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _overlap(first: str, second: str) -> str:

@@ -31,8 +31,8 @@ from nodecomm.config.errors import (
 )
 from nodecomm.config.fields import keys_of
 from nodecomm.config.model import Settings
-from nodecomm.config.places import STATE_DIR_VARIABLE, standard_state_dir
 from nodecomm.config.placed import Placed
+from nodecomm.config.places import STATE_DIR_VARIABLE, standard_state_dir
 from nodecomm.config.secrets import Secret
 from nodecomm.config.structure import (
     structure,
@@ -54,6 +54,7 @@ __all__ = [
     "check_access",
     "embedded_defaults",
     "file_path",
+    "is_of_agent",
     "load",
     "load_agent",
     "read_secrets",
@@ -213,6 +214,17 @@ def load_agent(
         outcome.dropped,
         missing=str(named),
     )
+
+
+def is_of_agent(path: Path) -> bool:
+    """
+    Whether a file, by its name or by what is in it and beside it, is an agent's and
+    not a server's.
+    """
+    if path.name == AGENT_FILE.name:
+        return True
+    _, reading = _read(path, path, AgentConfiguration)
+    return "agent" in reading.tree and "server" not in reading.tree
 
 
 def _read(path: Path | None, system_file: Path, model: type) -> tuple[Path, Reading]:

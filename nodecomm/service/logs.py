@@ -65,6 +65,8 @@ class Verbosity(enum.IntEnum):
 NEEDED_VERBOSITY: Mapping[str, Verbosity] = {
     "session.opened": Verbosity.VERBOSE,
     "request": Verbosity.VERBOSE,
+    "agent.run-started": Verbosity.VERBOSE,
+    "agent.unchanged": Verbosity.VERBOSE,
     "dialogue": Verbosity.DEBUG,
 }
 

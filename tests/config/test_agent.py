@@ -140,7 +140,7 @@ class AgentConfigurationTests(SynchronousTestCase):
         """No two copies work on one folder, however its name is written."""
         for second, word in (
             ("/var/lib/nodecomm/inputs", "the same as"),
-            ("/var/lib/nodecomm//inputs/", "the same as"),
+            ("//var/lib/nodecomm//inputs/", "the same as"),
             ("/var/lib/nodecomm/inputs/sub", "inside"),
             ("/var/lib", "around"),
         ):

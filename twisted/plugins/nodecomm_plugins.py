@@ -12,3 +12,10 @@ nodecomm_server = ServiceMaker(  # type: ignore[no-untyped-call]
     "A policy server for CFEngine and Rudder nodes.",
     "nodecomm-server",
 )
+
+nodecomm_agent = ServiceMaker(  # type: ignore[no-untyped-call]
+    "nodecomm agent",
+    "nodecomm.tap_agent",
+    "Keeps local copies those of a policy server.",
+    "nodecomm-agent",
+)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""
+`nodecomm agent status`: how the agent of this machine is doing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import attrs
+from twisted.python import usage
+
+from nodecomm.cli.options import StateOptions, fail
+from nodecomm.service.agent_status import (
+    LOCK_NAME,
+    AgentStatus,
+    Point,
+    StatusUnreadable,
+    ailments,
+    describe,
+    read_status,
+)
+from nodecomm.service.loading import AGENT_FILE, file_path, load_agent
+from nodecomm.service.own_state import lock_holder
+from nodecomm.sync.clocks import SteadyClock
+from nodecomm.wire.text import safe
+
+__all__ = ["Options", "run"]
+
+
+class StatusOptions(StateOptions):
+    """
+    `nodecomm agent status`.
+    """
+
+    longdesc = (
+        "Tells what the agent does, when it last updated its copies and from where, "
+        "what changed, when it runs next, and why a copy failed and what to do. The "
+        "exit status is 0 when an agent runs, its last run succeeded and what "
+        "followed it too; else 1, with each reason on a line of standard error."
+    )
+    optParameters = [
+        [
+            "config",
+            "c",
+            None,
+            f"the agent's configuration, for its state folder ({AGENT_FILE})",
+        ],
+    ]
+
+
+class Options(StateOptions):
+    """
+    `nodecomm agent`.
+    """
+
+    takes = "status [options]"
+    subCommands = [["status", None, StatusOptions, "how it is doing"]]
+
+    def postOptions(self) -> None:
+        """
+        There is one thing to do here, and it must be named.
+        """
+        if self.subCommand is None:
+            raise usage.UsageError("say what to do with the agent: status")
+
+
+def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
+    """
+    Tell the status. The exit status is 1 if something is not as it should be.
+    """
+    chosen: StatusOptions = options.subOptions
+    state_dir = chosen["state-dir"] or options["state-dir"]
+    loaded = load_agent(
+        Path(chosen["config"]) if chosen["config"] else None,
+        state_dir=Path(state_dir) if state_dir else None,
+    )
+    folder = os.fspath(file_path(loaded.partial.agent.state_dir))
+    steady = SteadyClock()()
+    now = Point(time.time(), steady.boot, steady.ns)
+    running = lock_holder(os.path.join(folder, LOCK_NAME)) is not None
+    try:
+        status = read_status(folder)
+    except StatusUnreadable as error:
+        return fail(stderr, f"{safe(str(error))}; the agent writes a new one")
+    wrong = ailments(status, running=running)
+    if chosen["json"] or options["json"]:
+        facts = _facts(status, now, running=running)
+        json.dump({**facts, "ailments": wrong}, stdout, indent=2)
+        stdout.write("\n")
+    elif status is not None:
+        for line in describe(status, now, running=running):
+            stdout.write(f"{line}\n")
+    for line in wrong:
+        stderr.write(f"error: {safe(line)} (state folder {safe(folder)})\n")
+    return 1 if wrong else 0
+
+
+def _facts(status: AgentStatus | None, now: Point, *, running: bool) -> dict[str, Any]:
+    """
+    What is known, with the ages that only this moment has.
+    """
+    facts: dict[str, Any] = {"running": running, "status": None}
+    if status is not None:
+        facts["status"] = attrs.asdict(status)
+        facts["seconds"] = {
+            "since_last_success": _since(status.last_success, now),
+            "since_last_change": _since(status.last_change, now),
+            "until_next_run": None
+            if status.next_run is None or not running
+            else now.seconds_until(status.next_run),
+        }
+    return facts
+
+
+def _since(point: Point | None, now: Point) -> float | None:
+    return None if point is None else point.seconds_until(now)

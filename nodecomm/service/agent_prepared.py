@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: MIT
+"""
+From an agent's configuration that was read to everything an agent is built from, with
+all that is wrong with it found in one run.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from nodecomm.client.address import ServerAddress, parse_server
+from nodecomm.config.agent import CopySettings, encloses_path, is_digest_text
+from nodecomm.config.durations import parse_duration
+from nodecomm.config.errors import Problem, child_path, element_path
+from nodecomm.identity.files import read_small
+from nodecomm.identity.keys import PublicKey, UnusableKey, check_sane, parse_digest
+from nodecomm.identity.own import KEYS_FOLDER
+from nodecomm.identity.server_keys import SERVER_KEYS_FOLDER
+from nodecomm.service.agent_schedule import LONGEST_SPLAY
+from nodecomm.sync.model import SyncLimits, SyncRequest
+from nodecomm.wire.text import from_text
+
+if TYPE_CHECKING:
+    from nodecomm.config.agent import AgentConfiguration
+    from nodecomm.service.loading import LoadedAgent
+
+__all__ = [
+    "PlannedCopy",
+    "PreparedAgent",
+    "kept_at_start",
+    "own_user",
+    "prepare_agent",
+]
+
+#: Keys that are read at start only.
+_AT_START = ("agent.state_dir", "log.format", "log.file")
+
+#: What in the state folder is ours, so that no copy may take its place.
+_OWN_FOLDERS = (KEYS_FOLDER, SERVER_KEYS_FOLDER, "sync")
+
+
+@frozen
+class PlannedCopy:
+    """
+    One copy.
+
+    Attributes:
+        settings: As configured.
+        request: What is asked of the sync.
+    """
+
+    settings: CopySettings
+    request: SyncRequest
+
+
+@frozen
+class PreparedAgent:
+    """
+    A configuration without errors, ready to be put in force.
+
+    Attributes:
+        loaded: What was read, with all problems (now warnings only).
+        configuration: The configuration.
+        state: The state folder as the system's functions take it.
+        servers: In their order.
+        pinned: Keys named beforehand, whole or by digest.
+        copies: In their order.
+        interval: Seconds from run to run.
+        splay: Seconds within which the first run comes.
+        timeout: Seconds that a server may take.
+        user: Who we say we are.
+        command: What runs after an update; empty for nothing.
+        command_timeout: Seconds that it may take.
+    """
+
+    loaded: LoadedAgent
+    configuration: AgentConfiguration
+    state: str
+    servers: tuple[ServerAddress, ...]
+    pinned: tuple[str | PublicKey, ...]
+    copies: tuple[PlannedCopy, ...]
+    interval: float
+    splay: float
+    timeout: float
+    user: bytes
+    command: tuple[str, ...] | str
+    command_timeout: float
+
+
+def prepare_agent(loaded: LoadedAgent) -> tuple[PreparedAgent | None, LoadedAgent]:
+    """
+    Look at everything in a configuration that reading alone does not: names of
+    servers, files of keys, the program to run. Blocks.
+
+    Returns:
+        What to put in force, or None if there is any error, and *loaded* with all
+        problems added.
+    """
+    look = _Look(loaded.partial, [])
+    servers = look.servers()
+    pinned = look.pinned()
+    look.copies()
+    look.command()
+    checked = loaded.with_problems(look.problems)
+    configuration = checked.settings
+    if configuration is None:
+        return None, checked
+    agent = configuration.agent
+    interval = parse_duration(agent.interval)
+    splay = (
+        min(interval, LONGEST_SPLAY)
+        if agent.splay is None
+        else parse_duration(agent.splay)
+    )
+    limits = SyncLimits(duration=parse_duration(agent.max_duration))
+    prepared = PreparedAgent(
+        checked,
+        configuration,
+        os.fsdecode(from_text(agent.state_dir)),
+        servers,
+        pinned,
+        tuple(_planned(copy, limits) for copy in configuration.copy),
+        interval,
+        splay,
+        parse_duration(agent.timeout),
+        own_user() if agent.user is None else agent.user.encode(),
+        agent.after_update,
+        parse_duration(agent.after_update_timeout),
+    )
+    return prepared, checked
+
+
+def kept_at_start(
+    old: PreparedAgent, new: PreparedAgent
+) -> tuple[PreparedAgent, list[str]]:
+    """
+    *new* with what is read at start only as it was, and which keys that concerns.
+    """
+    waiting = [
+        path
+        for path in _AT_START
+        if _value(old.configuration, path) != _value(new.configuration, path)
+    ]
+    return evolve(new, state=old.state), waiting
+
+
+def _value(configuration: object, path: str) -> object:
+    for name in path.split("."):
+        configuration = getattr(configuration, name)
+    return configuration
+
+
+def own_user() -> bytes:
+    """
+    The name of the user who runs this process.
+    """
+    number = os.geteuid()
+    try:
+        return os.fsencode(pwd.getpwuid(number).pw_name)
+    except KeyError:
+        return b"root" if number == 0 else str(number).encode()
+
+
+def _planned(copy: CopySettings, limits: SyncLimits) -> PlannedCopy:
+    request = SyncRequest(
+        source=from_text(copy.source),
+        # Two slashes at the beginning are the one thing that normpath leaves.
+        destination=b"/" + os.path.normpath(from_text(copy.destination)).lstrip(b"/"),
+        compare=copy.compare,
+        purge=copy.purge,
+        preserve=copy.preserve,
+        exclude=tuple(map(from_text, copy.exclude)),
+        replace=copy.replace,
+        limits=limits,
+    )
+    return PlannedCopy(copy, request)
+
+
+@frozen
+class _Look:
+    """
+    A look at one configuration.
+    """
+
+    configuration: AgentConfiguration
+    problems: list[Problem]
+
+    def tell(
+        self,
+        path: str,
+        message: str,
+        value: object = None,
+        hint: str = "",
+        *,
+        warning: bool = False,
+    ) -> None:
+        """
+        Note a problem at *path*.
+        """
+        place = self.configuration.nearest_origin(path)
+        severity = "warning" if warning else "error"
+        problem = Problem(path, message, value, hint, place, severity)  # type: ignore[arg-type]
+        self.problems.append(problem)
+
+    def servers(self) -> tuple[ServerAddress, ...]:
+        """
+        `policy_servers`.
+        """
+        found: list[ServerAddress] = []
+        names = self.configuration.agent.policy_servers
+        for index, text in enumerate(names):
+            path = element_path("agent.policy_servers", index)
+            try:
+                server = parse_server(text)
+            except ValueError as error:
+                hint = 'write "HOST", "HOST:PORT" or "[ADDRESS]:PORT"'
+                self.tell(path, str(error), text, hint)
+                continue
+            if server in found:
+                if text not in names[:index]:
+                    # The same text twice has been told.
+                    self.tell(path, "this is a server named before", text)
+                continue
+            found.append(server)
+        return tuple(found)
+
+    def pinned(self) -> tuple[str | PublicKey, ...]:
+        """
+        `server_keys`.
+        """
+        found: list[str | PublicKey] = []
+        agent = self.configuration.agent
+        for index, text in enumerate(agent.server_keys):
+            path = element_path("agent.server_keys", index)
+            try:
+                if is_digest_text(text):
+                    found.append(parse_digest(text))
+                else:
+                    found.append(_read_key(text))
+            except OSError as error:
+                said = f"this file cannot be read: {error.strerror or error}"
+                self.tell(path, said, text)
+            except ValueError as error:
+                hint = "write MD5=..., SHA=..., or the absolute path of a key file"
+                self.tell(path, str(error), text, hint)
+        if agent.server_keys and agent.trust_server:
+            self.tell(
+                "agent.trust_server",
+                "it has no effect: server_keys says which keys are good",
+                True,
+                "leave it out",
+                warning=True,
+            )
+        return tuple(found)
+
+    def copies(self) -> None:
+        """
+        Destinations that would take the place of the agent's own state.
+        """
+        state = self.configuration.agent.state_dir
+        for index, copy in enumerate(self.configuration.copy):
+            path = child_path(element_path("copy", index), "destination")
+            own = [os.path.join(state, name) for name in _OWN_FOLDERS]
+            if encloses_path(copy.destination, state) or any(
+                encloses_path(folder, copy.destination) for folder in own
+            ):
+                self.tell(
+                    path,
+                    f"the agent keeps its own state there ({state})",
+                    copy.destination,
+                    "name a folder of its own, such as "
+                    + os.path.join(state, "inputs"),
+                )
+
+    def command(self) -> None:
+        """
+        `after_update`: whether there is such a program.
+        """
+        command = self.configuration.agent.after_update
+        if isinstance(command, str) or not command or "\0" in command[0]:
+            return
+        program = command[0]
+        if program.startswith("/") and not (
+            os.path.isfile(program) and os.access(program, os.X_OK)
+        ):
+            self.tell(
+                element_path("agent.after_update", 0),
+                "there is no such program now",
+                program,
+                "install it, or correct the path",
+                warning=True,
+            )
+
+
+def _read_key(text: str) -> PublicKey:
+    """
+    The public key in a file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It holds something else, or a key nobody should use.
+    """
+    _, data = read_small(os.fsdecode(from_text(text)))
+    try:
+        key = PublicKey.from_pem(data)
+        check_sane(key)
+    except UnusableKey as error:
+        raise ValueError(str(error)) from error
+    return key

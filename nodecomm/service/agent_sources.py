@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""
+What an agent brings copies with: the client and the sync, made of a configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from nodecomm.client.dialing import Dialer
+from nodecomm.client.memory import MEMORY_NAME, ServerMemory
+from nodecomm.client.timeouts import Timeouts
+from nodecomm.identity.server_keys import (
+    SERVER_KEYS_FOLDER,
+    ServerKeyStore,
+    ServerKeysUnreadable,
+)
+from nodecomm.identity.servers import ServerDecision, ServerTrust
+from nodecomm.service.own_state import StartError
+from nodecomm.sync.clocks import SteadyClock
+from nodecomm.sync.syncing import Syncer
+from nodecomm.transport.context import client_context
+
+if TYPE_CHECKING:
+    from nodecomm.client.address import ServerAddress
+    from nodecomm.identity.keys import KeyPair, PublicKey
+    from nodecomm.server.pools import Pool
+    from nodecomm.service.agent_prepared import PreparedAgent
+    from nodecomm.service.agent_run import Source
+
+__all__ = ["SyncSources"]
+
+
+class SyncSources:
+    """
+    The sources of a real agent.
+    """
+
+    def __init__(self, reactor: Any, now: Callable[[], float] = time.time) -> None:
+        """
+        Args:
+            reactor: Drives the connections.
+            now: Civil time in seconds.
+        """
+        self._reactor = reactor
+        self._now = now
+        self._store: ServerKeyStore | None = None
+
+    def open(
+        self, prepared: PreparedAgent, pair: KeyPair, pool: Pool
+    ) -> Callable[[ServerAddress], Source]:
+        """
+        What makes them by this configuration and own key; *pool* runs what blocks.
+
+        Raises:
+            StartError: It cannot be made.
+        """
+        store = ServerKeyStore(
+            os.path.join(prepared.state, SERVER_KEYS_FOLDER), now=self._now
+        )
+        agent = prepared.configuration.agent
+        seconds = prepared.timeout
+        try:
+            trust = ServerTrust(
+                store,
+                pinned=prepared.pinned,
+                first_use=agent.trust_server,
+                run=pool.run,
+            )
+            dialer = Dialer(
+                self._reactor,
+                context=client_context(pair),
+                trust=_ToldTrust(trust),
+                user=prepared.user,
+                newest=agent.protocol,
+                memory=ServerMemory(os.path.join(prepared.state, MEMORY_NAME)),
+                timeouts=Timeouts(
+                    connect=seconds, handshake=seconds, dialog=seconds, answer=seconds
+                ),
+                now=self._now,
+            )
+        except (ValueError, SSL.Error) as error:
+            raise StartError(str(error)) from error
+        self._store = store
+
+        def connect(server: ServerAddress) -> Source:
+            return Syncer(
+                dialer,
+                server,
+                state_dir=Path(prepared.state),
+                pool=pool,
+                clock=self._reactor,
+                now=self._now,
+                monotonic=time.monotonic,
+                steady=SteadyClock(),
+            )
+
+        return connect
+
+    def server_key(self, server: ServerAddress) -> str:
+        """
+        The digests of the keys that are stored for *server*; "" for none. Blocks.
+        """
+        if self._store is None:
+            return ""
+        try:
+            keys = self._store.keys(str(server))
+        except (OSError, ServerKeysUnreadable):
+            return ""
+        return ", ".join(key.md5 for key in keys)
+
+
+class _ToldTrust:
+    """
+    Decides as another does, and states when a key is trusted that nobody knew.
+    """
+
+    _log = Logger()
+
+    def __init__(self, trust: ServerTrust) -> None:
+        self._trust = trust
+
+    def check(
+        self, server: str, key: PublicKey
+    ) -> ServerDecision | Deferred[ServerDecision]:
+        """
+        Whether *server* may show *key*.
+        """
+        decision: Any = self._trust.check(server, key)
+        if isinstance(decision, Deferred):
+            return decision.addCallback(self._tell, server, key)
+        return self._tell(decision, server, key)
+
+    def _tell(
+        self, decision: ServerDecision, server: str, key: PublicKey
+    ) -> ServerDecision:
+        if decision.first_use:
+            self._log.warn(
+                "{text}",
+                event="agent.server-trusted",
+                text=decision.text,
+                server=server,
+                key=key.md5,
+            )
+        return decision
