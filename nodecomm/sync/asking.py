@@ -82,6 +82,14 @@ class Session(Protocol):
         """Give the *size* bytes that follow to *sink*."""
         ...
 
+    def pause(self) -> None:
+        """Deliver nothing for now."""
+        ...
+
+    def resume(self) -> None:
+        """Go on."""
+        ...
+
     def abort(self, code: str, text: str) -> None:
         """Drop the connection; whatever was asked fails."""
         ...
@@ -102,6 +110,8 @@ class Asking:
 
     Attributes:
         doubtful: Content was asked for since the last check.
+        group: Checks asked so far; content asked for now is checked by the next one.
+        passed: Checks passed so far.
         trouble: Why nothing more is believed.
     """
 
@@ -110,6 +120,8 @@ class Asking:
     _known: list[_Known] = field(factory=list, init=False)
     _identities: set[tuple[int, int, int]] = field(factory=set, init=False)
     doubtful: bool = field(default=False, init=False)
+    group: int = field(default=0, init=False)
+    passed: int = field(default=0, init=False)
     trouble: BadAnswer | None = field(default=None, init=False)
 
     def stat(self, path: bytes) -> Deferred[StatReply]:
@@ -178,20 +190,29 @@ class Asking:
             msg = "content was asked for, and nothing is known to check the answers by"
             raise RuntimeError(msg)
         self.doubtful = False
+        self.group += 1
         count = math.ceil(CERTAINTY / math.log2(len(self._known)))
         for ask, expected in self._random.choices(self._known, k=count):
-            ask().addCallbacks(self._compare, self._refused, callbackArgs=(expected,))
+            asked = ask()
+            asked.addCallbacks(self._compare, self._refused, callbackArgs=(expected,))
+        asked.addCallback(self._pass)
 
-    def _compare(self, answer: object, expected: object) -> None:
+    def _compare(self, answer: object, expected: object) -> bool:
         if isinstance(answer, StatReply):
             answer = _identity(answer)
         if answer != expected:
             self._out_of_step("an answer belongs to another question")
+        return True
 
-    def _refused(self, failure: Failure) -> None:
+    def _pass(self, answered: bool) -> None:
+        if answered and self.trouble is None:
+            self.passed += 1
+
+    def _refused(self, failure: Failure) -> bool:
         # Any other error has ended the connection by itself.
         if isinstance(failure.value, Refused):
             self._out_of_step(f"{failure.value}, and described it before")
+        return False
 
     def _out_of_step(self, why: str) -> None:
         if self.trouble is None:

@@ -1,0 +1,691 @@
+# SPDX-License-Identifier: MIT
+"""
+One update, from the look at the destination to the new set in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.python.failure import Failure
+
+from nodecomm.sync.comparing import Verdict, judge
+from nodecomm.sync.disk_errors import local_error
+from nodecomm.sync.errors import LocalError
+from nodecomm.sync.fetching import Errands, FreshConnectionNeeded, Sink, State
+from nodecomm.sync.hashing import Hashed
+from nodecomm.sync.lane import Lane
+from nodecomm.sync.manifests import ask_for_manifest, read_manifest, tree_of
+from nodecomm.sync.model import (
+    Change,
+    Kind,
+    LocalEntry,
+    Phase,
+    Progress,
+    RemoteEntry,
+    RemoteTree,
+    SyncRequest,
+    Wanted,
+    Watch,
+)
+from nodecomm.sync.notes import Notes
+from nodecomm.sync.place import Destination
+from nodecomm.sync.planning import Plan, is_kept_as_it_is, make_plan
+from nodecomm.sync.record import LocalState, Record, ServerState
+from nodecomm.sync.staging import Commit, Staging
+from nodecomm.sync.walking import walk
+from nodecomm.wire.text import to_text
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from nodecomm.server.pools import Pool
+    from nodecomm.sync.asking import Asking
+    from nodecomm.sync.clocks import Moment
+
+__all__ = ["Jobs", "Update"]
+
+T = TypeVar("T")
+
+#: Requests that may be out. The client goes on reading while it writes, so that
+#: neither side can block the other, and files of a folder rarely are more.
+WINDOW = 4096
+
+#: Files and bytes that are hashed in one go.
+HASH_FILES = 256
+HASH_BYTES = 32 << 20
+
+#: Seconds between two reports of progress.
+PROGRESS_PAUSE = 0.1
+
+
+@define(eq=False)
+class Jobs:
+    """
+    Work in a pool whose end is waited for: a thread cannot be stopped, and must not
+    go on in a folder that another run holds already.
+    """
+
+    _pool: Pool
+    _running: set[Deferred[None]] = field(factory=set, init=False)
+
+    def run(self, function: Callable[..., T], *args: Any) -> Deferred[T]:
+        """
+        What *function* returns. To cancel the Deferred leaves the work alone.
+        """
+        ended: Deferred[None] = Deferred()
+        result: Deferred[T] = Deferred(lambda _: None)
+        self._running.add(ended)
+
+        def over(outcome: Any) -> None:
+            self._running.discard(ended)
+            if not result.called:
+                # A failure of work that nobody waits for any more is of no interest.
+                result.callback(outcome)
+            ended.callback(None)
+
+        maybeDeferred(self._pool.run, function, *args).addBoth(over)
+        return result
+
+    async def quiet(self) -> None:
+        """
+        Wait until nothing runs.
+        """
+        while self._running:
+            waiter: Deferred[None] = Deferred()
+            next(iter(self._running)).chainDeferred(waiter)
+            await waiter
+
+
+@frozen
+class _Local:
+    """
+    What is here, before the update.
+    """
+
+    record: Record
+    manifest: bytes | None
+    entries: dict[bytes, LocalEntry]
+    space: int | None
+
+
+@define(eq=False)
+class Update:
+    """
+    One run for one request, over as many connections as it takes.
+
+    Args:
+        request: What is wanted.
+        destination: Where, held until `close`.
+        server: Whom the record is about.
+        state_dir: Where records are.
+        jobs: For what may wait.
+        clock: For timers.
+        monotonic: Seconds, for progress.
+        steady: The clock that nobody sets.
+        watch: Told of progress.
+
+    Attributes:
+        errands: The files that the network is needed for.
+        tree: What the server has, when that is known.
+        manifest_used: Whether the server's manifest answered.
+    """
+
+    request: SyncRequest
+    destination: Destination
+    _server: str
+    _state_dir: str
+    _jobs: Jobs
+    _pool: Pool
+    _clock: IReactorTime
+    _monotonic: Callable[[], float]
+    _steady: Callable[[], Moment]
+    _watch: Watch | None
+    errands: Errands = field(init=False)
+    lane: Lane = field(init=False)
+    tree: RemoteTree | None = field(default=None, init=False)
+    manifest_used: bool = field(default=False, init=False)
+    _notes: Notes = field(factory=Notes, init=False)
+    _local: _Local | None = field(default=None, init=False)
+    _held: Mapping[bytes, bytes] = field(factory=dict, init=False)
+    _staging: Staging | None = field(default=None, init=False)
+    _phase: Phase = field(default=Phase.CONNECTING, init=False)
+    _told: float | None = field(default=None, init=False)
+    # Files that are right as they are, and the hashing of those that may be.
+    _seen: dict[bytes, RemoteEntry] = field(factory=dict, init=False)
+    _hashed: dict[bytes, Hashed] = field(factory=dict, init=False)
+    _hashing: dict[bytes, RemoteEntry] = field(factory=dict, init=False)
+    _to_hash: list[bytes] = field(factory=list, init=False)
+    _hash_jobs: int = field(default=0, init=False)
+    _verified_here: dict[bytes, Moment] = field(factory=dict, init=False)
+    # The manifest: whether to ask for it, and what came.
+    _manifest: bytes | None = field(default=None, init=False)
+    _manifest_md5: bytes | None = field(default=None, init=False)
+    _manifest_tries: int = field(default=0, init=False)
+    _connected: object = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.lane = Lane(self._pool, self._disk_failed)
+        self.errands = Errands(
+            self.request,
+            self._clock,
+            self.lane,
+            self._prepare,
+            self._create,
+            self._steady,
+            self._progressed,
+        )
+
+    # What is here.
+
+    async def look_here(self) -> None:
+        """
+        Read the record and look through the destination.
+
+        Raises:
+            LocalError: It cannot be looked through.
+        """
+        self._local = local = await self._jobs.run(self._look_here)
+        if local.record.warning:
+            self._notes.add(local.record.warning)
+        for line in self.destination.warnings:
+            self._notes.add(line)
+        self.errands.space = local.space
+        self._manifest = local.manifest
+        self._manifest_md5 = local.record.manifest_md5
+
+    def _look_here(self) -> _Local:
+        destination = self.destination
+        record = Record.load(
+            self._state_dir,
+            self._server,
+            self.request.source,
+            self.request.destination,
+        )
+        entries: dict[bytes, LocalEntry] = {}
+        if destination.kind is Kind.FILE:
+            entry = destination.entry()
+            if entry is not None:
+                entries[b""] = entry
+        else:
+            entries = destination.scan()
+        return _Local(record, record.manifest(), entries, destination.free_space())
+
+    @property
+    def here(self) -> _Local:
+        """
+        What `look_here` found.
+        """
+        assert self._local is not None  # noqa: S101 - the order of calls
+        return self._local
+
+    # One connection.
+
+    async def work(self, asking: Asking) -> None:
+        """
+        Do on this connection what can be done. Fails with whatever ended it; call
+        `interrupted` then.
+        """
+        asking.session.window = WINDOW
+        self._connected = asking
+        self._phase = Phase.LISTING
+        self._seen.clear()
+        done = self.errands.attach(asking)
+        self.errands.expecting = 1 + self._hash_jobs
+        described = Deferred.fromCoroutine(self._describe(asking))
+        described.addCallback(self._described, asking)
+        described.addErrback(self._not_described, asking)
+        try:
+            await done
+        finally:
+            self._connected = None
+            described.cancel()
+
+    async def interrupted(self, error: Exception | None) -> None:
+        """
+        The connection is over, because of *error*.
+
+        Raises:
+            VerificationFailed: Some file had all the care that it may have.
+        """
+        try:
+            self.errands.detach(error)
+        finally:
+            await self.lane.when_idle()
+
+    async def _describe(self, asking: Asking) -> RemoteTree:
+        if getattr(asking.session, "is_nodecomm", False) and self._manifest_tries < 2:
+            tree = await self._by_manifest(asking)
+            if tree is not None:
+                self.manifest_used = True
+                return tree
+            self._manifest_tries = 2
+        self.manifest_used = False
+        if asking.doubtful and not asking.can_check:
+            raise FreshConnectionNeeded
+        hints = dict(self.here.record.hints())
+        for name, entry in self._seen_before().items():
+            hints[name] = entry.kind
+        return await walk(asking, self.request, hints, self._found)
+
+    def _seen_before(self) -> Mapping[bytes, RemoteEntry]:
+        if self.tree is not None:
+            return self.tree.entries
+        return {name: errand.entry for name, errand in self.errands.files.items()}
+
+    async def _by_manifest(self, asking: Asking) -> RemoteTree | None:
+        data = await ask_for_manifest(
+            asking, self.request.source, self._manifest, self._manifest_md5
+        )
+        if data is None:
+            return None
+        entries = await self._jobs.run(
+            read_manifest, data, self.request.limits.entries + 1
+        )
+        if entries is None:
+            return None
+        if self.request.compare == "auto":
+            self._held = await self._jobs.run(self._sums_held)
+        tree = await self._jobs.run(tree_of, entries, self.request, self.here.entries)
+        self._manifest = data
+        for name, entry in tree.entries.items():
+            self._found(name, entry)
+        return tree
+
+    def _sums_held(self) -> dict[bytes, bytes]:
+        """
+        The digests that the local files had when the record was made.
+        """
+        held = self.here.manifest
+        entries = None if held is None else read_manifest(held, 1 << 31)
+        return {
+            each.name: each.sha256 for each in entries or () if each.sha256 is not None
+        }
+
+    def contradicted(self) -> None:
+        """
+        A file was not what the manifest says: the next connection fetches it anew,
+        and the one after that does without.
+        """
+        self._manifest_tries += 1
+        self._manifest = self._manifest_md5 = None
+
+    def _described(self, tree: RemoteTree, asking: Asking) -> None:
+        if self._connected is not asking:
+            return
+        self.tree = tree
+        errands = self.errands
+        for name in list(errands.files):
+            entry = tree.entries.get(name)
+            if entry is None or entry.kind is not Kind.FILE:
+                errands.forget(name)
+        self._hash_some()
+        errands.expecting -= 1
+        self._phase = Phase.FETCHING
+        errands.begin()
+
+    def _not_described(self, failure: Failure, asking: Asking) -> None:
+        if self._connected is asking:
+            self.errands.fail(failure)
+
+    # File by file.
+
+    def _found(self, name: bytes, entry: RemoteEntry) -> None:
+        """
+        The server has this.
+        """
+        if not name:
+            self._check_kinds(entry)
+        if entry.kind is not Kind.FILE:
+            return
+        self._seen[name] = entry
+        errand = self.errands.files.get(name)
+        if errand is not None:
+            if _is_unchanged(errand.entry, entry) and errand.state is not State.LEFT:
+                self.errands.again(name)
+                return
+            if errand.state is State.FETCHED:
+                # It was received, and maybe has changed since.
+                self.errands.verify(name, entry)
+                return
+        elif name in self._hashing:
+            self._hashing[name] = entry
+            return
+        here = self.here
+        verdict = judge(
+            self.request.compare,
+            name,
+            entry,
+            here.entries.get(name),
+            here.record,
+            self._held,
+        )
+        if verdict is Verdict.FETCH:
+            self.errands.fetch(name, entry)
+        elif verdict is Verdict.ASK:
+            known = here.record.files[name]
+            self.errands.ask(name, entry, known.md5)
+        elif verdict is Verdict.HASH:
+            self._hash(name, entry)
+        elif errand is not None:
+            self.errands.forget(name)
+
+    def _check_kinds(self, entry: RemoteEntry) -> None:
+        """
+        A file becomes a file, a folder a folder.
+        """
+        here, shown = self.destination.kind, to_text(self.request.destination)
+        if entry.kind is Kind.FILE and here is Kind.FOLDER:
+            msg = (
+                f"{shown} is a folder, and the source is a file: name the file that it"
+                " is to become"
+            )
+            raise LocalError("exists", msg)
+        if entry.kind is Kind.FOLDER and here is Kind.FILE:
+            msg = f"{shown} is a file, and the source is a folder"
+            raise LocalError("not-a-folder", msg)
+
+    def _hash(self, name: bytes, entry: RemoteEntry) -> None:
+        hashed = self._hashed.get(name)
+        if hashed is not None:
+            self._compare(name, entry, hashed)
+            return
+        self._hashing[name] = entry
+        self._to_hash.append(name)
+        if len(self._to_hash) >= HASH_FILES:
+            self._hash_some()
+
+    def _hash_some(self) -> None:
+        """
+        Hash what has gathered, away from here.
+        """
+        gathered, self._to_hash = self._to_hash, []
+        batch: list[bytes] = []
+        size = 0
+        for name in gathered:
+            batch.append(name)
+            size += self._hashing[name].size
+            if size >= HASH_BYTES:
+                self._hash_batch(batch)
+                batch, size = [], 0
+        if batch:
+            self._hash_batch(batch)
+
+    def _hash_batch(self, names: list[bytes]) -> None:
+        self._hash_jobs += 1
+        self.errands.expecting += 1
+        job = self._jobs.run(self.destination.hash, names, ("md5", "sha256"))
+        job.addCallbacks(self._have_hashed, self._not_hashed, callbackArgs=(names,))
+
+    def _have_hashed(self, found: dict[bytes, Hashed], names: list[bytes]) -> None:
+        self._hash_jobs -= 1
+        self._hashed.update(found)
+        errands = self.errands
+        try:
+            for name in names:
+                entry = self._hashing.pop(name)
+                hashed = found.get(name)
+                if hashed is None:
+                    # It changes, or cannot be read: the server's takes its place.
+                    errands.fetch(name, entry)
+                else:
+                    self._compare(name, entry, hashed)
+        except Exception:
+            errands.fail(Failure())  # type: ignore[no-untyped-call]
+        errands.expecting -= 1
+        errands.begin()
+
+    def _not_hashed(self, failure: Failure) -> None:
+        self._hash_jobs -= 1
+        self.errands.fail(_as_local(failure, "read what is here"))
+
+    def _compare(self, name: bytes, entry: RemoteEntry, hashed: Hashed) -> None:
+        if entry.sha256 is None:
+            self.errands.ask(name, entry, hashed.digests["md5"])
+        elif entry.sha256 == hashed.digests["sha256"]:
+            self._verified_here[name] = self._steady()
+        else:
+            self.errands.fetch(name, entry)
+
+    # The disk.
+
+    def _prepare(self) -> Deferred[None]:
+        if self._staging is not None:
+            return succeed(None)
+        return self._jobs.run(self._stage)
+
+    def _stage(self) -> None:
+        tree_is_file = self._source_is_file()
+        self._staging = self.destination.stage(single=tree_is_file)
+
+    def _source_is_file(self) -> bool:
+        return b"" in self._seen
+
+    def _create(self, name: bytes, algorithms: Sequence[str]) -> Sink:
+        assert self._staging is not None  # noqa: S101 - prepared before
+        return self._staging.create(name, algorithms)
+
+    def _disk_failed(self, failure: Failure) -> None:
+        self.errands.fail(_as_local(failure, "write what was fetched"))
+
+    # Putting it in place.
+
+    def plan(self) -> tuple[Plan, bool]:
+        """
+        The new set, and whether it is another one.
+        """
+        assert self.tree is not None  # noqa: S101 - the order of calls
+        files = self.errands.files
+        fetched = {
+            name
+            for name, errand in files.items()
+            if errand.state in (State.FETCHED, State.WOULD)
+        }
+        left = {name for name, each in files.items() if each.state is State.LEFT}
+        for name in sorted(left):
+            self._notes.add(f"{to_text(name)}: the server does not tell its content")
+        if self._source_is_file():
+            plan = _file_plan(self.request, self.tree, self.here.entries, fetched)
+        else:
+            plan = make_plan(self.request, self.tree, self.here.entries, fetched, left)
+            if self.destination.kind is None:
+                changes = (Change(b"", "added"), *plan.changes)
+                plan = Plan(plan.wanted, changes, plan.warnings)
+        for line in plan.warnings:
+            self._notes.add(line)
+        return plan, bool(plan.changes)
+
+    async def place(
+        self, plan: Plan, before: Callable[[Commit], None] | None
+    ) -> Mapping[bytes, LocalEntry]:
+        """
+        Put the new set in place; what is in place then.
+
+        Args:
+            before: Called in a thread, right before.
+        """
+        self._phase = Phase.PLACING
+        self._tell()
+        await self._prepare()
+        report = await self._jobs.run(self._place, plan.wanted, before)
+        for name in report.conflicts:
+            self._notes.add(
+                f"{to_text(name)}: changed here while the new set was made; that change"
+                " is in the previous set, beside the destination"
+            )
+        for line in report.warnings:
+            self._notes.add(line)
+        locals_: Mapping[bytes, LocalEntry] = report.locals
+        return locals_
+
+    def _place(
+        self, wanted: tuple[Wanted, ...], before: Callable[[Commit], None] | None
+    ) -> Any:
+        staging = self._staging
+        assert staging is not None  # noqa: S101 - prepared before
+        staging.assemble(wanted)
+        return staging.commit(before)
+
+    async def remember(self, locals_: Mapping[bytes, LocalEntry]) -> None:
+        """
+        Write the record.
+
+        Args:
+            locals_: What is in place now.
+        """
+        try:
+            await self._jobs.run(self._remember, locals_)
+        except OSError as error:
+            self._notes.add(f"the record of this copy cannot be written: {error}")
+
+    def _remember(self, locals_: Mapping[bytes, LocalEntry]) -> None:
+        tree, record = self.tree, self.here.record
+        assert tree is not None  # noqa: S101 - the order of calls
+        moment = self._steady()
+        files = record.files
+        by_content = self.request.compare in ("auto", "digest")
+        kept: set[bytes] = set()
+        for name, entry in tree.entries.items():
+            now = locals_.get(name)
+            if entry.kind is not Kind.FILE or now is None:
+                continue
+            errand = self.errands.files.get(name)
+            local = LocalState.of(now)
+            if errand is not None and errand.state in (State.SAME, State.FETCHED):
+                if errand.state is State.SAME and not self._is_as_compared(name, now):
+                    continue
+                record.note(
+                    name,
+                    ServerState.of(errand.entry),
+                    local,
+                    errand.md5,
+                    seen=errand.seen or moment,
+                    confirmed=errand.confirmed or moment,
+                )
+            elif name in self._verified_here:
+                if not self._is_as_compared(name, now):
+                    continue
+                record.note(
+                    name,
+                    ServerState.of(entry),
+                    local,
+                    self._hashed[name].digests["md5"],
+                    seen=moment,
+                    confirmed=moment,
+                )
+            elif by_content and errand is None and name in files:
+                if not self._is_as_compared(name, now):
+                    continue
+                files[name] = files[name]._replace(local=local)
+            else:
+                continue
+            kept.add(name)
+        record.keep_only(kept)
+        record.kinds = {name: each.kind for name, each in tree.entries.items()}
+        record.hold_manifest(self._manifest if self.manifest_used else None)
+        record.save()
+
+    def _is_as_compared(self, name: bytes, now: LocalEntry) -> bool:
+        """
+        Whether what is in place has the content that was compared: as many bytes, of
+        the same time. A file whose attributes changed has another number.
+        """
+        hashed = self._hashed.get(name)
+        before = self.here.entries.get(name) if hashed is None else hashed.entry
+        return (
+            before is not None
+            and before.size == now.size
+            and (before.mtime_ns == now.mtime_ns or self.request.preserve)
+        )
+
+    # Telling.
+
+    def warnings(self) -> tuple[str, ...]:
+        """
+        What to tell people.
+        """
+        for line in self.tree.warnings if self.tree is not None else ():
+            self._notes.add(line)
+        return self._notes.lines()
+
+    def checked(self) -> int:
+        """
+        Files of the source.
+        """
+        return len(self._seen)
+
+    def refused(self) -> tuple[bytes, ...]:
+        """
+        Names that the server lists and does not describe.
+        """
+        left = {
+            name
+            for name, errand in self.errands.files.items()
+            if errand.state is State.LEFT
+        }
+        return tuple(sorted(left.union(self.tree.refused if self.tree else ())))
+
+    def _progressed(self) -> None:
+        if self._watch is not None:
+            now = self._monotonic()
+            if self._told is None or now - self._told >= PROGRESS_PAUSE:
+                self._told = now
+                self._tell()
+
+    def _tell(self) -> None:
+        if self._watch is None:
+            return
+        errands = self.errands
+        total = len(self._seen) if self.tree is not None else 0
+        open_files = sum(each.state.is_open for each in errands.files.values())
+        self._watch(
+            Progress(
+                self._phase,
+                max(0, len(self._seen) - open_files - len(self._hashing)),
+                total,
+                errands.bytes_come,
+                errands.bytes_wanted,
+            )
+        )
+
+
+def _file_plan(
+    request: SyncRequest,
+    tree: RemoteTree,
+    local: Mapping[bytes, LocalEntry],
+    fetched: set[bytes],
+) -> Plan:
+    """
+    The plan for a source that is a file.
+    """
+    entry = tree.entries[b""]
+    here = local.get(b"")
+    wanted = Wanted(
+        b"",
+        Kind.FILE,
+        entry.mode,
+        "fetched" if fetched else "kept",
+        (entry.uid, entry.gid) if request.preserve else None,
+        entry.mtime if request.preserve else None,
+    )
+    changes: tuple[Change, ...] = ()
+    if here is None:
+        changes = (Change(b"", "added"),)
+    elif fetched:
+        changes = (Change(b"", "updated"),)
+    elif not is_kept_as_it_is(wanted, here):
+        changes = (Change(b"", "attributes"),)
+    return Plan((wanted,), changes)
+
+
+def _is_unchanged(before: RemoteEntry, now: RemoteEntry) -> bool:
+    return ServerState.of(before) == ServerState.of(now) and before.sha256 == now.sha256
+
+
+def _as_local(failure: Failure, doing: str) -> Failure:
+    if isinstance(failure.value, OSError):
+        return Failure(local_error(failure.value, doing))  # type: ignore[no-untyped-call]
+    return failure
