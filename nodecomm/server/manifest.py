@@ -54,7 +54,7 @@ PATIENCE = 3.0
 
 #: Manifests being made at a time; those that wait for their turn; those that one key
 #: has ordered.
-AT_ONCE = 3
+AT_ONCE = 2
 WAITING = 64
 PER_KEY = 2
 
@@ -99,20 +99,23 @@ class Manifests:
     _allowance: Allowance = field(init=False)
     _orders: dict[Tree, Order] = field(factory=dict, init=False)
     _queue: deque[tuple[Order, AccessEvaluator]] = field(factory=deque, init=False)
-    _running: int = field(default=0, init=False)
+    _running: set[Order] = field(factory=set, init=False)
     _timers: dict[Tree, IDelayedCall] = field(factory=dict, init=False)
     _shadows: set[bytes] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._builder = Builder(
+        self._builder = self._make_builder()
+        self._store = ManifestStore(self._now, self._monotonic)
+        self._allowance = Allowance(self._monotonic)
+
+    def _make_builder(self) -> Builder:
+        return Builder(
             self._files,
             self._digests,
             self._disk,
             lambda: int(self._now() * 1_000_000_000),
             self._monotonic,
         )
-        self._store = ManifestStore(self._now, self._monotonic)
-        self._allowance = Allowance(self._monotonic)
 
     # What requests ask for.
 
@@ -235,9 +238,9 @@ class Manifests:
         """
         Begin with what waits for its turn.
         """
-        while self._queue and self._running < AT_ONCE:
-            self._running += 1
+        while self._queue and len(self._running) < AT_ONCE:
             order, evaluator = self._queue.popleft()
+            self._running.add(order)
             making = ensureDeferred(self._make(order, evaluator))
             making.addErrback(
                 lambda failure: self._log.failure(
@@ -279,7 +282,7 @@ class Manifests:
             )
             self._store.refuse(order, "manifest_failed", "failure in the server")
         finally:
-            self._running -= 1
+            self._running.discard(order)
             self._allowance.spend(order.peer.digest, order.cost)
             if self._orders.get(order.tree) is order:
                 del self._orders[order.tree]
@@ -314,8 +317,15 @@ class Manifests:
             if timer.active():
                 timer.cancel()
         self._timers.clear()
+        for order in self._orders.values():
+            # All sessions are over. What is never ended is closed as garbage, in any
+            # order, and must not call back then.
+            order.waiters.clear()
         self._orders.clear()
         self._queue.clear()
+        # What a stopped pool holds never ends; another start begins without it.
+        self._running.clear()
+        self._builder = self._make_builder()
 
 
 def _check_sources(snapshot: Snapshot, folder: bytes) -> None:

@@ -53,7 +53,7 @@ IN_ALL = 1000
 ALLOWANCE = 300_000
 REFILL = 5_000
 #: What a manifest costs at the least, in objects.
-_COST = 100
+_COST = 1000
 #: Keys whose allowance is remembered.
 _KEYS = 10_000
 
@@ -174,6 +174,8 @@ class ManifestStore:
                 if kept.text is None:
                     raise Refused(*kept.refusal)
                 if now - kept.text.began <= max_age:
+                    # What many ask for outlives what one peer has made for itself.
+                    self._all.move_to_end(kept.number)
                     return HeldManifest(kept)
         return None
 

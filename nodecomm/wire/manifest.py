@@ -190,7 +190,7 @@ def _entry(line: bytes) -> ManifestEntry:
         int(size),
         int(mtime),
         bytes.fromhex(digest.decode("ascii")) if len(digest) == 64 else None,
-        _raw(target),
+        _raw(target) if target else b"",
         digest == _PARTIAL,
     )
 

@@ -128,7 +128,13 @@ class CostTests(ManifestCase):
         server.factory.doStop()
 
         self.assertEqual([], server.clock.getDelayedCalls())
-        self.finish()
+        # Its threads are gone; another start does not wait for them.
+        self.disk.waiting.clear()
+        server.factory.doStart()
+        client = server.connect()
+        client.send(encode_transaction(encode_digest(ASKED, bytes(16))))
+        self.finish(client)
+        self.assertEqual([DIGEST_DIFFERS], client.transactions())
 
     def test_orders_at_a_time(self) -> None:
         """One key has a few manifests made at a time, and all keys together some
@@ -160,8 +166,8 @@ class CostTests(ManifestCase):
     def test_allowance(self) -> None:
         """A key that has ever more folders looked at is refused for a while; others
         are not, and it is not either later."""
-        self.patch(manifest_store, "ALLOWANCE", 250)
-        self.patch(manifest_store, "REFILL", 10)
+        self.patch(manifest_store, "ALLOWANCE", 2500)
+        self.patch(manifest_store, "REFILL", 100)
         for number in range(4):
             (self.root / "t" / f"d{number}").mkdir()
         server = self.make()
@@ -174,6 +180,22 @@ class CostTests(ManifestCase):
         self.assertIsNotNone(other.stat(b"t/d3/" + NAME))
         server.sweep(6)
         self.assertIsNotNone(client.stat(b"t/" + NAME))
+
+    def test_one_peer_does_not_push_out_what_others_use(self) -> None:
+        """However many folders it asks for, what others ask for again and again is
+        not made anew."""
+        self.patch(manifest_store, "IN_ALL", 3)
+        for number in range(6):
+            (self.root / "t" / f"d{number}").mkdir()
+        server = self.make()
+        fleet, greedy = server.connect(), server.connect(key=key_pair(2))
+        fleet.stat(ASKED)
+        for number in range(6):
+            self.assertIsNotNone(greedy.stat(b"t/d%d/" % number + NAME))
+            self.assertIsNotNone(fleet.stat(ASKED))
+
+        self.assertEqual(7, server.factory.manifests.made)
+        self.assertEqual(3, len(server.factory.manifests._store._all))
 
     def test_memory(self) -> None:
         """The oldest manifests go when there are too many, or too large ones; those
