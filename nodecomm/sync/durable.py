@@ -15,8 +15,12 @@ __all__ = ["make_durable"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-#: Objects up to which each is synchronised by itself.
-SYNC_EACH = 64
+#: Objects up to which each is synchronised by itself. That puts nothing on disk but
+#: ours, however much other programs have written; but each costs a turn of the disk,
+#: and the file system as a whole costs some few. Measured on ext4 on a virtual disk,
+#: new files of 2 kB, each by itself against the file system: 8 of them 3 ms and 4 ms,
+#: 32 26 ms and 2 ms, 500 178 ms and 14 ms; 20,000 in 200 folders 0.1 s as a whole.
+SYNC_EACH = 16
 
 
 def make_durable(root: int, files: Sequence[bytes], folders: Sequence[bytes]) -> None:

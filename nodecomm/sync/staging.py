@@ -139,10 +139,13 @@ class FileSink:
             os.close(descriptor)
 
     def abort(self) -> None:
-        """Throw it away. It may be called at any time, again, too."""
+        """
+        Throw it away. It may be called at any time, again, too. Never fails: what
+        cannot be removed goes with its folder.
+        """
         self.close()
         self.closed = False
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(self.label, dir_fd=self._folder)
 
     def digest(self, algorithm: str) -> bytes:
