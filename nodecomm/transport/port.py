@@ -343,4 +343,13 @@ def take_socket(transport: Any) -> socket.socket:
     transport.connected = 0
     transport.disconnected = 1
     del transport.socket, transport.protocol, transport.fileno
+    # Whoever has just connected and is closed by the peer at once is readable and
+    # writable: the reactor, in the middle of telling it so, calls both.
+    transport.doRead = transport.doWrite = _nothing
     return sock
+
+
+def _nothing() -> None:
+    """
+    What a transport without its socket does.
+    """

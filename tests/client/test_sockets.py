@@ -13,6 +13,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.trial.unittest import TestCase
 
+from nodecomm.client import dialing
 from nodecomm.client.address import ServerAddress
 from nodecomm.client.dialing import Dialer
 from nodecomm.client.errors import ConnectionBroken, Unreachable
@@ -21,6 +22,7 @@ from nodecomm.testing import key_pair
 from nodecomm.transport.context import client_context
 from nodecomm.transport.descriptor import TLSDescriptor
 from nodecomm.transport.memory import TLSOverTransport
+from nodecomm.transport.port import take_socket
 from tests.client.scripted import Peer, Script, ScriptedFactory, Trusting
 from tests.client.test_session import GOOD, STATUS, welcoming
 
@@ -144,8 +146,8 @@ class SocketTests(TestCase):
         """
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        dialing = self.dialer().connect(ServerAddress("127.0.0.1", port))
-        error: Any = await self.assertFailure(dialing, Unreachable)
+        connecting = self.dialer().connect(ServerAddress("127.0.0.1", port))
+        error: Any = await self.assertFailure(connecting, Unreachable)
         self.assertEqual(error.code, "connection-refused")
         self.assertIn(f"127.0.0.1:{port}", str(error))
 
@@ -153,8 +155,8 @@ class SocketTests(TestCase):
         """
         A name that cannot exist is told apart from a look-up that failed.
         """
-        dialing = self.dialer().connect(ServerAddress("no-such-name.invalid"))
-        error: Any = await self.assertFailure(dialing, Unreachable)
+        connecting = self.dialer().connect(ServerAddress("no-such-name.invalid"))
+        error: Any = await self.assertFailure(connecting, Unreachable)
         self.assertIn(error.code, ("name-unknown", "name-lookup-failed"))
         self.assertIn("no-such-name.invalid", str(error))
 
@@ -165,6 +167,27 @@ class SocketTests(TestCase):
         server = self.listen(None, None, welcoming)
         # The pauses are half as long without jitter.
         session = await self.dialer(random=lambda: 0.0).connect(server)
+        self.assertEqual(await session.stat(b"/a"), STATUS)
+        await session.close()
+
+    async def test_a_transport_without_its_socket(self) -> None:
+        """
+        A connection that is made and closed between two turns of the reactor is
+        readable and writable at once: the reactor then calls a transport whose
+        socket has been taken while it was told of the first.
+        """
+        taken: list[Any] = []
+
+        def keeping(transport: Any) -> Any:
+            taken.append(transport)
+            return take_socket(transport)
+
+        self.patch(dialing, "take_socket", keeping)
+        session = await self.dialer().connect(self.listen(welcoming))
+
+        (transport,) = taken
+        self.assertIsNone(transport.doWrite())
+        self.assertIsNone(transport.doRead())
         self.assertEqual(await session.stat(b"/a"), STATUS)
         await session.close()
 
