@@ -20,6 +20,7 @@ from nodecomm.client.errors import (
 from nodecomm.sync.errors import (
     LimitExceeded,
     LocalError,
+    SourceRefused,
     SyncError,
     VerificationFailed,
 )
@@ -69,13 +70,18 @@ _BY_CODE = {
     " look into its log",
     "not-trusted": "on the server, trust this machine's key: `nodecomm key trust`, or"
     " trustkeysfrom; `nodecomm key show` here tells the key",
+    "dialog-failed": "look into the server's log: it says why it ended the dialog; most"
+    " often it does not trust this machine's key (`nodecomm key show` here)",
     "key-changed": "if the server's administrator confirms the new key: `nodecomm"
-    " server-key accept {server}`; if not, somebody may stand between",
+    " server-key accept {server}`, or where server_keys names keys, name the new one"
+    " there; if not, somebody may stand between",
     "key-unknown": "compare the digest with the server's own, then: `nodecomm"
     " server-key accept {server}`, or put it into server_keys",
     "key-unusable": "the server needs a proper key: `nodecomm key generate` there",
     "store-unusable": "check the folder server-keys in the state folder: `nodecomm"
     " server-key list` says what is wrong with it",
+    "not-copyable": "name a folder or a file as the source",
+    "exists": "move away what is there",
     "clock": "set the clocks of this machine and the server: they are more than an hour"
     " apart",
     "mount-point": 'write replace = "symlink" or replace = "files" in this [[copy]], or'
@@ -106,7 +112,7 @@ def describe_failure(error: BaseException, server: object) -> CopyFailure:
         said = told or "look into the server's log: it says why it ended the dialog"
         heals = code == "dialog-timeout"
         return CopyFailure("refused", code, text, said, of_server=True, heals=heals)
-    if isinstance(error, Refused):
+    if isinstance(error, (Refused, SourceRefused)):
         said = told or (
             "check the source's name and the server's rules; there,"
             " `nodecomm access explain` tells which rule decides"
@@ -126,9 +132,7 @@ def describe_failure(error: BaseException, server: object) -> CopyFailure:
         heals = code in ("locked", "no-space", "io")
         return CopyFailure("local", code, text, said, elsewhere=False, heals=heals)
     if isinstance(error, SyncError):
-        # What the source is, or what the server says about it.
-        said = told or "check the source on the server and its rules"
-        return CopyFailure("refused", code, text, said)
+        return CopyFailure("refused", code, text, told or "see what the message names")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         text = f"{where}{error.strerror or error}"

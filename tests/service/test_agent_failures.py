@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""
+Tests for `nodecomm.service.agent_failures`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from nodecomm.client import errors as client_errors
+from nodecomm.client.address import ServerAddress
+from nodecomm.client.errors import (
+    BadAnswer,
+    ClientError,
+    ConnectionBroken,
+    Refused,
+    Rejected,
+    Unreachable,
+    UntrustedServer,
+)
+from nodecomm.service.agent_failures import describe_failure
+from nodecomm.sync import errors as sync_errors
+from nodecomm.sync.errors import (
+    LimitExceeded,
+    LocalError,
+    SourceRefused,
+    SyncError,
+    VerificationFailed,
+)
+
+SERVER = ServerAddress("hub", 5308)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "flags"),
+    [
+        # Flags: s of the server, e worth trying elsewhere, h heals.
+        (Unreachable("connection-refused", "t"), "unreachable", "seh"),
+        (Unreachable("name-unknown", "t"), "unreachable", "seh"),
+        (UntrustedServer("key-unknown", "t", SERVER, None), "untrusted", "se"),
+        (UntrustedServer("store-unusable", "t", SERVER, None), "untrusted", "se"),
+        (Rejected("not-trusted", "t"), "refused", "se"),
+        (Rejected("dialog-timeout", "t"), "refused", "seh"),
+        (ConnectionBroken("reset", "t"), "broken", "seh"),
+        (BadAnswer("bad-listing", "t"), "broken", "seh"),
+        (ClientError("other", "t"), "broken", "seh"),
+        (Refused("refused", b"x", b"BAD:"), "refused", "e"),
+        (SourceRefused("clock", "t"), "refused", "e"),
+        (VerificationFailed("digest", "t"), "verification", "eh"),
+        (LimitExceeded("entries", "t"), "limit", "e"),
+        (LocalError("mount-point", "t"), "local", ""),
+        (LocalError("locked", "t"), "local", "h"),
+        (SyncError("other", "t"), "refused", "e"),
+        (PermissionError(13, "Permission denied", "/x"), "local", ""),
+        (ZeroDivisionError("t"), "bug", ""),
+    ],
+)
+def test_each_error(error: Exception, kind: str, flags: str) -> None:
+    """Which kind it is, who is to blame, what is worth trying."""
+    failure = describe_failure(error, SERVER)
+
+    assert failure.kind == kind
+    found = "s" * failure.of_server + "e" * failure.elsewhere + "h" * failure.heals
+    assert found == flags
+    assert failure.text
+    assert failure.remedy
+
+
+@pytest.mark.parametrize("module", [client_errors, sync_errors])
+def test_every_error_has_a_kind(module: object) -> None:
+    """No error of client and sync is taken for a mistake of this program."""
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, (ClientError, SyncError))
+    ]
+    assert len(classes) >= 5
+    for each in classes:
+        error = each.__new__(each)
+        error.code, error.text = "some-code", "some text"
+        assert describe_failure(error, SERVER).kind != "bug"
+
+
+def test_every_code_of_a_key_and_of_the_disk_has_its_own_way_out() -> None:
+    """The codes that the classes name have a remedy of their own."""
+    for cls in (LocalError, UntrustedServer):
+        codes = re.findall(r"`([a-z-]+)`", cls.__doc__ or "")
+        assert len(codes) >= 3
+        remedies = set()
+        for code in codes:
+            error: Any = cls.__new__(cls)
+            error.code, error.text = code, "text"
+            remedies.add(describe_failure(error, SERVER).remedy)
+        assert len(remedies) == len(codes)
+
+
+def test_the_server_is_named() -> None:
+    """What is to be typed can be copied."""
+    error = UntrustedServer("key-changed", "t", SERVER, None)
+
+    assert (
+        "`nodecomm server-key accept hub:5308`"
+        in describe_failure(error, SERVER).remedy
+    )

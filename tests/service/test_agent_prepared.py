@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""
+Tests for `nodecomm.service.agent_prepared`, and for `load_agent`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nodecomm.client.address import ServerAddress
+from nodecomm.service.agent_prepared import PreparedAgent, kept_at_start, prepare_agent
+from nodecomm.service.loading import is_of_agent, load_agent
+from nodecomm.testing import key_pair
+
+GOOD = """
+[agent]
+policy_servers = ["Hub.example.com", "[::1]:5309"]
+interval = "1h"
+{more}
+[[copy]]
+source = "a\\\\xff"
+destination = "{destination}"
+exclude = ["*.bak"]
+"""
+
+
+def prepare(
+    folder: Path, more: str = "", destination: str = "//srv/x/", copies: str = ""
+) -> tuple[PreparedAgent | None, list[str]]:
+    """What becomes of a configuration, and its problems."""
+    file = folder / "agent.toml"
+    file.write_text(GOOD.format(more=more, destination=destination) + copies)
+    prepared, loaded = prepare_agent(
+        load_agent(file, state_dir=folder / "state", environ={})
+    )
+    return prepared, [str(p).replace(f"{folder}/", "") for p in loaded.problems]
+
+
+def test_good(tmp_path: Path) -> None:
+    """Texts become what the agent works with."""
+    prepared, problems = prepare(tmp_path, 'max_duration = "2m"\nuser = "me"')
+
+    assert problems == []
+    assert prepared is not None
+    assert prepared.servers == (
+        ServerAddress("hub.example.com", 5308),
+        ServerAddress("::1", 5309),
+    )
+    assert (prepared.interval, prepared.splay) == (3600, 300)
+    assert prepared.state == str(tmp_path / "state")
+    assert prepared.user == b"me"
+    (copy,) = prepared.copies
+    assert copy.request.source == b"a\xff"
+    assert copy.request.destination == b"/srv/x"
+    assert copy.request.exclude == (b"*.bak",)
+    assert copy.request.limits.duration == 120
+    assert prepared.command == ()
+
+
+def test_splay(tmp_path: Path) -> None:
+    """It is the interval where that is shorter, or what is written."""
+    prepared, _ = prepare(tmp_path, 'splay = "30m"')
+    assert prepared is not None
+    assert prepared.splay == 1800
+
+
+def test_keys(tmp_path: Path) -> None:
+    """Digests and files of keys; what is neither is an error with its place."""
+    file = tmp_path / "hub.pub"
+    file.write_bytes(key_pair(1).public.to_pem())
+    digest = key_pair(2).public.md5
+    prepared, problems = prepare(tmp_path, f'server_keys = ["{digest}", "{file}"]')
+    assert problems == []
+    assert prepared is not None
+    assert prepared.pinned == (digest, key_pair(1).public)
+
+    file.write_text("no key")
+    keys = f'["MD5=zz", "{file}", "/no/such/file", "hub.pub"]'
+    prepared, problems = prepare(tmp_path, f"server_keys = {keys}")
+    assert prepared is None
+    assert len(problems) == 4
+    for index, problem in enumerate(problems):
+        assert f"error: agent.server_keys[{index}] = " in problem
+    _, problems = prepare(tmp_path, f'server_keys = ["{digest}"]\ntrust_server = true')
+    assert len(problems) == 1
+    assert "warning: agent.trust_server" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("servers", "said"),
+    [
+        ('["a b"]', "begins with no host name"),
+        ('["hub:0"]', "the port must be a number"),
+        ('["hub", "hub:5308"]', "a server named before"),
+        ('["hub", "HUB"]', "a server named before"),
+    ],
+)
+def test_servers(tmp_path: Path, servers: str, said: str) -> None:
+    """A name that is none, or that stands for a server twice, is told."""
+    file = tmp_path / "agent.toml"
+    text = GOOD.format(more="", destination="/x")
+    file.write_text(text.replace('["Hub.example.com", "[::1]:5309"]', servers))
+    prepared, loaded = prepare_agent(load_agent(file, environ={}))
+
+    assert prepared is None
+    (problem,) = loaded.problems
+    assert said in str(problem)
+    assert f"{file}:3:" in str(problem)
+
+
+@pytest.mark.parametrize("name", ["", "state", "state/ppkeys", "state/server-keys/x"])
+def test_the_agents_own_state_is_no_destination(tmp_path: Path, name: str) -> None:
+    """With `purge` the agent would remove its own key."""
+    prepared, problems = prepare(tmp_path, destination=str(tmp_path / name))
+    assert prepared is None
+    assert "the agent keeps its own state there" in problems[0]
+
+
+def test_a_destination_in_the_state_folder(tmp_path: Path) -> None:
+    """A folder of its own there is fine."""
+    prepared, problems = prepare(tmp_path, destination=str(tmp_path / "state/inputs"))
+    assert prepared is not None
+    assert problems == []
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    """It may be installed later: a warning."""
+    prepared, problems = prepare(tmp_path, 'after_update = ["/no/such/program"]')
+    assert prepared is not None
+    assert "warning: agent.after_update[0]" in problems[0]
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """Without a configuration the error says how to come by one."""
+    loaded = load_agent(system_file=tmp_path / "agent.toml", environ={})
+    assert loaded.settings is None
+    (problem,) = loaded.problems
+    assert "there is no configuration; name one with -c FILE" in str(problem)
+
+
+def test_parts_and_the_state_folder(tmp_path: Path) -> None:
+    """agent.d adds up, and the state folder is decided as for the server."""
+    file = tmp_path / "agent.toml"
+    file.write_text('[agent]\nstate_dir = "/from/file"\npolicy_servers = ["a"]\n')
+    parts = tmp_path / "agent.d"
+    parts.mkdir()
+    for name in ("b", "a"):
+        (parts / f"{name}.toml").write_text(
+            f'[[copy]]\nsource = "{name}"\ndestination = "/{name}"\n'
+        )
+    loaded = load_agent(file, environ={})
+    assert loaded.settings is not None
+    assert [copy.source for copy in loaded.settings.copy] == ["a", "b"]
+    assert loaded.settings.agent.state_dir == "/from/file"
+    assert len(loaded.sources) == 3
+    loaded = load_agent(file, environ={"NODECOMM_STATE_DIR": "/from/environ"})
+    assert loaded.partial.agent.state_dir == "/from/environ"
+    loaded = load_agent(
+        file,
+        state_dir=Path("/from/option"),
+        environ={"NODECOMM_STATE_DIR": "/from/environ"},
+    )
+    assert loaded.partial.agent.state_dir == "/from/option"
+
+
+def test_whose_file_it_is(tmp_path: Path) -> None:
+    """By its name, or by its tables."""
+    (tmp_path / "agent.toml").write_text("")
+    assert is_of_agent(tmp_path / "agent.toml")
+    other = tmp_path / "other.toml"
+    for text, expected in (
+        ("[agent]\n", True),
+        ("[server]\n", False),
+        ("[agent]\n[server]\n", False),
+        ("", False),
+        ("not toml", False),
+    ):
+        other.write_text(text)
+        assert is_of_agent(other) is expected
+    assert not is_of_agent(tmp_path / "missing.toml")
+
+
+def test_what_a_reload_cannot_change(tmp_path: Path) -> None:
+    """The state folder stays, and is named; the rest is taken."""
+    old, _ = prepare(tmp_path)
+    file = tmp_path / "agent.toml"
+    text = file.read_text().replace("1h", "2h")
+    file.write_text(text + '[log]\nfile = "/var/log/x"\n')
+    new, _ = prepare_agent(load_agent(file, state_dir=tmp_path / "other", environ={}))
+    assert old is not None
+    assert new is not None
+    kept, waiting = kept_at_start(old, new)
+    assert kept.state == os.fspath(tmp_path / "state")
+    assert kept.interval == 7200
+    assert waiting == ["agent.state_dir", "log.file"]

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""
+Tests for `nodecomm.service.agent_status`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nodecomm.service.agent_status import (
+    MOST_CHANGES,
+    STATUS_NAME,
+    AfterUpdate,
+    AgentStatus,
+    Attempt,
+    CopyStatus,
+    FailureNote,
+    Point,
+    StatusUnreadable,
+    ailments,
+    describe,
+    read_status,
+    write_status,
+)
+from nodecomm.sync.model import Change
+from tests.service.agents import result
+
+NOW = Point(1_700_000_000.0, "this start", 10_000 * 10**9)
+COPY = CopyStatus("masterfiles", "/srv/masterfiles", "failed")
+
+GOOD = AgentStatus(
+    42,
+    NOW.later(-7200),
+    "agent.toml",
+    "MD5=own",
+    ("a:5308", "b:5308"),
+    300.0,
+    server="a:5308",
+    server_key="MD5=theirs",
+    next_run=NOW.later(130),
+    last_attempt=Attempt(NOW.later(-170), 1.25, "schedule", "succeeded"),
+    last_success=NOW.later(-168),
+    last_change=NOW.later(-7000),
+    copies=(
+        attrs.evolve(
+            COPY.with_result("a:5308", result(True, warnings=("a fifo was left out",))),
+            last_success=NOW.later(-168),
+        ),
+    ),
+    after_update=AfterUpdate(NOW.later(-6990), 2.0, 0, "exit status 0", True),
+)
+
+FAILED = attrs.evolve(
+    GOOD,
+    last_attempt=Attempt(NOW.later(-10), 0.1, "retry", "failed"),
+    failures_in_a_row=3,
+    copies=(
+        attrs.evolve(
+            COPY,
+            failures=(
+                FailureNote("a:5308", "unreachable", "no-route", "no way", "a route"),
+                FailureNote("b:5308", "refused", "not-trusted", "\x1b[2J", "trust"),
+            ),
+            last_success=NOW.later(-9000),
+        ),
+    ),
+    after_update_pending=True,
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """What was written is read."""
+    for status in (GOOD, FAILED, attrs.evolve(GOOD, copies=(), last_success=None)):
+        write_status(str(tmp_path), status)
+        assert read_status(str(tmp_path)) == status
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """No agent has run yet."""
+    assert read_status(str(tmp_path)) is None
+    assert len(ailments(None, running=False)) == 2
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=50)
+    | st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda inner: st.dictionaries(
+            st.sampled_from(["version", "pid", "copies", "started"]), inner
+        ),
+        max_leaves=5,
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_garbage(tmp_path: Path, data: bytes) -> None:
+    """Whatever is in the file, it is a status or one error that names the file."""
+    (tmp_path / STATUS_NAME).write_bytes(data)
+    with pytest.raises(StatusUnreadable, match=STATUS_NAME):
+        read_status(str(tmp_path))
+
+
+def test_a_newer_version(tmp_path: Path) -> None:
+    """A file of another release is said to be that."""
+    write_status(str(tmp_path), attrs.evolve(GOOD, version=2))
+    with pytest.raises(StatusUnreadable, match="version 2"):
+        read_status(str(tmp_path))
+
+
+def test_all_is_well() -> None:
+    """The lines for a person, and nothing to complain of."""
+    assert ailments(GOOD, running=True) == []
+    assert describe(GOOD, NOW, running=True) == [
+        "agent:         running (process 42), next run in 2m10s",
+        "policy:        confirmed 2m48s ago (2023-11-14T22:10:32.000Z), last changed"
+        " 1h56m ago (2023-11-14T20:16:40.000Z)",
+        "server:        a:5308",
+        "its key:       MD5=theirs",
+        "last attempt:  2m50s ago (2023-11-14T22:10:30.000Z) (schedule), succeeded"
+        " after 1.2 s",
+        "last success:  2m48s ago (2023-11-14T22:10:32.000Z)",
+        "after_update:  1h56m ago (2023-11-14T20:16:50.000Z), exit status 0 after"
+        " 2.0 s",
+        "masterfiles -> /srv/masterfiles: updated from a:5308 (3 files, 1 fetched, 0"
+        " removed, 100 bytes, 4 round trips, 0.5 s)",
+        "  updated: a.cf",
+        "  warning: a fifo was left out",
+    ]
+
+
+def test_a_failure() -> None:
+    """What every server said, what to do, and no control character of theirs."""
+    lines = describe(FAILED, NOW, running=True)
+
+    assert ailments(FAILED, running=True) == ["the last run failed for 1 of 1 copies"]
+    assert "after_update:  is due for a change, and has not run" in lines
+    at = lines.index(
+        "masterfiles -> /srv/masterfiles: failed; what is there is of 2h30m ago"
+        " (2023-11-14T19:43:20.000Z)"
+    )
+    assert lines[at + 1 :] == [
+        "  a:5308: unreachable (no-route): no way",
+        "    what to do: a route",
+        "  b:5308: refused (not-trusted): \\x1b[2J",
+        "    what to do: trust",
+    ]
+    assert any("3 failures in a row" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "running", "said"),
+    [
+        ({}, False, "no agent is running"),
+        ({"last_success": None}, True, "no run has succeeded so far"),
+        (
+            {"after_update": AfterUpdate(NOW, 1.0, 3, "exit status 3", False)},
+            True,
+            "the last after_update failed: exit status 3",
+        ),
+    ],
+)
+def test_ailments(change: dict[str, Any], running: bool, said: str) -> None:
+    """Each thing that is not as it should be is told by itself."""
+    (told,) = ailments(attrs.evolve(GOOD, **change), running=running)
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    ("change", "running", "said"),
+    [
+        ({"state": "running"}, True, "an update is under way"),
+        ({"state": "after-update"}, True, "after_update is under way"),
+        ({"next_run": NOW.later(-60)}, True, "the next run was due 1m ago"),
+        ({"next_run": None}, True, "waiting"),
+        ({}, False, "not running (its last process was 42)"),
+    ],
+)
+def test_what_it_does(change: dict[str, Any], running: bool, said: str) -> None:
+    """The first line."""
+    lines = describe(attrs.evolve(GOOD, **change), NOW, running=running)
+    assert said in lines[0]
+
+
+def test_ages_by_the_right_clock() -> None:
+    """
+    Within one start of the machine the civil clock does not count; across starts only
+    it is left, and one that went back gives no negative age.
+    """
+    stepped = attrs.evolve(NOW, civil=NOW.civil + 86400)
+    assert "confirmed 2m48s ago" in describe(GOOD, stepped, running=True)[1]
+    restarted = attrs.evolve(NOW, boot="next start", ns=0)
+    assert "confirmed 2m48s ago" in describe(GOOD, restarted, running=True)[1]
+    back = attrs.evolve(restarted, civil=NOW.civil - 86400)
+    line = describe(GOOD, back, running=True)[1]
+    assert "confirmed at 2023-11-14T22:10:32.000Z" in line
+
+
+def test_many_changes_are_cut() -> None:
+    """The file stays small; how many there were is told."""
+    changes = tuple(Change(b"f%d" % n, "added") for n in range(MOST_CHANGES + 7))
+    copy = COPY.with_result("a:5308", result(True, changes=changes))
+
+    assert len(copy.changes) == MOST_CHANGES
+    lines = describe(attrs.evolve(GOOD, copies=(copy,)), NOW, running=True)
+    assert "  and 7 more changes" in lines
