@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""
+The page about the client says what is so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from nodecomm.client.stages import TABLE
+from nodecomm.identity.own import create_own_key
+from tests.interop.servers import NodecommServer, config_for
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_table_of_stages() -> None:
+    """
+    The table on the page is the one that is obeyed.
+    """
+    rows = [
+        [cell.strip() for cell in line.split("  ") if cell.strip()]
+        for line in (DOCS / "client.rst").read_text().splitlines()
+    ]
+    expected = [
+        [before.value, step.value, after.value]
+        for (before, step), after in TABLE.items()
+    ]
+
+    begin = rows.index(["in", "when", "comes"]) + 2
+
+    assert rows[begin : begin + len(expected)] == expected
+    assert rows[begin + len(expected)][0].startswith("===")
+
+
+def test_the_program(tmp_path: Path) -> None:
+    """
+    The program on the page counts the files of a folder of a real server.
+    """
+    share = tmp_path / "share"
+    (share / "folder").mkdir(parents=True)
+    for number in range(20):
+        (share / f"file{number}").write_bytes(b"x" * number)
+    state = tmp_path / "node"
+    create_own_key(str(state / "ppkeys"))
+    with NodecommServer(tmp_path / "server", config_for({"share": share})) as server:
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(DOCS / "examples" / "client" / "tree_size.py"),
+                f"127.0.0.1:{server.port}:share",
+                str(state),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+        )
+
+    assert done.stderr == ""
+    assert done.stdout == "20 files, 190 bytes, 5 round trips\n"
