@@ -5,6 +5,7 @@ Keys as values.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 from datetime import datetime, timezone
@@ -242,6 +243,28 @@ class DigestTextTests(SynchronousTestCase):
             self.assertIn("32", str(caught.exception))
 
 
+def private_pem(numbers: list[int]) -> bytes:
+    """
+    A private key file with these numbers, whether they make a key or not.
+    """
+
+    def tagged(tag: int, content: bytes) -> bytes:
+        size = len(content)
+        if size < 0x80:
+            return bytes([tag, size]) + content
+        if size < 0x100:
+            return bytes([tag, 0x81, size]) + content
+        return bytes([tag, 0x82]) + size.to_bytes(2, "big") + content
+
+    body = b"".join(
+        tagged(2, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+        for number in numbers
+    )
+    text = base64.encodebytes(tagged(0x30, body))
+    name = b"RSA PRIVATE KEY-----\n"
+    return b"-----BEGIN " + name + text + b"-----END " + name
+
+
 class KeyPairTests(SynchronousTestCase):
     """
     Own keys.
@@ -278,6 +301,27 @@ class KeyPairTests(SynchronousTestCase):
             with self.subTest(name=name), self.assertRaises(UnreadableKey) as caught:
                 KeyPair.load((KEYS / name).read_bytes())
             self.assertIn(word, str(caught.exception))
+
+    def test_damaged_parts(self) -> None:
+        """
+        A private key of which any number is wrong is refused: a signature made with
+        it could give the others away.
+        """
+        numbers = pair().private.private_numbers()
+        parts = {
+            "version": 0,
+            "n": numbers.public_numbers.n,
+            "e": numbers.public_numbers.e,
+            **{x: getattr(numbers, x) for x in ("d", "p", "q", "dmp1", "dmq1", "iqmp")},
+        }
+        for wrong in ("", *list(parts)[1:]):
+            data = private_pem([parts[x] + 2 * (x == wrong) for x in parts])
+            if not wrong:
+                self.assertEqual(pair().public, KeyPair.load(data).public)
+                continue
+            error = self.assertRaises(UnreadableKey, KeyPair.load, data)
+            if wrong in ("d", "dmp1", "dmq1", "iqmp"):
+                self.assertIn("damaged", str(error))
 
     def test_size(self) -> None:
         """
