@@ -88,6 +88,8 @@ class BootstrapRequest:
         record_user: Whether it is recorded; else the agent comes with the name of
             whoever runs it.
         protocol: The newest protocol version, to be recorded; None: as usual.
+        program: How `nodecomm` is called, for people.
+        again: The command line that asks for the same, for people.
     """
 
     server: ServerAddress
@@ -103,6 +105,8 @@ class BootstrapRequest:
     user: str = "root"
     record_user: bool = False
     protocol: int | None = None
+    program: str = "nodecomm"
+    again: str = "nodecomm bootstrap HOST"
 
 
 @frozen

@@ -17,7 +17,13 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from nodecomm.client.address import ServerAddress, parse_server
-from nodecomm.client.errors import ClientError, Refused, Unreachable, UntrustedServer
+from nodecomm.client.errors import (
+    ClientError,
+    Refused,
+    Rejected,
+    Unreachable,
+    UntrustedServer,
+)
 from nodecomm.config.agent import AgentConfiguration, encloses_path, is_digest_text
 from nodecomm.config.errors import ConfigError
 from nodecomm.identity.files import ensure_folder
@@ -251,7 +257,7 @@ class Bootstrap:
             store, pinned=request.server_keys, first_use=request.trust_server
         )
         try:
-            key = await self.link.connect(trust)
+            key = await self._welcomed(pair, trust)
             self.say(f"{request.server} has the key {key.md5} ({key.sha})")
             return key
         except UntrustedServer as error:
@@ -276,7 +282,23 @@ class Bootstrap:
                     shown,
                 ) from None
         # The whole key, so that another one with the same digest is another.
-        return await self.link.connect(ServerTrust(store, pinned=[shown]))
+        return await self._welcomed(pair, ServerTrust(store, pinned=[shown]))
+
+    async def _welcomed(self, pair: KeyPair, trust: ServerTrust) -> PublicKey:
+        """
+        Connect; a server that does not want us is told with what to do there.
+        """
+        try:
+            return await self.link.connect(trust)
+        except Rejected as error:
+            own = pair.public.md5
+            raise Rejected(
+                error.code,
+                f"{error.text}. If the server does not know this machine's key {own} "
+                "yet, its administrator lets it in: `nodecomm key trust-digest "
+                f"{own}` there, or `cf-key --trust-key` with this machine's "
+                "localhost.pub, or a trust window (trustkeysfrom)",
+            ) from error
 
     async def _fetch(self, *, is_own: bool) -> list[Copied]:
         copies = []
@@ -302,12 +324,10 @@ class Bootstrap:
                 continue
             for line in result.warnings:
                 self.warn(f"{copy.source}: {line}")
-            done = (
-                f"{result.fetched} files fetched, {result.removed} removed"
-                if result.changed
-                else "unchanged"
-            )
-            self.say(f"{copy.source}: {done}, {result.checked} files in {destination}")
+            done = "unchanged"
+            if result.changed:
+                done = f"{result.fetched} fetched, {result.removed} removed"
+            self.say(f"{copy.source}: {done}; files in {destination}: {result.checked}")
             copies.append(Copied(copy.source, path_text(destination), result))
         return copies
 

@@ -7,9 +7,9 @@ window in which new nodes are trusted, and the server running.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -37,8 +37,8 @@ from nodecomm.service.own_addresses import ResolvedServer, network_around
 from nodecomm.service.prepared import prepare
 from nodecomm.service.processes import Listener, find_listener
 from nodecomm.service.recording import ConfigurationSet, Plan
-from nodecomm.service.sample import nodecomm_command, write_sample
-from nodecomm.service.starting import Started, Starter
+from nodecomm.service.sample import write_sample
+from nodecomm.service.starting import CannotStart, Started, Starter
 from nodecomm.service.units import SERVER
 from nodecomm.service.written import Standing
 
@@ -91,14 +91,13 @@ def become_server(bootstrap: Bootstrap, resolved: ResolvedServer) -> None:
     own = resolved.own or resolved.addresses
     if resolved.only_loopback:
         bootstrap.warn(
-            f"{request.server.host} is {', '.join(resolved.addresses)}, an address "
-            "that no other machine can reach: only this machine is served and "
-            "trusted. For other nodes run this with the address they know this one by"
+            f"{', '.join(resolved.addresses)} is this machine for itself alone: no "
+            "other node is served or trusted. For others run this with the address by "
+            "which they know this machine"
         )
     files = ConfigurationSet(request.config_dir, SERVER.config, Settings, BY)
     port = request.server.port
-    listener = find_listener(port)
-    _refuse_others(listener, files.main, port)
+    _refuse_others(find_listener(port), files.main, port)
     starter = bootstrap.starter(SERVER, files.main)
     starter.check()
     wanted = _wanted(bootstrap, files, own)
@@ -122,7 +121,7 @@ def become_server(bootstrap: Bootstrap, resolved: ResolvedServer) -> None:
     for rule in settings.access:
         if rule.shortcut and rule.path and rule.resource_type == "path":
             bootstrap.served[rule.shortcut] = str(file_path(rule.path))
-    started = _start(bootstrap, starter, listener)
+    started = _start(bootstrap, starter, files)
     _tell_windows(bootstrap, files, settings, started)
 
 
@@ -375,23 +374,29 @@ def _checked(bootstrap: Bootstrap, files: ConfigurationSet) -> Settings:
     return prepared.settings
 
 
-def _start(
-    bootstrap: Bootstrap, starter: Starter, listener: Listener | None
-) -> Started:
+def _start(bootstrap: Bootstrap, starter: Starter, files: ConfigurationSet) -> Started:
     """
     Start the server; one that runs, whoever started it, reads its configuration
     again.
     """
+    port = bootstrap.request.server.port
+    listener = find_listener(port)
     if listener is None or listener.pid is None or listener.pid == starter.pid():
-        return bootstrap.start(SERVER, starter)
-    pid = listener.pid
-    os.kill(pid, signal.SIGHUP)
+        try:
+            return bootstrap.start(SERVER, starter)
+        except CannotStart:
+            # One that a killed bootstrap had begun to start may have been quicker.
+            listener = find_listener(port)
+            if listener is None or listener.pid is None:
+                raise
+            _refuse_others(listener, files.main, port)
+    os.kill(listener.pid, signal.SIGHUP)
     text = (
-        f"{SERVER.name} ran already (process {pid}, not started by bootstrap) and "
-        "reads its configuration again"
+        f"{SERVER.name} ran already (process {listener.pid}, not started by bootstrap) "
+        "and reads its configuration again"
     )
     bootstrap.say(text)
-    started = Started("reloaded", text, pid, "")
+    started = Started("reloaded", text, listener.pid, "")
     bootstrap.started[SERVER.name] = started
     return started
 
@@ -399,9 +404,7 @@ def _start(
 def _tell_windows(
     bootstrap: Bootstrap, files: ConfigurationSet, settings: Settings, started: Started
 ) -> None:
-    server = bootstrap.request.server
     now = bootstrap.now()
-    command = f"{nodecomm_command()} bootstrap {server}"
     is_open = False
     for window in settings.server.trustkeysfrom:
         until = window.until
@@ -416,36 +419,25 @@ def _tell_windows(
                 "trustkeysfrom is changed"
             )
             continue
-        left = duration_text(until.timestamp() - now)
+        minutes = max(round((until.timestamp() - now) / 60), 1)
         bootstrap.say(
             f"new nodes from {window.network} are trusted when they first come, until "
-            f"{told} (for {left})"
+            f"{told} (for {duration_text(minutes * 60)})"
         )
     if not is_open:
         bootstrap.say("no new nodes are trusted: no trust window is open")
-    config = f"{nodecomm_command()} config show -c {files.main}"
-    bootstrap.say(f"  see it:      {config}")
-    if is_open:
-        bootstrap.say(f"  close it:    {command} --trust-for 0")
-    bootstrap.say(
-        f"  {'prolong' if is_open else 'open'} it:{' ' if is_open else '   '} "
-        f" {command} --trust-for 2h"
-    )
-    bootstrap.say(
-        f"  by hand:     trustkeysfrom in {files.part.path}, then SIGHUP"
-        + (f" (kill -HUP {started.pid})" if started.pid else "")
-    )
-
-
-def check_network(text: str) -> str:
-    """
-    A network as CIDR, as `--trust-network` takes it.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        return str(ipaddress.ip_network(text, strict=True))
-    except ValueError as error:
-        msg = f"{text!r} is no network such as 10.1.0.0/16 or 2001:db8::/64: {error}"
-        raise ValueError(msg) from error
+    again = bootstrap.request.again
+    config = shlex.quote(str(files.main))
+    ways = [
+        ("to see it", f"{bootstrap.request.program} config show -c {config}"),
+        ("to close it", f"{again} --trust-for 0" if is_open else ""),
+        ("to prolong it" if is_open else "to open it", f"{again} --trust-for 2h"),
+        (
+            "by hand",
+            f"trustkeysfrom in {files.part.path}, then SIGHUP"
+            + (f" (kill -HUP {started.pid})" if started.pid else ""),
+        ),
+    ]
+    for what, way in ways:
+        if way:
+            bootstrap.say(f"  {what + ':':<15}{way}")

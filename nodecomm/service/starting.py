@@ -297,25 +297,19 @@ class Background:
         Start the daemon, unless the one of the PID file is it.
         """
         pid = self.pid()
-        stop = f"stop it with `kill $(cat {shlex.quote(str(self.pid_file))})`"
-        name = self._program.name
         if pid is not None:
-            if not reload:
-                text = f"{name} ran already (process {pid}); {stop}"
-                return Started("running", text, pid, str(self.log_file))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGHUP)
-                text = (
-                    f"{name} ran already (process {pid}) and reads its configuration "
-                    f"again; {stop}"
-                )
-                return Started("reloaded", text, pid, str(self.log_file))
+            return self._running(pid, reload=reload)
         # A number that another program has by now would keep twistd from starting.
         self.pid_file.unlink(missing_ok=True)
+        name = self._program.name
         command = [*self._twistd, f"--pidfile={self.pid_file}", "--rundir=/"]
         command += [f"--logfile={self.log_file}", name, "-c", str(self._config)]
         status, said = self._run(command)
         if status != 0:
+            # One that somebody else began to start a moment ago was quicker.
+            pid = self.pid()
+            if pid is not None:
+                return self._running(pid, reload=reload)
             reason = said.strip().rpartition("\n")[2].removeprefix("error: ")
             raise CannotStart(
                 f"{name} does not start: {reason or f'status {status}'}; "
@@ -326,9 +320,26 @@ class Background:
         number = "" if pid is None else f" (process {pid})"
         text = (
             f"{name} is started in the background{number}, but not again after a "
-            f"boot; {stop}"
+            f"boot; {self._stop}"
         )
         return Started("started", text, pid, str(self.log_file))
+
+    @property
+    def _stop(self) -> str:
+        return f"stop it with `kill $(cat {shlex.quote(str(self.pid_file))})`"
+
+    def _running(self, pid: int, *, reload: bool) -> Started:
+        """
+        For one that runs already.
+        """
+        ran = f"{self._program.name} ran already (process {pid})"
+        log = str(self.log_file)
+        if not reload:
+            return Started("running", f"{ran}; {self._stop}", pid, log)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGHUP)
+        text = f"{ran} and reads its configuration again; {self._stop}"
+        return Started("reloaded", text, pid, log)
 
     def pid(self) -> int | None:
         """

@@ -17,7 +17,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from nodecomm.client.address import ServerAddress
-from nodecomm.client.errors import Refused, Unreachable, UntrustedServer
+from nodecomm.client.errors import Refused, Rejected, Unreachable, UntrustedServer
 from nodecomm.config.errors import ConfigError
 from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.own import load_own_key
@@ -444,6 +444,21 @@ class TestFetching:
             machine.bootstrap(trust_server=True)
 
         assert machine.bootstrap(trust_server=True).key == HUB_KEY
+
+    def test_the_server_does_not_want_us(self, machine: Machine) -> None:
+        """
+        A server that rejects this machine is told with the digest that has to be
+        trusted there.
+        """
+        machine.hub.failures.append(Rejected("dialog-failed", "it ended"))
+        with pytest.raises(
+            Rejected, match=r"^it ended\. .* trust-digest MD5="
+        ) as caught:
+            machine.bootstrap(trust_server=True)
+
+        own = load_own_key(machine.state / "ppkeys").public
+        assert own.md5 in str(caught.value)
+        assert caught.value.code == "dialog-failed"
 
     def test_an_unknown_name(self, machine: Machine) -> None:
         """

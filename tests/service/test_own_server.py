@@ -33,6 +33,8 @@ from nodecomm.service.own_addresses import ResolvedServer
 from nodecomm.service.own_server import become_server, config_of, place_sample
 from nodecomm.service.prepared import prepare
 from nodecomm.service.processes import Listener
+from nodecomm.service.starting import CannotStart, Started
+from nodecomm.service.units import SERVER
 from nodecomm.sync.errors import SourceRefused
 from nodecomm.sync.model import SyncRequest, SyncResult
 from tests.identity.sample import pair
@@ -40,6 +42,7 @@ from tests.service.test_bootstrapping import (
     Hub,
     Killed,
     Machine,
+    PlayedStarter,
     done,
     interrupted_after,
 )
@@ -238,7 +241,7 @@ def test_only_loopback_is_told(host: Host) -> None:
     """
     result = host.bootstrap(addresses=("127.0.1.1",))
 
-    assert [w for w in result.warnings if "no other machine" in w]
+    assert [w for w in result.warnings if "for itself alone" in w]
     assert host.server.server.allowed_networks == ("127.0.0.0/16",)
 
 
@@ -442,6 +445,27 @@ class TestThePort:
 
         assert told == [(4711, signal.SIGHUP)]
         assert result.started["nodecomm-server"].how == "reloaded"
+
+    def test_ours_was_quicker(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A server that gets the port while another is started is the one that is used.
+        """
+        config = str(host.config / "server.toml")
+        told = []
+
+        def start(*arguments: Any, **more: Any) -> Started:
+            self.listens(monkeypatch, "twistd", "nodecomm-server", "-c", config)
+            monkeypatch.setattr(os, "kill", lambda *each: told.append(each))
+            host.starts.append(SERVER)
+            raise CannotStart("the port is taken")
+
+        monkeypatch.setattr(PlayedStarter, "start", start)
+        result = host.bootstrap()
+
+        assert told == [(4711, signal.SIGHUP)]
+        assert result.started["nodecomm-server"].pid == 4711
 
     @pytest.mark.parametrize(
         ("words", "config"),

@@ -243,6 +243,31 @@ class TestBackground:
         with pytest.raises(CannotStart, match="does not start: no such luck; "):
             starter.start(reload=True)
 
+    def test_another_start_was_quicker(self, tmp_path: Path) -> None:
+        """
+        Where a daemon comes up between the look and the start, that one is used.
+        """
+
+        def run(command: Sequence[str]) -> tuple[int, str]:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", "input()", AGENT.name],
+                    stdin=subprocess.PIPE,
+                )
+            )
+            starter.pid_file.write_text(str(processes[0].pid))
+            return 1, "Another twistd server is running\n"
+
+        processes: list[subprocess.Popen[bytes]] = []
+        starter = Background(AGENT, CONFIG, TWISTD, tmp_path, run=run)
+        try:
+            started = starter.start(reload=False)
+        finally:
+            for process in processes:
+                process.communicate(b"\n")
+
+        assert (started.how, started.pid) == ("running", processes[0].pid)
+
     def test_no_such_program(self, tmp_path: Path) -> None:
         """
         A twistd that cannot be run is told.
