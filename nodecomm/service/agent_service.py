@@ -168,8 +168,8 @@ class AgentService(Service):
             self._log.warn("{problem}", event="config.problem", problem=str(problem))
         first = self._grid.first
         self._log.info(
-            "updating {copies} copies from {servers} every {interval} s, for the first"
-            " time in {first:.1f} s; own key {key}; configuration: {configuration}",
+            "copies: {copies}, from {servers}, every {interval} s, for the first time"
+            " in {first:.1f} s; own key {key}; configuration: {configuration}",
             event="agent.started",
             copies=len(self.prepared.copies),
             servers=", ".join(map(str, self.prepared.servers)),
@@ -333,8 +333,8 @@ class AgentService(Service):
         failed = sum(copy.outcome == "failed" for copy in report.copies)
         say = self._log.info if report.succeeded else self._log.error
         say(
-            "the run is over after {seconds:.2f} s: {copies} copies, {changed} changed,"
-            " {failed} failed",
+            "the run is over after {seconds:.2f} s; copies: {copies}, changed:"
+            " {changed}, failed: {failed}",
             event="agent.run-ended",
             seconds=seconds,
             copies=len(report.copies),

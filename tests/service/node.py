@@ -97,6 +97,14 @@ def free_port() -> int:
 class Server:
     """
     `twistd -n nodecomm-server` as a process, ended at the end of the block.
+
+    Args:
+        folder: Where it runs; its state is `state` in it.
+        options: Those of the plugin.
+        twistd: Those of twistd.
+        descriptors: How many it may have open.
+        plugin: Another plugin's name.
+        prelude: Python that runs before anything of twistd is imported.
     """
 
     def __init__(
@@ -105,6 +113,8 @@ class Server:
         *options: str,
         twistd: tuple[str, ...] = (),
         descriptors: int | None = None,
+        plugin: str = "nodecomm-server",
+        prelude: str = "",
     ) -> None:
         limit = [] if descriptors is None else [f"ulimit -n {descriptors};"]
         self.folder = folder
@@ -117,11 +127,11 @@ class Server:
                 [
                     *("sh", "-c", f'{" ".join(limit)} exec "$@"', "sh"),
                     *(sys.executable, "-c"),
-                    "from twisted.scripts.twistd import run; run()",
+                    f"{prelude}\nfrom twisted.scripts.twistd import run; run()",
                     "-n",
                     f"--pidfile={self.pid_file}",
                     *twistd,
-                    "nodecomm-server",
+                    plugin,
                     *options,
                 ],
                 cwd=folder,
