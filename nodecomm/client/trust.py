@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from nodecomm.client.memory import Recalled
     from nodecomm.identity.keys import PublicKey
     from nodecomm.identity.servers import ServerDecision
 
-__all__ = ["IServerTrust"]
+__all__ = ["IAcquaintance", "IServerTrust"]
 
 
 class IServerTrust(Protocol):
@@ -34,3 +35,24 @@ class IServerTrust(Protocol):
             key: What it proved to hold; a sane key.
         """
         ...
+
+
+class IAcquaintance(Protocol):
+    """
+    What is known about the server that was called, and what becomes of the call.
+    """
+
+    def check(self, key: PublicKey) -> ServerDecision | Deferred[ServerDecision]:
+        """Whether the server may show this key."""
+
+    def recall(self, key: PublicKey) -> Recalled | None:
+        """What the server with this very key said last time."""
+
+    def greeted(self, key: PublicKey, newest: int, product: bytes) -> None:
+        """The server, with this key, said so."""
+
+    def mistaken(self) -> None:
+        """What was recalled turned out wrong."""
+
+    def own_name(self) -> tuple[str, bytes]:
+        """The digest of our own key, and our user name."""

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""
+What can be asked on a connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail
+
+from nodecomm.client.answers import (
+    Answer,
+    ContentAnswer,
+    DigestAnswer,
+    ListingAnswer,
+    NothingAnswer,
+    StatAnswer,
+    VersionAnswer,
+)
+from nodecomm.client.stages import ASKING, Stage
+from nodecomm.client.timeouts import DIGEST_RATE
+from nodecomm.wire.errors import LocalProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nodecomm.client.errors import ClientError
+    from nodecomm.client.pace import Pace
+    from nodecomm.client.pipeline import Pipeline
+    from nodecomm.client.timeouts import Timeouts
+    from nodecomm.wire.replies import StatReply
+
+__all__ = ["MAX_NAMES", "Requests"]
+
+#: Names in a listing that are accepted unless the caller says otherwise.
+MAX_NAMES = 1_000_000
+
+
+class Requests:
+    """
+    The asking half of `ClientSession`. A base class and not an object of its own:
+    whoever asks has one object.
+
+    Attributes:
+        stage: Where in its life the connection is.
+        bytes_received: Plaintext.
+    """
+
+    stage: Stage
+    bytes_received: int
+    _transport: Any
+    _pipeline: Pipeline
+    _pace: Pace
+    _now: Callable[[], float]
+    _timeouts: Timeouts
+    _pauses: int
+    _reason: Callable[[], ClientError] | None
+
+    @property
+    def outstanding(self) -> int:
+        """
+        Requests without a whole answer, those that have not left included.
+        """
+        return len(self._pipeline)
+
+    @property
+    def round_trips(self) -> int:
+        """
+        The longest chain of messages of which each waited for the one before,
+        connecting and TLS included.
+        """
+        return self._pipeline.round_trips
+
+    @property
+    def requests(self) -> int:
+        """
+        How many requests left.
+        """
+        return self._pipeline.requests
+
+    @property
+    def window(self) -> int:
+        """
+        How many requests are out at a time; 1 waits for each answer.
+        """
+        return self._pipeline.window
+
+    @window.setter
+    def window(self, size: int) -> None:
+        self._pipeline.window = size
+
+    # Requests.
+
+    def stat(self, path: bytes) -> Deferred[StatReply]:
+        """
+        What is at *path*.
+
+        Errors, here and below: `Refused`; those that end the connection; and
+        `LocalProtocolError` for a name that no request can carry.
+        """
+        return self._ask(StatAnswer, path, int(self._now()))
+
+    def opendir(
+        self, path: bytes, *, max_names: int = MAX_NAMES
+    ) -> Deferred[list[bytes]]:
+        """
+        The names in a folder, each checked to be one part of a path, without `.` and
+        `..`. A listing that is longer than *max_names* ends the connection.
+        """
+        return self._ask(ListingAnswer, path, max_names)
+
+    def differs(
+        self, path: bytes, digest: bytes, size: int | None = None
+    ) -> Deferred[bool]:
+        """
+        Whether the server's file has another digest.
+
+        Args:
+            path: Its name.
+            digest: MD5, 16 bytes.
+            size: The file's size in bytes if known: the server reads it all, and is
+                given time for that.
+        """
+        timeouts = self._timeouts
+        patience = timeouts.digest
+        if size is not None:
+            patience = max(timeouts.answer, size / DIGEST_RATE)
+        return self._ask(DigestAnswer, path, digest, patience)
+
+    def get(
+        self, path: bytes, size: int, sink: Callable[[bytes], None]
+    ) -> Deferred[None]:
+        """
+        The content of a file of which a status said that it is an ordinary file of
+        *size* bytes.
+
+        Whether those bytes are the file's is not known before its digest has been
+        compared: the protocol has no error that would show here.
+
+        Args:
+            path: Its name.
+            size: Bytes; of 0 nothing is asked.
+            sink: Called with pieces that are *size* bytes together, never empty,
+                never more. When it raises, the connection is dropped, and this
+                request fails with what it raised.
+        """
+        if size > 0:
+            return self._ask(ContentAnswer, path, size, sink)
+        return self._ask(NothingAnswer, path)
+
+    def version_text(self) -> Deferred[bytes]:
+        """
+        The release that the server says it is.
+        """
+        return self._ask(VersionAnswer)
+
+    def _ask(self, make: Callable[..., Answer], *arguments: Any) -> Deferred[Any]:
+        if self._reason is not None:
+            return fail(self._reason())
+        try:
+            answer = make(*arguments)
+        except LocalProtocolError as error:
+            return fail(error)
+        return self._pipeline.ask(answer)
+
+    # Back-pressure.
+
+    def pause(self) -> None:
+        """
+        Deliver nothing until `resume` has been called as often.
+        """
+        self._pauses += 1
+        if self._pauses == 1:
+            self._pipeline.hold()
+            if self.stage in ASKING:
+                self._transport.pauseProducing()
+
+    def resume(self) -> None:
+        """
+        Undo one `pause`.
+        """
+        if not self._pauses:
+            raise RuntimeError("resume without pause")
+        self._pauses -= 1
+        if self._pauses == 0:
+            self._pace.restart(self.bytes_received, self._pipeline.answered)
+            self._pipeline.release()
+            if self.stage in ASKING:
+                self._transport.resumeProducing()
