@@ -51,6 +51,7 @@ def check_names(wanted: Iterable[Wanted]) -> None:
         if (
             last in (b"", b".", b"..")
             or b"\0" in name
+            or name.startswith(b"/")
             or above not in folders
             or name in names
         ):

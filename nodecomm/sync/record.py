@@ -184,6 +184,9 @@ class Record:
                 stored["moments"][2],
             )
         )
+        for places in (files["seen"], files["confirmed"], stored["moments"][1]):
+            if min(places, default=0) < 0:
+                raise ValueError(places)
         digests = bytes.fromhex(files["md5"])
         count = len(names)
         if {*map(len, numbers)} != {count} or len(digests) != count * _MD5:
