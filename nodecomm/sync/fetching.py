@@ -136,7 +136,8 @@ class Errand:
         state: What is to be done.
         md5: Of what is here or was received.
         sha256: Of what was received.
-        level: How often it was near trouble.
+        level: How much care it needs; it grows with each trouble near it.
+        tries: How often its content did not come, or not right.
         group: The stream's group that its content came in.
         carried: Whether the content came over an earlier connection.
         seen: When the server described it.
@@ -149,6 +150,8 @@ class Errand:
     md5: bytes = b""
     sha256: bytes = b""
     level: int = 0
+    tries: int = 0
+    blamed: int = 0
     group: int = 0
     carried: bool = False
     seen: Moment | None = None
@@ -407,19 +410,24 @@ class Errands:
         return partial[:1]
 
     def _suspect(self, errand: Errand, error: Exception | None) -> None:
-        errand.level += 1
-        if errand.level < self._request.limits.attempts:
+        if errand.blamed == errand.attempt:
+            # The same content shows in more than one way that it is wrong.
             return
-        if isinstance(error, ConnectionBroken):
+        errand.blamed = errand.attempt
+        errand.tries += 1
+        errand.level += 1
+        if errand.tries < self._request.limits.attempts:
+            return
+        if isinstance(error, ConnectionBroken) and not _is_refusal(errand.head):
             raise error
         raise VerificationFailed("digest", self._why_never_right(errand, error))
 
     def _why_never_right(self, errand: Errand, error: Exception | None) -> str:
         what = (
-            f"{to_text(self._path(errand))}: {errand.level} times what came was not"
+            f"{to_text(self._path(errand))}: {errand.tries} times what came was not"
             " what the server has"
         )
-        if errand.head.startswith((encode_transaction(REFUSAL), REFUSAL)):
+        if _is_refusal(errand.head):
             return (
                 f"{what}, but begins with a refusal: the server describes the file and"
                 " does not give its content, as it does when its owner or mode do not"
@@ -794,6 +802,13 @@ class Errands:
             self._account(errand, State.LEFT)
             self._want(errand.name, 0)
             self._look()
+
+
+def _is_refusal(head: bytes) -> bool:
+    """
+    Whether content begins as what upstream sends instead of it.
+    """
+    return head.startswith((encode_transaction(REFUSAL), REFUSAL))
 
 
 def _algorithms(entry: RemoteEntry) -> tuple[str, ...]:
