@@ -339,12 +339,16 @@ def test_poor_file_systems(tmp_path: Path, lacking: tuple[str, ...]) -> None:
     os.utime(root / "local", ns=(5, 5))
     with without(*lacking):
         if "exchange" in lacking:
-            with open_destination(request(root)) as place:
-                with pytest.raises(LocalError, match=r'"symlink".*"files"'):
-                    place.stage()
-            with open_destination(request(root, replace="symlink")) as place:
-                with pytest.raises(LocalError, match="rename the folder"):
-                    place.stage()
+            with (
+                open_destination(request(root)) as place,
+                pytest.raises(LocalError, match=r'"symlink".*"files"'),
+            ):
+                place.stage()
+            with (
+                open_destination(request(root, replace="symlink")) as place,
+                pytest.raises(LocalError, match="rename the folder"),
+            ):
+                place.stage()
             root = tmp_path / "link"
             update(root, {b"a": b"1", b"same": b"same"}, replace="symlink")
             (root / "local").write_bytes(b"local")
@@ -388,15 +392,17 @@ def test_mount_points(tmp_path: Path) -> None:
     make(other, {b"a": b"1"})
     for options in (("-t", "tmpfs", "none"), ("--bind", str(other))):
         with mounted(root, *options):
-            with pytest.raises(LocalError, match="mount point.*files") as caught:
+            with pytest.raises(LocalError, match=r"mount point.*files") as caught:
                 open_destination(request(root))
             assert caught.value.code == "mount-point"
             update(root, {b"a": b"2"}, replace="files")
             assert read(root) == {b"a": b"2"}
         with mounted(root / "sub", *options):
-            with open_destination(request(root)) as place:
-                with pytest.raises(LocalError, match="mount point inside") as caught:
-                    place.stage()
+            with (
+                open_destination(request(root)) as place,
+                pytest.raises(LocalError, match="mount point inside") as caught,
+            ):
+                place.stage()
             assert caught.value.code == "mount-point"
             update(root, {b"sub": None, b"sub/a": b"3"}, replace="files")
             assert read(root) == {b"sub": None, b"sub/a": b"3"}
@@ -490,9 +496,11 @@ def test_without_being_root(open_folder: Path) -> None:
     root.chmod(0o777)
 
     def foreign() -> None:
-        with open_destination(request(root)) as place:
-            with pytest.raises(LocalError) as caught:
-                place.stage()
+        with (
+            open_destination(request(root)) as place,
+            pytest.raises(LocalError) as caught,
+        ):
+            place.stage()
         assert caught.value.code == "permission"
 
     as_nobody(foreign)
@@ -669,9 +677,11 @@ def test_lists_that_contradict_themselves(
     """
     root = tmp_path / "dest"
     make(root, {})
-    with open_destination(request(root, replace=replace)) as place:
-        with pytest.raises(ValueError, match="place|content"):
-            place.stage().assemble(wanted)
+    with (
+        open_destination(request(root, replace=replace)) as place,
+        pytest.raises(ValueError, match=r"place|content"),
+    ):
+        place.stage().assemble(wanted)
 
     assert read(root) == {}
 
@@ -705,12 +715,16 @@ def test_file_destination(tmp_path: Path) -> None:
     assert root.read_bytes() == b"1"
     assert os.getxattr(root, "user.note") == b"note"
     assert own_names(root) == {"lock"}
-    with open_destination(request(root)) as place:
-        with pytest.raises(LocalError, match="is a file"):
-            place.scan()
-    with open_destination(request(tmp_path)) as place:
-        with pytest.raises(LocalError, match="name the file"):
-            place.stage(single=True)
+    with (
+        open_destination(request(root)) as place,
+        pytest.raises(LocalError, match="is a file"),
+    ):
+        place.scan()
+    with (
+        open_destination(request(tmp_path)) as place,
+        pytest.raises(LocalError, match="name the file"),
+    ):
+        place.stage(single=True)
 
 
 def test_refusal_right_before(tmp_path: Path) -> None:
@@ -741,8 +755,10 @@ def test_destination_that_somebody_replaces(tmp_path: Path) -> None:
         root.rename(tmp_path / "aside")
         make(root, {b"x": b"x"})
 
-    with open_destination(request(root)) as place:
-        with pytest.raises(LocalError, match="replaced by another program"):
-            put(place, {b"a": b"2"}, assembled=meanwhile)
+    with (
+        open_destination(request(root)) as place,
+        pytest.raises(LocalError, match="replaced by another program"),
+    ):
+        put(place, {b"a": b"2"}, assembled=meanwhile)
 
     assert read(root) == {b"x": b"x"}

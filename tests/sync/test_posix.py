@@ -89,9 +89,11 @@ def test_copy_reports_a_full_disk(folder: int) -> None:
     What is wrong with the disk is not taken for a lack of the call.
     """
     source = os.open("a", os.O_RDONLY, dir_fd=folder)
-    with mock.patch.object(os, "copy_file_range", refuse(errno.ENOSPC)):
-        with pytest.raises(OSError, match="No space"):
-            posix.copy_content(source, source, 10)
+    with (
+        mock.patch.object(os, "copy_file_range", refuse(errno.ENOSPC)),
+        pytest.raises(OSError, match="No space"),
+    ):
+        posix.copy_content(source, source, 10)
     os.close(source)
 
 

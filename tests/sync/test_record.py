@@ -249,7 +249,8 @@ def test_columns_are_checked(tmp_path: Path) -> None:
     Each column has a whole number for each file.
     """
     for key in json.loads(saved(tmp_path).path.read_text())["files"]:
-        for wrong in ([], [1.5], [True], [[]], [1, 2], None):
+        wrongs: list[object] = [[], [1.5], [True], [[]], [1, 2], None]
+        for wrong in wrongs:
             record = saved(tmp_path)
             stored = json.loads(record.path.read_text())
             stored["files"][key] = wrong
