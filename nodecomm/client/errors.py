@@ -47,8 +47,8 @@ class Unreachable(ClientError):  # noqa: N818
     No connection: the name is unknown (`name-unknown`), the look-up failed
     (`name-lookup-failed`), nobody listens (`connection-refused`), no answer in time
     (`connect-timeout`), no route (`no-route`), closed before a word was said
-    (`closed-at-accept`), TLS failed (`handshake-failed`, `handshake-timeout`). Try
-    again later, or another server.
+    (`closed-at-accept`), TLS failed (`handshake-failed`, `handshake-timeout`),
+    anything else (`connect-failed`). Try again later, or another server.
     """
 
 
@@ -88,7 +88,9 @@ class Rejected(ClientError):  # noqa: N818
 class ConnectionBroken(ClientError):  # noqa: N818
     """
     An open connection ended before the answer: `closed`, `reset`, `timeout` (nothing
-    came for too long), `too-slow`. Requests may be repeated on a new one.
+    came for too long), `too-slow`, `early-data` (we spoke first, to a server that is
+    not what it was), or our own doing: `closed`, `aborted`, or the word that was given
+    for it. Requests may be repeated on a new one.
     """
 
 

@@ -8,7 +8,8 @@ said, without header or end mark.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -255,6 +256,11 @@ def parse_stat_reply(first: bytes, second: bytes) -> StatReply:
         RemoteProtocolError: *first* is an error text or malformed, or *second* does
             not begin with `OK:`, holds a NUL, or names a target for what is no link.
     """
+    usual = _USUAL_STATUS(first)
+    if usual is not None and second == OK_PREFIX:
+        numbers: Any = list(map(int, usual.groups()))
+        if numbers[1] <= 0o7777 and numbers[2] <= 0o7777:
+            return StatReply(*numbers)
     words = first.split()
     if len(words) != _NUMBERS + 1 or words[0] != OK_PREFIX:
         raise RemoteProtocolError("status", first, "OK: and 13 numbers")
@@ -295,6 +301,14 @@ def parse_stat_reply(first: bytes, second: bytes) -> StatReply:
         target,
     )
 
+
+#: A status whose numbers all are within `_RANGES` by their digits alone, the two modes
+#: apart: nearly every one, read in a third of the time.
+_USUAL_STATUS = re.compile(
+    rb"OK: ([0-6]) ([0-9]{1,4}) ([0-9]{1,4}) ([0-9]{1,9}) ([0-9]{1,9}) ([0-9]{1,18})"
+    rb" ([0-9]{1,13}) ([0-9]{1,13}) ([0-9]{1,13}) ([01]) ([0-9]{1,18}) ([0-9]{1,9})"
+    rb" ([0-9]{1,18})"
+).fullmatch
 
 #: Name, smallest and largest of each number of a status.
 _RANGES = (

@@ -373,6 +373,31 @@ class ParseStatReplyTests(SynchronousTestCase):
 
         self.assertEqual(reply, parse_stat_reply(first, b"OK:"))
 
+    @given(
+        lists(
+            one_of(integers(0, 9999), integers(0, 9999), integers(0, 2**65)),
+            min_size=13,
+            max_size=13,
+        )
+    )
+    @settings(max_examples=100)
+    def test_usual_ones_are_read_as_any_other(self, values: list[int]) -> None:
+        """
+        The quick way for the usual status and the thorough one, which takes any white
+        space, come to the same.
+        """
+        for place, below in ((0, 8), (1, 0o10002), (2, 0o10002), (9, 3)):
+            values[place] %= below
+        words = [b"%d" % value for value in values]
+        found: list[StatReply | str] = []
+        for space in (b" ", b"  "):
+            try:
+                found.append(parse_stat_reply(space.join([b"OK:", *words]), b"OK:"))
+            except RemoteProtocolError as error:
+                found.append(error.field)
+
+        self.assertEqual(*found)
+
     def test_malformed(self) -> None:
         """
         Anything but 13 numbers in range, and a link's text for a link, is refused.
