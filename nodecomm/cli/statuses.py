@@ -113,6 +113,8 @@ def text_of(error: BaseException) -> str:
             f"{error.path}: this host has no key yet; make one with `nodecomm key "
             "generate` (`nodecomm bootstrap` makes one too)"
         )
+    if isinstance(error, Refused) and error.code == "refused":
+        return f"{error}: it is missing or not allowed, one answer stands for both"
     if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__
         if error.filename is not None:
