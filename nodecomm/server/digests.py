@@ -124,6 +124,21 @@ class DigestCache:
         """
         return self._known.get(key)
 
+    def keep(self, key: DigestKey, digest: bytes) -> None:
+        """
+        Remember the digest of a file that was left alone for `SETTLED` before it was
+        hashed, and had this key before and after.
+        """
+        self._remember(key, digest)
+        if self._store is not None:
+            try:
+                self._store.put(key, digest)
+            except Exception:
+                # Nor is it lost because it cannot be kept.
+                self._log.failure(
+                    "a digest could not be stored", event="digests.failed"
+                )
+
     def digest(self, held: HeldFile, algorithm: str) -> bytes | Deferred[bytes]:
         """
         The digest of *held*'s content. All who ask while it is being computed
@@ -176,15 +191,7 @@ class DigestCache:
         def keep(found: tuple[bytes, bool]) -> bytes:
             digest, settled = found
             if settled:
-                self._remember(key, digest)
-                if self._store is not None:
-                    try:
-                        self._store.put(key, digest)
-                    except Exception:
-                        # Nor is it lost because it cannot be kept.
-                        self._log.failure(
-                            "a digest could not be stored", event="digests.failed"
-                        )
+                self.keep(key, digest)
             return digest
 
         return computing.addCallback(keep)

@@ -20,6 +20,7 @@ from twisted.internet.defer import (
     ensureDeferred,
 )
 
+from nodecomm.server import posix
 from nodecomm.server.digests import SETTLED, digest_key
 from nodecomm.server.filesystem import FileSystemSource
 from nodecomm.server.held import status_of
@@ -41,7 +42,12 @@ __all__ = ["Builder", "Order", "Text", "Tree"]
 #: Looks at a tree that changes, or whose digests take long, before it is given up.
 _LOOKS = 4
 
-#: Files hashed at a time for one manifest.
+#: Bytes of a file that is hashed together with others, some hundred at a time. Asking
+#: a database for its digest, and going back and forth between threads, takes longer.
+SMALL = 256 << 10
+_TOGETHER = 256
+
+#: Larger files hashed at a time for one manifest.
 _HASHED_AT_ONCE = 4
 
 #: Seconds that one manifest may take; what was hashed until then is kept.
@@ -189,18 +195,28 @@ class Builder:
         """
         Find the digests that are not known.
         """
-        waiting = deque(walk.unhashed)
         digests: dict[int, bytes] = {}
+        small = [item for item in walk.unhashed if item.key[3] <= SMALL]
+        for begin in range(0, len(small), _TOGETHER):
+            together = small[begin : begin + _TOGETHER]
+            self._check_time(until)
+            await self._turn.acquire()
+            try:
+                found = await self._disk.run(_hash_small, together, self._now_ns())
+            finally:
+                self._turn.release()
+            for item, (digest, settled) in zip(together, found, strict=True):
+                digests[item.place] = digest
+                if settled:
+                    hashed[item.key] = digest
+                    self._digests.keep(item.key, digest)
+        waiting = deque(item for item in walk.unhashed if item.key[3] > SMALL)
 
         async def some() -> None:
             try:
                 while waiting:
                     item = waiting.popleft()
-                    if self._monotonic() > until:
-                        raise Refused(
-                            "manifest_slow",
-                            f"hashing the tree takes longer than {_LONGEST:g} s",
-                        )
+                    self._check_time(until)
                     digests[item.place] = await self._digest(item, hashed)
             except BaseException:
                 waiting.clear()
@@ -213,6 +229,12 @@ class Builder:
             if not succeeded:
                 result.raiseException()
         walk.finish(digests)
+
+    def _check_time(self, until: float) -> None:
+        if self._monotonic() > until:
+            raise Refused(
+                "manifest_slow", f"hashing the tree takes longer than {_LONGEST:g} s"
+            )
 
     async def _digest(self, item: Unhashed, hashed: dict[DigestKey, bytes]) -> bytes:
         """
@@ -240,6 +262,41 @@ class Builder:
         if settled:
             hashed[item.key] = digest
         return digest
+
+
+def _hash_small(items: list[Unhashed], now_ns: int) -> list[tuple[bytes, bool]]:
+    """
+    In a thread: the digest of each file, and whether it may be kept.
+    """
+    found = []
+    for item in items:
+        try:
+            held = posix.hold(item.path, follow=False)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise Changed from error
+            raise
+        try:
+            # Nothing else than the very file is ever opened.
+            _check(held, item)
+            opened = posix.open_held(held)
+            try:
+                data = os.pread(opened, item.key[3] + 1, 0)
+                _check(opened, item)
+            finally:
+                os.close(opened)
+        finally:
+            os.close(held)
+        if len(data) != item.key[3]:
+            raise Changed
+        settled = now_ns - item.key[5] >= SETTLED
+        found.append((hashlib.sha256(data).digest(), settled))
+    return found
+
+
+def _check(descriptor: int, item: Unhashed) -> None:
+    if digest_key("sha256", status_of(os.fstat(descriptor))) != item.key:
+        raise Changed
 
 
 def _write(walk: Walk, began: float) -> Text:

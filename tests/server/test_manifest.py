@@ -13,7 +13,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SkipTest
 
-from nodecomm.server import manifest_store, manifest_walk, posix
+from nodecomm.server import manifest_build, manifest_store, manifest_walk, posix
 from nodecomm.server.digests import DigestCache
 from nodecomm.server.names import HostName
 from nodecomm.server.pools import InlinePool, Workers
@@ -275,6 +275,7 @@ class RefusalTests(ManifestCase):
 
     def test_mistakes_of_this_program(self) -> None:
         """Are told with a traceback, and refuse the manifest only."""
+        self.patch(manifest_build, "SMALL", -1)
         client = self.make().connect()
         with mock.patch.object(
             DigestCache, "digest", side_effect=ZeroDivisionError("mistake")

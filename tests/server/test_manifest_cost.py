@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 from nodecomm.server import manifest as making
-from nodecomm.server import manifest_store, posix
+from nodecomm.server import manifest_build, manifest_store, posix
 from nodecomm.server.digests import DigestCache
 from nodecomm.server.pools import InlinePool, Workers
 from nodecomm.testing import (
@@ -35,6 +36,8 @@ class CostTests(ManifestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        # Every file is hashed in the pool for hashing.
+        self.patch(manifest_build, "SMALL", -1)
         self.disk = HandPool()
         self.hashing = HandPool()
 
@@ -102,6 +105,25 @@ class CostTests(ManifestCase):
         self.assertIn(b"new", [entry.name for entry in found])
         self.assertEqual(1, server.factory.manifests.made)
         self.assertEqual(2, self.hashing.asked)
+
+    def test_what_takes_too_long(self) -> None:
+        """Looks that each take longer than a manifest may be old come to an end, and
+        so does hashing."""
+        server = self.slow()
+        client = server.connect()
+        client.send(encode_transaction(encode_digest(ASKED, bytes(16))))
+        for _ in range(100):
+            if not self.disk.waiting and not self.hashing.waiting:
+                break
+            server.sweep(6)
+            (self.disk if self.disk.waiting else self.hashing).work()
+        self.assertEqual({}, server.factory.manifests._orders)
+        client.pump()
+        self.assertEqual([REFUSAL], client.transactions())
+        self.assert_refused(client, "manifest_slow")
+
+        self.patch(manifest_build, "_LONGEST", -1)
+        self.assert_refused(self.make().connect(), "manifest_slow")
 
     def test_a_peer_that_leaves(self) -> None:
         """Disturbs nobody, and nothing is left of it."""
@@ -235,6 +257,7 @@ class ChangingTests(ManifestCase):
 
     def test_a_file_that_is_written_while_it_is_hashed(self) -> None:
         """It is hashed again: the digest listed is that of the size and time listed."""
+        self.patch(manifest_build, "SMALL", -1)
         server = self.make()
         client = server.connect()
         whole = DigestCache.digest
@@ -254,6 +277,7 @@ class ChangingTests(ManifestCase):
 
     def test_a_file_that_is_written_all_the_time(self) -> None:
         """There is no manifest of its tree."""
+        self.patch(manifest_build, "SMALL", -1)
         client = self.make().connect()
         whole = DigestCache.digest
         count = iter(range(100))
@@ -266,6 +290,68 @@ class ChangingTests(ManifestCase):
 
         with mock.patch.object(DigestCache, "digest", digest):
             self.assert_refused(client, "manifest_changing")
+
+    def test_a_small_file_that_is_written_while_it_is_hashed(self) -> None:
+        """Nor is there a digest of what is neither the file before nor after: it is
+        hashed again, and when that never ends there is no manifest."""
+        whole = os.pread
+        path = self.root / "t" / "a"
+
+        for times, refused in ((1, False), (100, True)):
+            client = self.make().connect()
+            left = list(range(times))
+
+            def pread(
+                descriptor: int, size: int, offset: int, left: list[int] = left
+            ) -> bytes:
+                found = whole(descriptor, size, offset)
+                if left and size == os.fstat(descriptor).st_size + 1 < 100:
+                    path.write_bytes(found + b"%d" % left.pop())
+                return found
+
+            with mock.patch.object(os, "pread", pread):
+                if refused:
+                    self.assert_refused(client, "manifest_changing")
+                else:
+                    found = manifest(client, b"t")
+                    self.assertEqual(walked(client, b"t"), found)
+                    self.assertEqual([], left)
+
+    def test_a_file_that_is_replaced_before_it_is_hashed(self) -> None:
+        """By another file, a link, a fifo or nothing: it is never opened, and the tree
+        is looked at again."""
+        path = self.root / "t" / "a"
+        replace: list[Callable[[], object]] = [
+            lambda: path.write_bytes(b"other"),
+            lambda: path.symlink_to("sub/b"),
+            lambda: os.mkfifo(path),
+            lambda: None,
+        ]
+        hold = posix.hold
+        for make in replace:
+            path.unlink(missing_ok=True)
+            path.write_bytes(b"hello")
+            client = self.make().connect()
+            done: list[bytes] = []
+
+            def swap(
+                name: bytes,
+                *,
+                follow: bool = True,
+                make: Callable[[], object] = make,
+                done: list[bytes] = done,
+            ) -> int:
+                if not follow and name.endswith(b"/t/a") and not done:
+                    done.append(name)
+                    path.unlink()
+                    make()
+                return hold(name, follow=follow)
+
+            with mock.patch.object(posix, "hold", swap):
+                found = manifest(client, b"t")
+
+            self.assertEqual(1, len(done))
+            self.assertEqual(walked(client, b"t"), found)
 
     def test_objects_that_vanish(self) -> None:
         """A name that is gone when it is looked at is not listed."""
