@@ -19,6 +19,7 @@ from nodecomm.sync.folders import Folders, entry_at, names_at
 from nodecomm.sync.journal import Journal, Seen, Share
 from nodecomm.sync.model import Kind, LocalEntry
 from nodecomm.sync.posix import UNSUPPORTED
+from nodecomm.sync.siblings import INSIDE
 
 __all__ = ["LateChanges"]
 
@@ -72,6 +73,9 @@ class LateChanges:
                     continue
                 prefix = above + b"/" if above else b""
                 for last in names:
+                    if not above and last == INSIDE:
+                        # Left by a run that was killed while it changed single files.
+                        continue
                     present.add(prefix + last)
                     self._look(old, new, prefix + last)
             self._vanished(new, listed, present)

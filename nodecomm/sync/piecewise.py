@@ -53,13 +53,18 @@ class PiecewiseStaging:
         site: The destination.
         present: It, open; None: it is not there yet, and is made.
         scan: What was seen in it.
+        strays: Names that a killed run left, which go.
 
     Raises:
         LocalError: It cannot be written to.
     """
 
     def __init__(
-        self, site: Site, present: int | None, scan: Mapping[bytes, LocalEntry]
+        self,
+        site: Site,
+        present: int | None,
+        scan: Mapping[bytes, LocalEntry],
+        strays: Sequence[bytes] = (),
     ) -> None:
         self._site = site
         self._scan = scan
@@ -75,6 +80,9 @@ class PiecewiseStaging:
                 self._root = os.dup(present)
             try:
                 remove_tree(self._root, INSIDE)
+                with Folders(self._root) as tree:
+                    for name in strays:
+                        remove_tree(*tree.parent(name))
                 os.mkdir(INSIDE, 0o700, dir_fd=self._root)
                 self._folder = open_folder(INSIDE, self._root)
             except BaseException:

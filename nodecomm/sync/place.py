@@ -26,7 +26,7 @@ from nodecomm.sync.locking import lock_file, lock_folder
 from nodecomm.sync.model import Kind, LocalEntry, SyncRequest
 from nodecomm.sync.piecewise import PiecewiseStaging
 from nodecomm.sync.posix import mount_of, mounts_below
-from nodecomm.sync.siblings import INSIDE, Site, split_destination
+from nodecomm.sync.siblings import INSIDE, NEAR, Site, split_destination
 from nodecomm.sync.single import FileStaging
 from nodecomm.sync.staging import Staging
 from nodecomm.sync.tree_staging import TreeStaging
@@ -61,6 +61,7 @@ class Destination:
     _locks: list[int] = field(factory=list)
     _scan: dict[bytes, LocalEntry] | None = field(default=None, init=False)
     _taken: int = field(default=0, init=False)
+    _strays: list[bytes] = field(factory=list, init=False)
     _staging: Staging | None = field(default=None, init=False)
 
     def __enter__(self) -> Destination:
@@ -96,6 +97,15 @@ class Destination:
         else:
             with disk_errors(f"look through {self.site.show()}"):
                 self._scan = scan_tree(self._present, (INSIDE,))
+        if self._request.replace == "files":
+            self._strays = [
+                name
+                for name, found in self._scan.items()
+                if found.kind is not Kind.FOLDER
+                and NEAR.fullmatch(name.rpartition(b"/")[2])
+            ]
+            for name in self._strays:
+                del self._scan[name]
         return self._scan
 
     def entry(self, name: bytes = b"") -> LocalEntry | None:
@@ -178,7 +188,9 @@ class Destination:
             return self._staging
         scan = self.scan() if self._scan is None else self._scan
         if self._request.replace == "files":
-            self._staging = PiecewiseStaging(self.site, self._present, scan)
+            self._staging = PiecewiseStaging(
+                self.site, self._present, scan, self._strays
+            )
         else:
             self._check_below()
             self._staging = TreeStaging(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from pathlib import PurePosixPath
 
@@ -15,7 +16,7 @@ from attrs import define, field
 from nodecomm.sync.errors import LocalError
 from nodecomm.wire.text import to_text
 
-__all__ = ["INSIDE", "Identity", "Site", "identity_of"]
+__all__ = ["INSIDE", "NEAR", "Identity", "Site", "identity_of"]
 
 #: Device and inode number of a folder: which one it is, whatever it is called.
 Identity = tuple[int, int]
@@ -29,6 +30,10 @@ _LONGEST = len(b"..nodecomm-previous")
 #: Where a destination that is changed file by file keeps what is fetched: in itself,
 #: as only that is sure to be on its own file system.
 INSIDE = b".nodecomm-fetched"
+
+#: And what a file is called there, next to its name, if another file system is mounted
+#: inside the destination, so that it must be copied to it before it is renamed.
+NEAR = re.compile(rb"\.nodecomm-[0-9a-f]{16}\.tmp")
 
 
 def identity_of(status: os.stat_result) -> Identity:

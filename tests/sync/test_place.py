@@ -408,6 +408,23 @@ def test_mount_points(tmp_path: Path) -> None:
             assert read(root) == {b"sub": None, b"sub/a": b"3"}
 
 
+def test_what_killed_runs_left_inside(tmp_path: Path) -> None:
+    """
+    What a run that changes file by file left in the destination goes, with each way of
+    replacing, and local names that only look like it stay.
+    """
+    left = b".nodecomm-0123456789abcdef.tmp"
+    tree: dict[bytes, bytes | str | None] = {b"d": None, b"d/" + left + b"x": b"mine"}
+    for replace in MODES:
+        root = tmp_path / replace
+        make(root, {**tree, b".nodecomm-fetched": None, b".nodecomm-fetched/0": b"x"})
+        if replace == "files":
+            (root / "d" / os.fsdecode(left)).write_bytes(b"half")
+        update(root, {b"d": None, b"a": b"1"}, replace=replace)
+
+        assert read(root) == {**tree, b"a": b"1"}
+
+
 @root_only
 def test_full_disk(tmp_path: Path) -> None:
     """
