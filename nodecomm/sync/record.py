@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,9 +180,12 @@ class Record:
         boots = list(map(str, stored["moments"][0]))
         moments = list(
             map(
-                Moment,
-                map(boots.__getitem__, stored["moments"][1]),
-                stored["moments"][2],
+                partial(tuple.__new__, Moment),
+                zip(
+                    map(boots.__getitem__, stored["moments"][1]),
+                    stored["moments"][2],
+                    strict=True,
+                ),
             )
         )
         for places in (files["seen"], files["confirmed"], stored["moments"][1]):
@@ -192,20 +196,20 @@ class Record:
         if {*map(len, numbers)} != {count} or len(digests) != count * _MD5:
             raise ValueError(count)
         size, mtime, ctime, ino, seen, confirmed, *local = numbers
-        self.files = dict(
-            zip(
-                names,
-                map(
-                    FileRecord,
-                    map(ServerState, size, mtime, ctime, ino),
-                    map(moments.__getitem__, seen),
-                    (digests[at : at + _MD5] for at in range(0, len(digests), _MD5)),
-                    map(moments.__getitem__, confirmed),
-                    map(LocalState, *local),
-                ),
-                strict=True,
-            )
+        # `tuple.__new__`, as the classes' own constructors take three times as long.
+        rows = zip(
+            map(
+                partial(tuple.__new__, ServerState),
+                zip(size, mtime, ctime, ino, strict=True),
+            ),
+            map(moments.__getitem__, seen),
+            (digests[at : at + _MD5] for at in range(0, len(digests), _MD5)),
+            map(moments.__getitem__, confirmed),
+            map(partial(tuple.__new__, LocalState), zip(*local, strict=True)),
+            strict=True,
         )
+        made = map(partial(tuple.__new__, FileRecord), rows)
+        self.files = dict(zip(names, made, strict=True))
         self.kinds = {_name(text): _LETTERS[letter] for text, letter in stored["kinds"]}
         self._manifest_md5 = None if manifest is None else bytes.fromhex(manifest)
 
