@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +25,14 @@ from nodecomm.client.errors import (
     Unreachable,
     UntrustedServer,
 )
-from nodecomm.config.agent import AgentConfiguration, encloses_path, is_digest_text
+from nodecomm.config.agent import AgentConfiguration, encloses_path
 from nodecomm.config.errors import ConfigError
 from nodecomm.identity.files import ensure_folder
 from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.servers import SERVER_KEYS_FOLDER, ServerKeyStore, ServerTrust
+from nodecomm.service.agent_prepared import prepare_agent
+from nodecomm.service.agent_status import StatusUnreadable, read_status
 from nodecomm.service.bootstrap_model import (
     COPIES,
     Ask,
@@ -73,6 +76,9 @@ LOCK_NAME = "bootstrap.lock"
 OWN_SERVER_PATIENCE = 30.0
 OWN_SERVER_PAUSE = 0.2
 
+#: Seconds that an agent may take to begin; it works all the same when it takes longer.
+AGENT_PATIENCE = 10.0
+
 _MAIN_FILE = """\
 The agent's configuration: your own settings go here. `nodecomm bootstrap` writes
 agent.d/50-bootstrap.toml, which is read after this file; a key may stand in one of
@@ -111,6 +117,7 @@ class Bootstrap:
             own node.
         starter_for: Starts programs; None: as systemd or its absence asks for.
         resolve: Looks up the server.
+        kill: Sends a signal to a process.
         now: Civil time.
         monotonic: Seconds of a clock that nobody sets.
 
@@ -127,6 +134,7 @@ class Bootstrap:
     become_server: Callable[[Bootstrap, ResolvedServer], object] = no_policy_server
     starter_for: StarterFor | None = None
     resolve: Callable[[str, int], ResolvedServer] = resolve_server
+    kill: Callable[[int, int], object] = os.kill
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     served: dict[str, str] = field(factory=dict, init=False)
@@ -174,7 +182,7 @@ class Bootstrap:
         await self.link.close()
         self._record(agent, copies, key)
         if starter is not None:
-            self.start(AGENT, starter)
+            await self._run_now(self.start(AGENT, starter).pid)
         role: Literal["node", "server"] = "server" if is_server else "node"
         return BootstrapResult(
             role,
@@ -214,6 +222,21 @@ class Bootstrap:
         self.started[program.name] = started
         self.say(f"{started.text}; its log: {started.log}")
         return started
+
+    async def _run_now(self, pid: int | None) -> None:
+        """
+        Have the agent look at once, and not at its time: then its status is that of a
+        node that works, or says why not. It takes the signal when it has written its
+        status; before, that would end it.
+        """
+        end = self.monotonic() + AGENT_PATIENCE
+        while pid is not None and self.monotonic() < end:
+            with contextlib.suppress(OSError, StatusUnreadable):
+                status = read_status(str(self.request.state_dir))
+                if status is not None and status.pid == pid:
+                    self.kill(pid, signal.SIGUSR1)
+                    return
+            await self.sleep(OWN_SERVER_PAUSE)
 
     def own_key(self) -> KeyPair:
         """
@@ -426,17 +449,18 @@ class Bootstrap:
             )
         with files.undone_if_it_fails():
             written = files.write(plan, {"": _PART, "main": _MAIN_FILE})
-            loaded = load_agent(files.main, environ=without_state_variable())
-            if loaded.settings is None:
+            environ = without_state_variable()
+            prepared, loaded = prepare_agent(load_agent(files.main, environ=environ))
+            if prepared is None:
                 raise ConfigError(loaded.problems)
         self.wrote(written)
         if not written:
             self.say(f"{files.main.parent} says so already")
-        named = loaded.settings.agent.server_keys
-        if (
-            named
-            and all(map(is_digest_text, named))
-            and not any(map(key.matches, named))
+        for problem in loaded.problems:
+            self.warn(str(problem))
+        if prepared.pinned and not any(
+            key == one if isinstance(one, PublicKey) else key.matches(one)
+            for one in prepared.pinned
         ):
             self.warn(
                 f"server_keys of the agent's configuration has no {key.md5}: the agent "

@@ -24,7 +24,8 @@ from nodecomm.config.durations import duration_text
 from nodecomm.config.errors import ConfigError, printable
 from nodecomm.config.model import Settings
 from nodecomm.identity.own import KEYS_FOLDER
-from nodecomm.identity.store import FileKeyStore
+from nodecomm.identity.store import FileKeyStore, KeyConflict
+from nodecomm.identity.users import UntrustedUser, check_user
 from nodecomm.service.bootstrap_model import BootstrapError
 from nodecomm.service.bootstrapping import (
     BY,
@@ -50,7 +51,7 @@ else:
 if TYPE_CHECKING:
     from nodecomm.identity.keys import KeyPair
 
-__all__ = ["TRUST_FOR", "become_server", "config_of", "place_sample"]
+__all__ = ["TRUST_FOR", "become_server", "place_sample", "places_of"]
 
 #: Seconds that the window is open when nobody says otherwise.
 TRUST_FOR = 86400.0
@@ -97,7 +98,7 @@ def become_server(bootstrap: Bootstrap, resolved: ResolvedServer) -> None:
         )
     files = ConfigurationSet(request.config_dir, SERVER.config, Settings, BY)
     port = request.server.port
-    _refuse_others(find_listener(port), files.main, port)
+    _refuse_others(find_listener(port), files.main, request.state_dir, port)
     starter = bootstrap.starter(SERVER, files.main)
     starter.check()
     wanted = _wanted(bootstrap, files, own)
@@ -128,53 +129,69 @@ def become_server(bootstrap: Bootstrap, resolved: ResolvedServer) -> None:
 # What is there already
 
 
-def _refuse_others(listener: Listener | None, config: Path, port: int) -> None:
+def _refuse_others(
+    listener: Listener | None, config: Path, state_dir: Path, port: int
+) -> None:
     """
     End here if the port belongs to another program, or to a server of another
-    configuration.
+    configuration or another state folder.
     """
     if listener is None:
         return
+    who = printable(str(listener))
     if SERVER.name not in listener.words:
         raise BootstrapError(
-            f"port {port} is taken by {printable(str(listener))}: stop that, give "
-            "another port (HOST:PORT), or make this machine a node of the server that "
-            "runs there with --role node"
+            f"port {port} is taken by {who}: stop that, give another port (HOST:PORT), "
+            "or make this machine a node of the server that runs there with --role node"
         )
-    named = config_of(listener)
-    if named is not None and os.path.realpath(named) != os.path.realpath(config):
-        raise BootstrapError(
-            f"the server on port {port}, {printable(str(listener))}, has the "
-            f"configuration {named} and not {config}: stop it, or use its folder with "
-            f"--config-dir {os.path.dirname(named)}"
-        )
+    named, state = places_of(listener)
+    for what, theirs, ours, option in (
+        ("state folder", state, state_dir, f"--state-dir {state}"),
+        (
+            "configuration",
+            named,
+            config,
+            f"--config-dir {os.path.dirname(named or '')}",
+        ),
+    ):
+        if theirs is not None and os.path.realpath(theirs) != os.path.realpath(ours):
+            raise BootstrapError(
+                f"the server on port {port}, {who}, has the {what} "
+                f"{printable(theirs)} and not {printable(str(ours))}: stop it, or run "
+                f"this with {printable(option)}"
+            )
 
 
-def config_of(listener: Listener, proc: Path = Path("/proc")) -> str | None:
+def places_of(
+    listener: Listener, proc: Path = Path("/proc")
+) -> tuple[str | None, str | None]:
     """
-    The configuration file that a running server was started with, an absolute path;
-    None where that cannot be told.
+    The configuration file and the state folder that a running server was started
+    with, absolute paths; None where its command line does not tell.
     """
     words = list(listener.words)
     if SERVER.name not in words:
-        return None
+        return None, None
     options = words[words.index(SERVER.name) + 1 :]
-    named = None
+    found: dict[str, str] = {}
     for index, word in enumerate(options):
-        if word in ("-c", "--config") and index + 1 < len(options):
-            named = options[index + 1]
-        elif word.startswith("--config="):
-            named = word.partition("=")[2]
-        elif word.startswith("-c") and not word.startswith("--") and len(word) > 2:
-            named = word[2:]
-    if named is None:
-        return str(SYSTEM_FILE)
-    if os.path.isabs(named):
-        return named
-    try:
-        return os.path.join(os.readlink(proc / str(listener.pid) / "cwd"), named)
-    except OSError:
-        return None
+        name, equals, value = word.partition("=")
+        if name in ("-c", "--config", "--state-dir") and not equals:
+            value = options[index + 1] if index + 1 < len(options) else ""
+        elif word.startswith("-c") and not word.startswith("--"):
+            name, value = "-c", word[2:]
+        if name in ("-c", "--config", "--state-dir"):
+            found[name.lstrip("-")[:1]] = value
+    folder = ""
+    with contextlib.suppress(OSError):
+        folder = os.readlink(proc / str(listener.pid) / "cwd")
+
+    def absolute(name: str) -> str | None:
+        path = os.path.join(folder, name)
+        return path if os.path.isabs(path) else None
+
+    named = absolute(found["c"]) if "c" in found else str(SYSTEM_FILE)
+    return named, absolute(found["s"]) if "s" in found else None
 
 
 def _before(files: ConfigurationSet) -> dict[str, Any]:
@@ -295,7 +312,12 @@ def _trust_ourselves(bootstrap: Bootstrap, pair: KeyPair) -> None:
     This machine is a node of itself, window or not.
     """
     store = FileKeyStore(str(bootstrap.request.state_dir / KEYS_FOLDER))
-    store.add(bootstrap.request.user, pair.public)
+    user = bootstrap.request.user
+    try:
+        store.add(check_user(user), pair.public)
+    except (KeyConflict, UntrustedUser) as error:
+        msg = f"this machine's own key cannot be trusted as a node's: {error}"
+        raise BootstrapError(msg) from error
 
 
 def _say_sample(bootstrap: Bootstrap) -> None:
@@ -389,7 +411,8 @@ def _start(bootstrap: Bootstrap, starter: Starter, files: ConfigurationSet) -> S
             listener = find_listener(port)
             if listener is None or listener.pid is None:
                 raise
-            _refuse_others(listener, files.main, port)
+            state_dir = bootstrap.request.state_dir
+            _refuse_others(listener, files.main, state_dir, port)
     os.kill(listener.pid, signal.SIGHUP)
     text = (
         f"{SERVER.name} ran already (process {listener.pid}, not started by bootstrap) "

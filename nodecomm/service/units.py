@@ -87,7 +87,7 @@ def unit_text(program: Program, twistd: Sequence[str], config: Path) -> str:
         "WorkingDirectory=/",
         "# twistd ends itself by the signal it was stopped with.",
         "SuccessExitStatus=SIGTERM",
-        "Restart=on-failure",
+        "Restart=always",
         "RestartSec=5",
         *program.settings,
         "",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +23,7 @@ from nodecomm.config.errors import ConfigError
 from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.own import load_own_key
 from nodecomm.identity.servers import ServerKeyStore
+from nodecomm.service.agent_status import AgentStatus, Point, write_status
 from nodecomm.service.bootstrap_model import (
     BootstrapError,
     BootstrapRequest,
@@ -117,6 +119,10 @@ class Machine:
         self.lines: list[str] = []
         self.starts: list[Program] = []
         self.cannot_start = ""
+        #: Whether what is started says that it runs.
+        self.comes_up = True
+        self.kills: list[tuple[int, int]] = []
+        self.slept = 0.0
 
     def ask(self, server: ServerAddress, addresses: Any, key: PublicKey) -> bool | None:
         # Nobody waits while a person thinks.
@@ -143,7 +149,7 @@ class Machine:
         self.lines = []
 
         async def sleep(seconds: float) -> None:
-            raise AssertionError("there is nothing to wait for")
+            self.slept += seconds
 
         bootstrap = Bootstrap(
             request=request,
@@ -153,6 +159,8 @@ class Machine:
             sleep=sleep,
             starter_for=self.starter_for,
             resolve=resolve,
+            kill=lambda pid, number: self.kills.append((pid, number)),
+            monotonic=lambda: self.slept,
         )
         result: BootstrapResult = done(bootstrap.run())
         return result
@@ -206,6 +214,10 @@ class PlayedStarter:
         assert self.config.exists()
         assert not self.machine.hub.is_open
         self.machine.starts.append(self.program)
+        if self.machine.comes_up:
+            begun = Point(0, "", 0)
+            status = AgentStatus(7, begun, "", "", (), 300)
+            write_status(str(self.machine.state), status)
         return Started("started", f"{self.program.name} is started", 7, "a log")
 
 
@@ -600,6 +612,19 @@ class TestStarting:
 
         assert [program.name for program in machine.starts] == ["nodecomm-agent"]
         assert result.started["nodecomm-agent"].pid == 7
+        assert machine.kills == [(7, signal.SIGUSR1)]
+        assert machine.slept == 0
+
+    def test_it_takes_its_time(self, machine: Machine) -> None:
+        """
+        An agent that does not say that it runs is left to begin by itself: a signal
+        now would end it.
+        """
+        machine.comes_up = False
+        machine.bootstrap(trust_server=True, start=True)
+
+        assert machine.kills == []
+        assert machine.slept >= 10
 
     def test_what_is_in_the_way_is_told_first(self, machine: Machine) -> None:
         """

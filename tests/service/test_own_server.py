@@ -30,7 +30,7 @@ from nodecomm.service.bootstrap_model import (
 from nodecomm.service.bootstrapping import Bootstrap
 from nodecomm.service.loading import load
 from nodecomm.service.own_addresses import ResolvedServer
-from nodecomm.service.own_server import become_server, config_of, place_sample
+from nodecomm.service.own_server import become_server, place_sample, places_of
 from nodecomm.service.prepared import prepare
 from nodecomm.service.processes import Listener
 from nodecomm.service.starting import CannotStart, Started
@@ -50,6 +50,7 @@ from tests.service.test_bootstrapping import (
 ADDRESS = "192.0.2.1"
 HERE = ServerAddress(ADDRESS)
 NOW = 1_900_000_000.0
+SYSTEM = "/etc/nodecomm/server.toml"
 
 
 def at(seconds: float) -> datetime:
@@ -468,33 +469,50 @@ class TestThePort:
         assert result.started["nodecomm-server"].pid == 4711
 
     @pytest.mark.parametrize(
-        ("words", "config"),
+        ("words", "places"),
         [
-            (["twistd", "-n", "nodecomm-server", "-c", "/a"], "/a"),
-            (["twistd", "nodecomm-server", "--config=/a", "-v"], "/a"),
-            (["twistd", "nodecomm-server", "--config", "/a"], "/a"),
-            (["twistd", "nodecomm-server", "-c/a"], "/a"),
-            (["twistd", "-c", "/b", "nodecomm-server"], "/etc/nodecomm/server.toml"),
-            (["twistd", "nodecomm-agent", "-c", "/a"], None),
+            (["twistd", "-n", "nodecomm-server", "-c", "/a"], ("/a", None)),
+            (["twistd", "nodecomm-server", "--config=/a", "-v"], ("/a", None)),
+            (["twistd", "nodecomm-server", "--config", "/a"], ("/a", None)),
+            (["twistd", "nodecomm-server", "-c/a"], ("/a", None)),
+            (["twistd", "-c", "/b", "nodecomm-server"], (SYSTEM, None)),
+            (["twistd", "nodecomm-server", "--state-dir", "/s"], (SYSTEM, "/s")),
+            (["twistd", "nodecomm-server", "-c/a", "--state-dir=/s"], ("/a", "/s")),
+            (["twistd", "nodecomm-agent", "-c", "/a"], (None, None)),
         ],
     )
-    def test_which_configuration(self, words: list[str], config: str | None) -> None:
+    def test_which_places(
+        self, words: list[str], places: tuple[str | None, str | None]
+    ) -> None:
         """
-        The command line says it.
+        The command line says which configuration and state folder a server has.
         """
-        assert config_of(Listener(1, tuple(words))) == config
+        assert places_of(Listener(1, tuple(words))) == places
 
     def test_a_relative_name(self, tmp_path: Path) -> None:
         """
         A relative name starts where the server runs.
         """
-        words = ("twistd", "nodecomm-server", "-c", "x.toml")
+        words = ("twistd", "nodecomm-server", "-c", "x.toml", "--state-dir=var")
         with subprocess.Popen(
             [sys.executable, "-c", "input()"], cwd=tmp_path, stdin=subprocess.PIPE
         ) as process:
-            found = config_of(Listener(process.pid, words))
+            found = places_of(Listener(process.pid, words))
+            process.communicate(b"\n")
 
-        assert found == str(tmp_path / "x.toml")
+        assert found == (str(tmp_path / "x.toml"), str(tmp_path / "var"))
+
+    def test_another_state_folder(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A server of ours with another state folder is not this bootstrap's.
+        """
+        self.listens(monkeypatch, "twistd", "nodecomm-server", "--state-dir", "/srv/s")
+        with pytest.raises(BootstrapError, match="with --state-dir /srv/s"):
+            host.bootstrap()
+
+        assert not host.config.exists()
 
 
 class TestTheOwnServer:
