@@ -40,6 +40,9 @@ LONGEST_SPLAY = 300.0
 #: Seconds of the middle pause after the first failure.
 FIRST_PAUSE = 30.0
 
+#: Parts of an interval that are no time.
+_ROUNDING = 1e-6
+
 #: Seconds that a server which failed is tried last, at the most.
 LONGEST_AVOIDANCE = 3600.0
 
@@ -100,10 +103,9 @@ class Grid:
         When the next run is due that is later than *now* and not the first.
         """
         phase = self.start + self.share * self.interval
-        whole = math.floor((now - phase) / self.interval) + 1
-        due = phase + max(whole, 0) * self.interval
-        # Rounding may give *now* itself.
-        return due if due > now else due + self.interval
+        # A point that *now* is short of by rounding alone is no later one.
+        whole = math.floor((now - phase) / self.interval + _ROUNDING) + 1
+        return phase + max(whole, 0) * self.interval
 
 
 @define

@@ -101,8 +101,8 @@ def test_the_next_run_is_later_and_within_an_interval(
     start: float, share: float, interval: float, passed: float
 ) -> None:
     """
-    The next regular run is after now, at most one interval away (two before the first
-    point of the grid), and asking again from there moves on by one interval.
+    The next regular run is after now, at most one interval away, and asking again
+    from there moves on by one interval, however the numbers are rounded.
     """
     grid = Grid(start, share, interval, interval)
     now = start + passed
