@@ -32,7 +32,6 @@ from nodecomm.config.errors import (
 from nodecomm.config.fields import keys_of
 from nodecomm.config.model import Settings
 from nodecomm.config.placed import Placed
-from nodecomm.config.places import STATE_DIR_VARIABLE, standard_state_dir
 from nodecomm.config.secrets import Secret
 from nodecomm.config.structure import (
     structure,
@@ -41,6 +40,7 @@ from nodecomm.config.structure import (
     unique,
     worth_telling,
 )
+from nodecomm.service.places import STATE_DIR_VARIABLE, standard_state_dir
 from nodecomm.service.sample import default_tree
 from nodecomm.service.sources import Reading, UnreadableError, is_there, read_bytes
 from nodecomm.wire.text import from_text, to_text
