@@ -681,6 +681,7 @@ class Errands:
         expected = errand.entry.sha256
         if expected is not None:
             if errand.sha256 != expected:
+                self._account(errand, State.GET)
                 msg = (
                     f"{to_text(self._path(errand))}: the digest of what came is not"
                     " the one in the manifest"

@@ -16,7 +16,7 @@ from nodecomm.sync.errors import LimitExceeded
 from nodecomm.sync.excluding import Exclusion
 from nodecomm.sync.model import Kind, LocalEntry, RemoteEntry, RemoteTree, SyncRequest
 from nodecomm.sync.notes import Notes
-from nodecomm.sync.walking import join
+from nodecomm.sync.walking import MAX_PATH, join
 from nodecomm.wire.errors import RemoteProtocolError
 from nodecomm.wire.manifest import NAME, ManifestEntry, ManifestKind, parse_manifest
 from nodecomm.wire.replies import REGULAR, StatReply
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
     from nodecomm.sync.asking import Asking
 
-__all__ = ["MAX_MANIFEST", "ask_for_manifest", "read_manifest", "tree_of"]
+__all__ = [
+    "MAX_MANIFEST",
+    "ask_for_listings",
+    "ask_for_manifest",
+    "read_manifest",
+    "tree_of",
+]
 
 #: Bytes of a manifest that is fetched: two million objects. A larger tree is walked.
 MAX_MANIFEST = 256 << 20
@@ -79,6 +85,24 @@ async def ask_for_manifest(
     return b"".join(pieces)
 
 
+async def ask_for_listings(
+    asking: Asking, request: SyncRequest, entries: Iterable[ManifestEntry]
+) -> dict[bytes, list[bytes] | None]:
+    """
+    The names in the folders of which a manifest does not tell all; None for one that
+    is refused.
+    """
+    folders = [each.name for each in entries if each.partial]
+    limit = request.limits.entries + 3
+    answers = await _all(
+        [
+            _or_refused(asking.opendir(join(request.source, folder), limit))
+            for folder in folders
+        ]
+    )
+    return dict(zip(folders, answers, strict=True))  # type: ignore[arg-type]
+
+
 async def _all(questions: list[Deferred[object]]) -> list[object]:
     try:
         return await gatherResults(questions, consumeErrors=True)
@@ -90,7 +114,7 @@ async def _all(questions: list[Deferred[object]]) -> list[object]:
         raise
 
 
-def _or_refused(answer: Deferred[object] | Deferred[StatReply] | Deferred[bool]) -> Any:
+def _or_refused(answer: Deferred[Any]) -> Deferred[Any]:
     def refused(failure: Failure) -> None:
         if not isinstance(failure.value, Refused):
             failure.raiseException()
@@ -112,10 +136,17 @@ def tree_of(
     entries: Iterable[ManifestEntry],
     request: SyncRequest,
     local: Mapping[bytes, LocalEntry],
+    listings: Mapping[bytes, list[bytes] | None],
 ) -> RemoteTree:
     """
-    The tree that a manifest describes. In folders of which it tells not all names, all
-    other names that are here count as present.
+    The tree that a manifest describes.
+
+    Args:
+        entries: What is in it.
+        request: What is wanted.
+        local: What is here.
+        listings: The names in folders of which it tells not all; where they are not
+            known, all names that are here count as present.
 
     Raises:
         LimitExceeded: It is too deep.
@@ -124,7 +155,7 @@ def tree_of(
     notes = Notes()
     found: dict[bytes, RemoteEntry] = {}
     present: set[bytes] = set()
-    partial: set[bytes] = set()
+    refused: list[bytes] = []
     for each in entries:
         name = each.name
         parent = name.rpartition(b"/")[0]
@@ -134,6 +165,10 @@ def tree_of(
         kind = _KINDS[each.kind]
         if name and excluded(name, kind is Kind.FOLDER):
             present.add(name)
+            continue
+        if b"\n" in name or len(request.source) + len(name) >= MAX_PATH:
+            present.add(name)
+            notes.add(f"{to_text(name)}: such a name cannot be asked for")
             continue
         if kind is Kind.OTHER:
             present.add(name)
@@ -145,12 +180,6 @@ def tree_of(
                 f" folders inside each other: {to_text(name)[:200]}"
             )
             raise LimitExceeded("depth", msg)
-        if each.partial:
-            partial.add(name)
-            notes.add(
-                f"{to_text(name) or 'the source'}: has names that the server does not"
-                " describe; what is here stays"
-            )
         found[name] = RemoteEntry(
             kind,
             each.mode,
@@ -164,10 +193,21 @@ def tree_of(
             each.target,
             each.sha256,
         )
-    if partial:
+    unlisted = {folder for folder, names in listings.items() if names is None}
+    if unlisted:
         present.update(
             name
             for name in local
-            if name and name.rpartition(b"/")[0] in partial and name not in found
+            if name and name.rpartition(b"/")[0] in unlisted and name not in found
         )
-    return RemoteTree(found, frozenset(present), notes.lines())
+    for folder, names in listings.items():
+        if folder not in found:
+            continue
+        for last in names or ():
+            name = folder + b"/" + last if folder else last
+            if name not in found and name not in present:
+                present.add(name)
+                if not excluded(name, False):
+                    refused.append(name)
+                    notes.add(f"{to_text(name)}: not described: the server refuses it")
+    return RemoteTree(found, frozenset(present), notes.lines(), tuple(refused))

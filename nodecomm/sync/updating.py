@@ -18,7 +18,12 @@ from nodecomm.sync.errors import LocalError
 from nodecomm.sync.fetching import Errands, FreshConnectionNeeded, Sink, State
 from nodecomm.sync.hashing import Hashed
 from nodecomm.sync.lane import Lane
-from nodecomm.sync.manifests import ask_for_manifest, read_manifest, tree_of
+from nodecomm.sync.manifests import (
+    ask_for_listings,
+    ask_for_manifest,
+    read_manifest,
+    tree_of,
+)
 from nodecomm.sync.model import (
     Change,
     Kind,
@@ -289,7 +294,12 @@ class Update:
             return None
         if self.request.compare == "auto":
             self._held = await self._jobs.run(self._sums_held)
-        tree = await self._jobs.run(tree_of, entries, self.request, self.here.entries)
+        if asking.doubtful and not asking.can_check:
+            raise FreshConnectionNeeded
+        listings = await ask_for_listings(asking, self.request, entries)
+        tree = await self._jobs.run(
+            tree_of, entries, self.request, self.here.entries, listings
+        )
         self._manifest = data
         for name, entry in tree.entries.items():
             self._found(name, entry)

@@ -32,7 +32,7 @@ from nodecomm.wire.text import to_text
 if TYPE_CHECKING:
     from nodecomm.sync.asking import Asking
 
-__all__ = ["Found", "Walk", "join", "remote_entry", "walk"]
+__all__ = ["MAX_PATH", "Found", "Walk", "join", "remote_entry", "walk"]
 
 #: Bytes in a name on the server that can be asked for with certainty. The frame of a
 #: request has room for some more; the real server's buffers for file functions do
