@@ -11,13 +11,12 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from attrs import field, frozen
 
-from nodecomm.client.address import ServerAddress, parse_server
 from nodecomm.client.errors import (
     ClientError,
     Refused,
@@ -25,13 +24,10 @@ from nodecomm.client.errors import (
     Unreachable,
     UntrustedServer,
 )
-from nodecomm.config.agent import AgentConfiguration, encloses_path
-from nodecomm.config.errors import ConfigError
 from nodecomm.identity.files import ensure_folder
 from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.servers import SERVER_KEYS_FOLDER, ServerKeyStore, ServerTrust
-from nodecomm.service.agent_prepared import prepare_agent
 from nodecomm.service.agent_status import StatusUnreadable, read_status
 from nodecomm.service.bootstrap_model import (
     COPIES,
@@ -40,33 +36,28 @@ from nodecomm.service.bootstrap_model import (
     BootstrapRequest,
     BootstrapResult,
     Copied,
-    Copy,
     Link,
     StarterFor,
 )
-from nodecomm.service.loading import load_agent
 from nodecomm.service.own_addresses import (
     AddressUnknown,
     ResolvedServer,
     resolve_server,
 )
 from nodecomm.service.own_key import ensure_own_key
-from nodecomm.service.recording import ConfigurationSet, Plan
+from nodecomm.service.recorded_agent import (
+    agent_files,
+    path_text,
+    record,
+    refuse_contradictions,
+)
 from nodecomm.service.starting import Started, Starter, choose_starter
 from nodecomm.service.units import AGENT, Program
 from nodecomm.sync.errors import SourceRefused
 from nodecomm.sync.model import SyncRequest, SyncResult
-from nodecomm.wire.text import safe, to_text
+from nodecomm.wire.text import safe
 
-__all__ = [
-    "BY",
-    "Bootstrap",
-    "path_text",
-    "without_state_variable",
-]
-
-#: What the files say that wrote them.
-BY = "nodecomm bootstrap"
+__all__ = ["Bootstrap"]
 
 #: Held as long as a bootstrap works in a state folder.
 LOCK_NAME = "bootstrap.lock"
@@ -78,20 +69,6 @@ OWN_SERVER_PAUSE = 0.2
 
 #: Seconds that an agent may take to begin; it works all the same when it takes longer.
 AGENT_PATIENCE = 10.0
-
-_MAIN_FILE = """\
-The agent's configuration: your own settings go here. `nodecomm bootstrap` writes
-agent.d/50-bootstrap.toml, which is read after this file; a key may stand in one of
-the two only.
-
-[agent]
-interval = "5m"
-after_update = ["/usr/bin/cf-agent", "-K"]
-"""
-
-_PART = """\
-The policy server of this node, and what is copied from it.
-"""
 
 
 def no_policy_server(bootstrap: Bootstrap, resolved: ResolvedServer) -> None:
@@ -169,8 +146,8 @@ class Bootstrap:
             self.request.role == "auto" and bool(resolved.own)
         )
         # Whatever a person has set against this is told before anything is done.
-        agent = self.agent_files()
-        self._refuse_contradictions(agent, agent.plan(self._agent_tree(COPIES[:1])))
+        agent = agent_files(self.request)
+        refuse_contradictions(self.request, agent)
         starter = self.starter(AGENT, agent.main) if self.request.start else None
         if starter is not None:
             starter.check()
@@ -180,7 +157,7 @@ class Bootstrap:
         key = await self._connect(resolved, pair, is_own=is_server)
         copies = await self._fetch(is_own=is_server)
         await self.link.close()
-        self._record(agent, copies, key)
+        record(self, agent, copies, key)
         if starter is not None:
             await self._run_now(self.start(AGENT, starter).pid)
         role: Literal["node", "server"] = "server" if is_server else "node"
@@ -379,149 +356,6 @@ class Bootstrap:
                 if self.monotonic() >= end:
                     raise
             await self.sleep(OWN_SERVER_PAUSE)
-
-    # The agent's configuration.
-
-    def agent_files(self) -> ConfigurationSet:
-        """
-        The agent's configuration.
-        """
-        return ConfigurationSet(
-            self.request.config_dir, AGENT.config, AgentConfiguration, BY
-        )
-
-    def _agent_tree(self, copies: Sequence[Copy]) -> dict[str, Any]:
-        request = self.request
-        agent: dict[str, Any] = {
-            "state_dir": path_text(request.state_dir),
-            "policy_servers": [str(request.server)],
-        }
-        if request.record_user:
-            agent["user"] = request.user
-        if request.protocol is not None:
-            agent["protocol"] = request.protocol
-        tables = [
-            {
-                "source": copy.source,
-                "destination": path_text(request.state_dir / copy.folder),
-                "purge": copy.purge,
-            }
-            for copy in copies
-        ]
-        return {"agent": agent, "copy": tables}
-
-    def _refuse_contradictions(self, files: ConfigurationSet, plan: Plan) -> None:
-        """
-        End here if a person's settings lead elsewhere.
-        """
-        for left_out in plan.left_out:
-            if left_out.key_path == "agent.policy_servers":
-                if not _names(left_out.theirs, self.request.server):
-                    raise BootstrapError(
-                        f"{left_out}: add {self.request.server} there, or take the line"
-                        " out, and run this again"
-                    )
-            elif left_out.key_path == "agent.state_dir" and left_out.differs:
-                raise BootstrapError(
-                    f"{left_out}: run this again with --state-dir "
-                    f"{left_out.theirs}, or take the line out"
-                )
-        if not plan.may_write and (missing := _keys(plan.tree)):
-            raise BootstrapError(
-                f"{files.part.path} was changed by hand and is left as it is, but has "
-                f"not: {', '.join(missing)}; add that, or move the file away, and run "
-                "this again"
-            )
-
-    def _record(
-        self, files: ConfigurationSet, copies: Sequence[Copied], key: PublicKey
-    ) -> None:
-        made = {copied.source for copied in copies}
-        wanted = [copy for copy in COPIES if copy.source in made]
-        plan = files.plan(self._agent_tree(wanted), served=_copied_there)
-        for left_out in plan.left_out:
-            if left_out.differs:
-                self.warn(str(left_out))
-        if not plan.may_write and plan.tree:
-            self.warn(
-                f"{files.part.path} was changed by hand and is left as it is; it has "
-                f"not: {', '.join(_keys(plan.tree))}"
-            )
-        with files.undone_if_it_fails():
-            written = files.write(plan, {"": _PART, "main": _MAIN_FILE})
-            environ = without_state_variable()
-            prepared, loaded = prepare_agent(load_agent(files.main, environ=environ))
-            if prepared is None:
-                raise ConfigError(loaded.problems)
-        self.wrote(written)
-        if not written:
-            self.say(f"{files.main.parent} says so already")
-        for problem in loaded.problems:
-            self.warn(str(problem))
-        if prepared.pinned and not any(
-            key == one if isinstance(one, PublicKey) else key.matches(one)
-            for one in prepared.pinned
-        ):
-            self.warn(
-                f"server_keys of the agent's configuration has no {key.md5}: the agent "
-                "will not talk to this server"
-            )
-
-
-def _copied_there(
-    key_path: str, wanted: Mapping[str, Any], theirs: Sequence[Any]
-) -> bool:
-    """
-    Whether a person has a copy to the same place, or around it, or inside it.
-    """
-    for one in theirs:
-        there = one.get("destination") if isinstance(one, dict) else None
-        if isinstance(there, str) and (
-            encloses_path(there, wanted["destination"])
-            or encloses_path(wanted["destination"], there)
-        ):
-            return True
-    return False
-
-
-def _names(servers: object, wanted: ServerAddress) -> bool:
-    """
-    Whether a list of servers has *wanted*, however it is spelled.
-    """
-    for one in servers if isinstance(servers, list) else []:
-        with contextlib.suppress(ValueError, TypeError):
-            if parse_server(one) == wanted:
-                return True
-    return False
-
-
-def _keys(tree: Mapping[str, Any]) -> list[str]:
-    """
-    The keys of a tree as people would look for them.
-    """
-    keys = []
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            keys += [f"{name}.{inner}" for inner in _keys(value)]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            keys += [f"[[{name}]] with {next(iter(one.values()))!r}" for one in value]
-        else:
-            keys.append(name)
-    return keys
-
-
-def path_text(path: Path) -> str:
-    """
-    A path as a configuration has it.
-    """
-    return to_text(os.fsencode(path))
-
-
-def without_state_variable() -> dict[str, str]:
-    """
-    The environment as the programs that are started have it.
-    """
-    return {k: v for k, v in os.environ.items() if k != "NODECOMM_STATE_DIR"}
 
 
 @contextlib.contextmanager

@@ -27,16 +27,11 @@ from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.store import FileKeyStore, KeyConflict
 from nodecomm.identity.users import UntrustedUser, check_user
 from nodecomm.service.bootstrap_model import BootstrapError
-from nodecomm.service.bootstrapping import (
-    BY,
-    Bootstrap,
-    path_text,
-    without_state_variable,
-)
 from nodecomm.service.loading import SYSTEM_FILE, file_path, load
 from nodecomm.service.own_addresses import ResolvedServer, network_around
 from nodecomm.service.prepared import prepare
 from nodecomm.service.processes import Listener, find_listener
+from nodecomm.service.recorded_agent import BY, path_text, without_state_variable
 from nodecomm.service.recording import ConfigurationSet, Plan
 from nodecomm.service.sample import write_sample
 from nodecomm.service.starting import CannotStart, Started, Starter
@@ -50,6 +45,7 @@ else:
 
 if TYPE_CHECKING:
     from nodecomm.identity.keys import KeyPair
+    from nodecomm.service.bootstrapping import Bootstrap
 
 __all__ = ["TRUST_FOR", "become_server", "place_sample", "places_of"]
 
