@@ -200,7 +200,11 @@ def load_agent(
     environ = os.environ if environ is None else environ
     named, reading = _read(path, system_file, AgentConfiguration)
     outcome = structure_agent_partly(reading.tree, reading.origins)
-    problems = [*reading.problems, *outcome.problems]
+    found = list(outcome.problems)
+    if reading.problems:
+        # What is missing may stand in what could not be read.
+        found = [problem for problem in found if problem.origin is not None]
+    problems = [*reading.problems, *found]
     if not reading.sources and not reading.problems:
         hint = "name one with -c FILE, or let `nodecomm bootstrap HOST` write it"
         origin = Origin(str(named), 0, 0)

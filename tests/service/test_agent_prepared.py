@@ -139,6 +139,9 @@ def test_no_file(tmp_path: Path) -> None:
     assert loaded.settings is None
     (problem,) = loaded.problems
     assert "there is no configuration; name one with -c FILE" in str(problem)
+    loaded = load_agent(tmp_path / "named.toml", environ={})
+    (problem,) = loaded.problems
+    assert "named.toml: error: cannot be read" in str(problem)
 
 
 def test_parts_and_the_state_folder(tmp_path: Path) -> None:
