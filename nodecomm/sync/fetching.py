@@ -24,19 +24,28 @@ import hashlib
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from nodecomm.client.errors import BadAnswer, ConnectionBroken, Refused
+from nodecomm.sync.errand import (
+    ConnectionWrong,
+    Errand,
+    FreshConnectionNeeded,
+    ManifestContradicted,
+    Sink,
+    State,
+    algorithms_for,
+    is_refusal,
+    why_never_right,
+)
 from nodecomm.sync.errors import LimitExceeded, LocalError, VerificationFailed
 from nodecomm.sync.model import Kind, RemoteEntry, SyncRequest
 from nodecomm.sync.walking import join, remote_entry
-from nodecomm.wire.framing import encode_transaction
-from nodecomm.wire.replies import REFUSAL, StatReply
+from nodecomm.wire.replies import StatReply
 from nodecomm.wire.text import to_text
 
 if TYPE_CHECKING:
@@ -46,15 +55,7 @@ if TYPE_CHECKING:
     from nodecomm.sync.clocks import Moment
     from nodecomm.sync.lane import Lane
 
-__all__ = [
-    "ConnectionWrong",
-    "Errand",
-    "Errands",
-    "FreshConnectionNeeded",
-    "ManifestContradicted",
-    "Sink",
-    "State",
-]
+__all__ = ["Errands"]
 
 #: Files in a group that is checked by itself.
 GROUP = 16
@@ -77,94 +78,6 @@ QUICK = 16 << 10
 #: A single file of at most so many bytes is small enough to be hashed by the server
 #: some dozen times, which makes a check of the stream without anything else known.
 SMALL = 64 << 10
-
-
-class Sink(Protocol):
-    """
-    What is used of a `nodecomm.sync.staging.FileSink`. Its methods may wait.
-    """
-
-    def write(self, data: bytes) -> None:
-        """Add to the file."""
-        ...
-
-    def close(self) -> None:
-        """That was all."""
-        ...
-
-    def digest(self, algorithm: str) -> bytes:
-        """A digest of what was written."""
-        ...
-
-
-class State(Enum):
-    """
-    What is to be done about a file.
-    """
-
-    ASK = "ask whether it differs from what is here"
-    GET = "fetch it"
-    COMING = "being received"
-    VERIFY = "ask whether what was received is right"
-    SAME = "what is here is right"
-    FETCHED = "received and right"
-    LEFT = "the server does not tell any more"
-    WOULD = "it would be fetched, were this no dry run"
-
-    @property
-    def is_open(self) -> bool:
-        """
-        Whether something is to be done still.
-        """
-        return self in (State.ASK, State.GET, State.COMING, State.VERIFY)
-
-
-class FreshConnectionNeeded(Exception):  # noqa: N818
-    """
-    What is asked next can only be believed on a connection without content.
-    """
-
-
-@define(eq=False)
-class Errand:
-    """
-    One file.
-
-    Attributes:
-        name: Relative.
-        entry: What the server said it is, the last time.
-        state: What is to be done.
-        md5: Of what is here or was received.
-        sha256: Of what was received.
-        level: How much care it needs; it grows with each trouble near it.
-        tries: How often its content did not come, or not right.
-        group: The stream's group that its content came in.
-        carried: Whether the content came over an earlier connection.
-        seen: When the server described it.
-        confirmed: When the question left that confirmed its digest.
-    """
-
-    name: bytes
-    entry: RemoteEntry
-    state: State
-    md5: bytes = b""
-    sha256: bytes = b""
-    level: int = 0
-    tries: int = 0
-    blamed: int = 0
-    group: int = 0
-    carried: bool = False
-    seen: Moment | None = None
-    confirmed: Moment | None = None
-    head: bytes = b""
-    received: int = 0
-    pending: int = 0
-    complete: bool = False
-    attempt: int = 0
-    stored: bool = False
-    verified: bool = False
-    pieces: list[bytes] = field(factory=list)
-    sink: Sink | None = None
 
 
 @define(eq=False)
@@ -418,24 +331,10 @@ class Errands:
         errand.level += 1
         if errand.tries < self._request.limits.attempts:
             return
-        if isinstance(error, ConnectionBroken) and not _is_refusal(errand.head):
+        if isinstance(error, ConnectionBroken) and not is_refusal(errand.head):
             raise error
-        raise VerificationFailed("digest", self._why_never_right(errand, error))
-
-    def _why_never_right(self, errand: Errand, error: Exception | None) -> str:
-        what = (
-            f"{to_text(self._path(errand))}: {errand.tries} times what came was not"
-            " what the server has"
-        )
-        if _is_refusal(errand.head):
-            return (
-                f"{what}, but begins with a refusal: the server describes the file and"
-                " does not give its content, as it does when its owner or mode do not"
-                " let this host read it; give that right there, or exclude the file"
-            )
-        return (
-            f"{what}{f' ({error})' if error else ''}; it may change all the time: try"
-            " again later, or exclude it"
+        raise VerificationFailed(
+            "digest", why_never_right(errand, self._path(errand), error)
         )
 
     def fail(self, failure: Failure) -> None:
@@ -629,7 +528,7 @@ class Errands:
 
         def work() -> None:
             if errand.sink is None:
-                errand.sink = self._create(errand.name, _algorithms(errand.entry))
+                errand.sink = self._create(errand.name, algorithms_for(errand.entry))
             errand.sink.write(data)
 
         self._lane.put(work, None, len(data))
@@ -644,7 +543,7 @@ class Errands:
         data = b"".join(pieces)
         attempt = errand.attempt
         is_quick = errand.entry.sha256 is None and errand.entry.size <= QUICK
-        algorithms = () if is_quick else _algorithms(errand.entry)
+        algorithms = () if is_quick else algorithms_for(errand.entry)
 
         def work() -> list[bytes]:
             sink = errand.sink
@@ -803,36 +702,3 @@ class Errands:
             self._account(errand, State.LEFT)
             self._want(errand.name, 0)
             self._look()
-
-
-def _is_refusal(head: bytes) -> bool:
-    """
-    Whether content begins as what upstream sends instead of it.
-    """
-    return head.startswith((encode_transaction(REFUSAL), REFUSAL))
-
-
-def _algorithms(entry: RemoteEntry) -> tuple[str, ...]:
-    """
-    The digests that are needed of a file's content.
-    """
-    return ("md5",) if entry.sha256 is None else ("md5", "sha256")
-
-
-class ConnectionWrong(BadAnswer):
-    """
-    The answers are right, and do not fit what came before (`digest`, `changed`).
-    """
-
-
-class ManifestContradicted(Exception):  # noqa: N818
-    """
-    A file is not what the manifest says.
-
-    Attributes:
-        name: Which.
-    """
-
-    def __init__(self, name: bytes, text: str) -> None:
-        super().__init__(text)
-        self.name = name

@@ -27,8 +27,8 @@ from nodecomm.client.errors import (
 )
 from nodecomm.sync.asking import Asking, Session
 from nodecomm.sync.clocks import Moment, SteadyClock
+from nodecomm.sync.errand import FreshConnectionNeeded, ManifestContradicted
 from nodecomm.sync.errors import LimitExceeded
-from nodecomm.sync.fetching import FreshConnectionNeeded, ManifestContradicted
 from nodecomm.sync.model import SyncRequest, SyncResult, Watch
 from nodecomm.sync.place import Destination, open_destination
 from nodecomm.sync.staging import Commit

@@ -14,8 +14,9 @@ from twisted.python.failure import Failure
 
 from nodecomm.sync.comparing import Verdict, judge
 from nodecomm.sync.disk_errors import local_error
+from nodecomm.sync.errand import FreshConnectionNeeded, Sink, State
 from nodecomm.sync.errors import LocalError
-from nodecomm.sync.fetching import Errands, FreshConnectionNeeded, Sink, State
+from nodecomm.sync.fetching import Errands
 from nodecomm.sync.hashing import Hashed
 from nodecomm.sync.lane import Lane
 from nodecomm.sync.manifests import (
