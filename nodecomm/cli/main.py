@@ -86,6 +86,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
 
 EXAMPLES = """\
 Examples:
+  nodecomm bootstrap hub.example.com --start
+        make this machine a node of that policy server; on the hub, make it the server
   nodecomm sync hub.example.com:masterfiles /var/lib/nodecomm/inputs --purge
         make that folder what the server has, or change nothing at all
   nodecomm key generate
