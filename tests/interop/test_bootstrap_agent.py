@@ -169,15 +169,17 @@ class TestNode:
             assert key_of(server).md5 in done.errors
         assert not (machine.state / "inputs").exists()
 
-    @pytest.mark.parametrize("answer", ["yes", "no", "digest"])
+    @pytest.mark.parametrize(
+        ("answer", "status"), [("yes", 0), ("digest", 0), ("no", 4), ("Ctrl-C", 130)]
+    )
     def test_asked_at_the_terminal(
-        self, server: Server, machine: Machine, answer: str
+        self, server: Server, machine: Machine, answer: str, status: int
     ) -> None:
         """
         A person at the terminal is shown the key and accepts it, by `yes` or with its
-        digest, or does not.
+        digest, or does not, or ends it all.
         """
-        typed = key_of(server).md5 if answer == "digest" else answer
+        typed = {"digest": key_of(server).md5, "Ctrl-C": "\x03"}.get(answer, answer)
         main, terminal = pty.openpty()
         try:
             where = f"127.0.0.1:{server.port}"
@@ -195,8 +197,8 @@ class TestNode:
 
         assert key_of(server).md5.encode() in shown
         assert key_of(server).sha.encode() in shown
-        assert done.status == (4 if answer == "no" else 0), done
-        assert (machine.state / "inputs").exists() is (answer != "no")
+        assert done.status == status, done
+        assert (machine.state / "inputs").exists() is (status == 0)
 
     def test_nobody_listens(self, machine: Machine) -> None:
         """
