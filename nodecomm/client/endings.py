@@ -128,7 +128,7 @@ def not_trusted(server: ServerAddress, digest: str, user: bytes) -> _Maker:
     The server hung up when it knew who we are.
     """
     text = (
-        f"{server}: the server ended the connection when we had said who we are: its"
+        f"{server}: the server ended the connection when it knew who we are: its"
         f" administrator must trust our key {digest} for the user"
         f" {safe(to_text(user))}"
     )

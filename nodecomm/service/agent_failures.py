@@ -70,8 +70,7 @@ _BY_CODE = {
     " look into its log",
     "not-trusted": "on the server, trust this machine's key: `nodecomm key trust`, or"
     " trustkeysfrom; `nodecomm key show` here tells the key",
-    "dialog-failed": "look into the server's log: it says why it ended the dialog; most"
-    " often it does not trust this machine's key (`nodecomm key show` here)",
+    "dialog-failed": "look into the server's log: it says why it ended the dialog",
     "key-changed": "if the server's administrator confirms the new key: `nodecomm"
     " server-key accept {server}`, or where server_keys names keys, name the new one"
     " there; if not, somebody may stand between",

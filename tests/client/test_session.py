@@ -141,7 +141,7 @@ class DialogTests(SynchronousTestCase):
             ([b"SSH-2.0-OpenSSH\n"], "dialog-failed"),
             ([b"x" * 2000], "dialog-failed"),
             ([HELLO + b"more\n"], "dialog-failed"),
-            ([], "dialog-failed"),
+            ([], "not-trusted"),
         ]
         for records, code in cases:
 

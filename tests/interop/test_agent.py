@@ -338,13 +338,9 @@ def test_a_server_that_does_not_trust_us(
         agent.configure(address(server))
         process = agent.start()
         out = process.wait_for("agent.run-ended")
-    # A server of ours ends the connection before it says a word.
-    code, said = ("not-trusted", "on the server, trust this machine's key")
-    if kind == "nodecomm":
-        code, said = ("dialog-failed", "it does not trust this machine's key")
     agent.settled()
-    assert code in agent.status()[1]
-    assert said in out
+    assert "not-trusted" in agent.status()[1]
+    assert "on the server, trust this machine's key" in out
 
 
 class Distrusting(RealServer):
