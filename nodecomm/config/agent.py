@@ -6,7 +6,7 @@ The configuration of an agent as values, and what its keys must be together.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 from attrs import field, frozen
@@ -14,7 +14,7 @@ from attrs import field, frozen
 from nodecomm.config.errors import Problem, child_path, element_path
 from nodecomm.config.fields import about
 from nodecomm.config.model import OutputSettings
-from nodecomm.config.placed import Placed
+from nodecomm.config.placed import Checks, Placed
 
 __all__ = [
     "AgentConfiguration",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 #: Seconds.
-MINUTE, DAY = 60, 86400
+DAY = 86400
 
 
 @frozen(kw_only=True)
@@ -248,17 +248,7 @@ def encloses_path(outer: str, inner: str) -> bool:
 
 
 @frozen
-class _Checks:
-    whole: AgentConfiguration
-
-    def problem(
-        self, path: str, message: str, value: object = None, hint: str = ""
-    ) -> Problem:
-        """
-        An error at *path*, or at what would hold it.
-        """
-        return Problem(path, message, value, hint, self.whole.nearest_origin(path))
-
+class _Checks(Checks[AgentConfiguration]):
     def agent(self) -> Iterator[Problem]:
         """
         `[agent]`.
@@ -290,13 +280,12 @@ class _Checks:
                     path, "an empty text is no command", command, "leave it out"
                 )
                 return
-            yield Problem(
+            yield self.problem(
                 path,
                 "a text is given to /bin/sh -c",
                 command,
                 'a list is run without a shell: write ["/path/of/program", "argument"]',
-                self.whole.nearest_origin(path),
-                "warning",
+                warning=True,
             )
         elif command and not command[0].startswith("/"):
             yield self.problem(
@@ -345,29 +334,6 @@ class _Checks:
                     )
                     break
             before.append((copy.destination, path))
-
-    def repeated(self, path: str, values: Iterable[str]) -> Iterator[Problem]:
-        """
-        Values that stand twice in a list where that makes no sense.
-        """
-        first: dict[str, str] = {}
-        for index, value in enumerate(values):
-            here = element_path(path, index)
-            if value in first:
-                yield self.problem(
-                    here,
-                    f"the same as {self.named(first[value])}",
-                    value,
-                    "leave one of them out",
-                )
-            first.setdefault(value, here)
-
-    def named(self, path: str) -> str:
-        """
-        *path* as another message may name it: as it reads in its file, with place.
-        """
-        origin = self.whole.origin(path)
-        return path if origin is None else f"{origin.key_path or path} in {origin}"
 
 
 def _plain(path: str) -> str:

@@ -8,13 +8,14 @@ is used, in `nodecomm.access`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from attrs import frozen
 
-from nodecomm.config.errors import Origin, Problem, child_path, element_path
+from nodecomm.config.errors import Problem, child_path, element_path
 from nodecomm.config.fields import About
 from nodecomm.config.model import AccessSettings, Settings
+from nodecomm.config.placed import Checks
 from nodecomm.config.shapes import MismatchError, check_about
 
 __all__ = ["check_settings"]
@@ -40,51 +41,12 @@ def check_settings(settings: Settings) -> list[Problem]:
 
 
 @frozen
-class _Checks:
-    settings: Settings
-
-    def problem(
-        self, path: str, message: str, value: object = None, hint: str = ""
-    ) -> Problem:
-        """
-        An error at *path*, or at what would hold it.
-        """
-        return Problem(path, message, value, hint, self.place(path))
-
-    def place(self, path: str) -> Origin | None:
-        """
-        Where *path* stands; for a key that is not there, its table.
-        """
-        return self.settings.nearest_origin(path)
-
-    def repeated(self, path: str, values: Iterable[str]) -> Iterator[Problem]:
-        """
-        Values that stand twice in a list where that makes no sense.
-        """
-        first: dict[str, str] = {}
-        for index, value in enumerate(values):
-            here = element_path(path, index)
-            if value in first:
-                yield self.problem(
-                    here,
-                    f"the same as {self.named(first[value])}",
-                    value,
-                    "leave one of them out",
-                )
-            first.setdefault(value, here)
-
-    def named(self, path: str) -> str:
-        """
-        *path* as another message may name it: as it reads in its file, with place.
-        """
-        origin = self.settings.origin(path)
-        return path if origin is None else f"{origin.key_path or path} in {origin}"
-
+class _Checks(Checks[Settings]):
     def server(self) -> Iterator[Problem]:
         """
         `[server]`.
         """
-        server = self.settings.server
+        server = self.whole.server
         if not server.listen:
             yield self.problem(
                 "server.listen",
@@ -108,13 +70,12 @@ class _Checks:
             ("allowusers", "no remote runs are served"),
         ):
             if getattr(server, key):
-                yield Problem(
+                yield self.problem(
                     f"server.{key}",
                     f"it has no effect in this release: {served}",
                     list(getattr(server, key)),
                     "leave it out",
-                    self.place(f"server.{key}"),
-                    "warning",
+                    warning=True,
                 )
         if not re.fullmatch(r"[!-~]+", server.allowciphers):
             yield self.problem(
@@ -129,7 +90,7 @@ class _Checks:
         Each `[[access]]`, and their shortcuts together.
         """
         shortcuts: dict[str, str] = {}
-        for index, rule in enumerate(self.settings.access):
+        for index, rule in enumerate(self.whole.access):
             path = element_path("access", index)
             yield from self.rule(path, rule)
             if rule.shortcut is None:
@@ -194,20 +155,19 @@ class _Checks:
             yield self.problem(where, error.message, path, error.hint)
         for variable in _VARIABLE.findall(path):
             if variable not in PEER_VARIABLES:
-                yield Problem(
+                yield self.problem(
                     where,
                     f"{variable} stands for nothing and is taken as it is",
                     path,
                     "known are " + ", ".join(PEER_VARIABLES),
-                    self.place(where),
-                    "warning",
+                    warning=True,
                 )
 
     def log(self) -> Iterator[Problem]:
         """
         `[log]`.
         """
-        log = self.settings.log
+        log = self.whole.log
         if log.file is not None and log.file == log.audit:
             yield self.problem(
                 "log.audit",

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: MIT
 """
-A configuration whose values remember where they stand.
+A configuration whose values remember where they stand, and what looks for problems in
+one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
 
 from attrs import evolve, field, frozen
 
-from nodecomm.config.errors import Origin
+from nodecomm.config.errors import Origin, Problem, Severity, element_path
 
-__all__ = ["Placed"]
+__all__ = ["Checks", "Placed"]
 
 
 @frozen(kw_only=True)
@@ -47,3 +49,54 @@ class Placed:
                 return evolve(origin, key_path=known + rest) if rest else origin
             around = around[: max(around.rfind("."), around.rfind("["), 0)]
         return None
+
+
+P = TypeVar("P", bound=Placed)
+
+
+@frozen
+class Checks(Generic[P]):
+    """
+    A look for what is wrong in *whole*.
+    """
+
+    whole: P
+
+    def problem(
+        self,
+        path: str,
+        message: str,
+        value: object = None,
+        hint: str = "",
+        *,
+        warning: bool = False,
+    ) -> Problem:
+        """
+        A problem at *path*, or at what would hold it; an error unless *warning*.
+        """
+        place = self.whole.nearest_origin(path)
+        severity: Severity = "warning" if warning else "error"
+        return Problem(path, message, value, hint, place, severity)
+
+    def repeated(self, path: str, values: Iterable[str]) -> Iterator[Problem]:
+        """
+        Values that stand twice in a list where that makes no sense.
+        """
+        first: dict[str, str] = {}
+        for index, value in enumerate(values):
+            here = element_path(path, index)
+            if value in first:
+                yield self.problem(
+                    here,
+                    f"the same as {self.named(first[value])}",
+                    value,
+                    "leave one of them out",
+                )
+            first.setdefault(value, here)
+
+    def named(self, path: str) -> str:
+        """
+        *path* as another message may name it: as it reads in its file, with place.
+        """
+        origin = self.whole.origin(path)
+        return path if origin is None else f"{origin.key_path or path} in {origin}"

@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from nodecomm.client.address import ServerAddress, parse_server
-from nodecomm.config.agent import CopySettings, encloses_path, is_digest_text
+from nodecomm.config.agent import (
+    AgentConfiguration,
+    CopySettings,
+    encloses_path,
+    is_digest_text,
+)
 from nodecomm.config.durations import parse_duration
 from nodecomm.config.errors import Problem, child_path, element_path
+from nodecomm.config.placed import Checks
 from nodecomm.identity.files import read_small
 from nodecomm.identity.keys import PublicKey, UnusableKey, check_sane, parse_digest
 from nodecomm.identity.own import KEYS_FOLDER
@@ -25,7 +31,6 @@ from nodecomm.sync.model import SyncLimits, SyncRequest
 from nodecomm.wire.text import from_text
 
 if TYPE_CHECKING:
-    from nodecomm.config.agent import AgentConfiguration
     from nodecomm.service.loading import LoadedAgent
 
 __all__ = [
@@ -181,12 +186,11 @@ def _planned(copy: CopySettings, limits: SyncLimits) -> PlannedCopy:
 
 
 @frozen
-class _Look:
+class _Look(Checks[AgentConfiguration]):
     """
     A look at one configuration.
     """
 
-    configuration: AgentConfiguration
     problems: list[Problem]
 
     def tell(
@@ -201,17 +205,15 @@ class _Look:
         """
         Note a problem at *path*.
         """
-        place = self.configuration.nearest_origin(path)
-        severity = "warning" if warning else "error"
-        problem = Problem(path, message, value, hint, place, severity)  # type: ignore[arg-type]
-        self.problems.append(problem)
+        found = self.problem(path, message, value, hint, warning=warning)
+        self.problems.append(found)
 
     def servers(self) -> tuple[ServerAddress, ...]:
         """
         `policy_servers`.
         """
         found: list[ServerAddress] = []
-        names = self.configuration.agent.policy_servers
+        names = self.whole.agent.policy_servers
         for index, text in enumerate(names):
             path = element_path("agent.policy_servers", index)
             try:
@@ -233,7 +235,7 @@ class _Look:
         `server_keys`.
         """
         found: list[str | PublicKey] = []
-        agent = self.configuration.agent
+        agent = self.whole.agent
         for index, text in enumerate(agent.server_keys):
             path = element_path("agent.server_keys", index)
             try:
@@ -261,8 +263,8 @@ class _Look:
         """
         Destinations that would take the place of the agent's own state.
         """
-        state = self.configuration.agent.state_dir
-        for index, copy in enumerate(self.configuration.copy):
+        state = self.whole.agent.state_dir
+        for index, copy in enumerate(self.whole.copy):
             path = child_path(element_path("copy", index), "destination")
             own = [os.path.join(state, name) for name in _OWN_FOLDERS]
             if encloses_path(copy.destination, state) or any(
@@ -280,7 +282,7 @@ class _Look:
         """
         `after_update`: whether there is such a program.
         """
-        command = self.configuration.agent.after_update
+        command = self.whole.agent.after_update
         if isinstance(command, str) or not command or "\0" in command[0]:
             return
         program = command[0]
