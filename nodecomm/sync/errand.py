@@ -53,6 +53,9 @@ class Sink(Protocol):
 class State(Enum):
     """
     What is to be done about a file.
+
+    Attributes:
+        is_open: Whether something is to be done still.
     """
 
     ASK = "ask whether it differs from what is here"
@@ -64,12 +67,11 @@ class State(Enum):
     LEFT = "the server does not tell any more"
     WOULD = "it would be fetched, were this no dry run"
 
-    @property
-    def is_open(self) -> bool:
-        """
-        Whether something is to be done still.
-        """
-        return self in (State.ASK, State.GET, State.COMING, State.VERIFY)
+    is_open: bool
+
+    def __init__(self, words: str) -> None:
+        # Looked at several times for each file, so no property.
+        self.is_open = self.name in ("ASK", "GET", "COMING", "VERIFY")
 
 
 class FreshConnectionNeeded(Exception):  # noqa: N818
