@@ -24,7 +24,7 @@ from nodecomm.cli.connecting import (
 )
 from nodecomm.cli.statuses import Status
 from nodecomm.config.durations import parse_duration
-from nodecomm.service.places import standard_state_dir
+from nodecomm.identity.places import standard_state_dir
 from nodecomm.wire.text import safe
 
 if TYPE_CHECKING:

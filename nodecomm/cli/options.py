@@ -14,7 +14,7 @@ from typing import TextIO, cast
 from twisted.python import usage
 
 from nodecomm import __version__
-from nodecomm.service.places import STATE_DIR_VARIABLE, standard_state_dir
+from nodecomm.identity.places import STATE_DIR_VARIABLE, standard_state_dir
 
 __all__ = ["CommandOptions", "StateOptions", "default_state_dir", "fail"]
 

@@ -40,7 +40,7 @@ from nodecomm.config.structure import (
     unique,
     worth_telling,
 )
-from nodecomm.service.places import STATE_DIR_VARIABLE, standard_state_dir
+from nodecomm.identity.places import STATE_DIR_VARIABLE, standard_state_dir
 from nodecomm.service.sample import default_tree
 from nodecomm.service.sources import Reading, UnreadableError, is_there, read_bytes
 from nodecomm.wire.text import from_text, to_text

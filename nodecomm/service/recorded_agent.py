@@ -15,6 +15,7 @@ from nodecomm.client.address import ServerAddress, parse_server
 from nodecomm.config.agent import AgentConfiguration, encloses_path
 from nodecomm.config.errors import ConfigError
 from nodecomm.identity.keys import PublicKey
+from nodecomm.identity.places import STATE_DIR_VARIABLE
 from nodecomm.service.agent_prepared import prepare_agent
 from nodecomm.service.bootstrap_model import (
     COPIES,
@@ -24,7 +25,6 @@ from nodecomm.service.bootstrap_model import (
     Copy,
 )
 from nodecomm.service.loading import load_agent
-from nodecomm.service.places import STATE_DIR_VARIABLE
 from nodecomm.service.recording import ConfigurationSet
 from nodecomm.service.units import AGENT
 from nodecomm.wire.text import to_text

@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.cli.options import default_state_dir
-from nodecomm.service.places import standard_state_dir
+from nodecomm.identity.places import standard_state_dir
 
 
 class StateDirTests(SynchronousTestCase):

@@ -29,6 +29,7 @@ from nodecomm.config.errors import (
 from nodecomm.config.fields import about
 from nodecomm.config.model import Settings
 from nodecomm.config.secrets import Secret
+from nodecomm.identity.places import standard_state_dir
 from nodecomm.service.loading import (
     Loaded,
     check_access,
@@ -38,7 +39,6 @@ from nodecomm.service.loading import (
     read_secrets,
     resolve_path,
 )
-from nodecomm.service.places import standard_state_dir
 from nodecomm.service.positions import find_positions, place_of_error
 
 if sys.version_info >= (3, 11):
