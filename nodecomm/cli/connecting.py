@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import pwd
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -29,6 +28,7 @@ from nodecomm.identity.keys import (
 )
 from nodecomm.identity.own import KEYS_FOLDER, load_own_key
 from nodecomm.identity.servers import SERVER_KEYS_FOLDER, ServerKeyStore, ServerTrust
+from nodecomm.identity.users import own_user
 from nodecomm.wire.commands import encode_stat
 from nodecomm.wire.dialog import ClientDialog
 from nodecomm.wire.errors import LocalProtocolError
@@ -118,7 +118,7 @@ class ConnectingOptions(CommandOptions):
             raise usage.UsageError(msg)
         self.newest = PROTOCOLS[named]
         name = self["user"]
-        self.user = _own_user() if name is None else os.fsencode(name)
+        self.user = own_user() if name is None else os.fsencode(name)
         try:
             ClientDialog(self.user, b"", self.newest)
         except LocalProtocolError as error:
@@ -375,10 +375,3 @@ def seconds_option(option: str, text: str, *, least: float = 0.001) -> float:
         msg = f"{option} takes seconds, at least {least:g}, not {text!r}"
         raise usage.UsageError(msg)
     return seconds
-
-
-def _own_user() -> bytes:
-    try:
-        return os.fsencode(pwd.getpwuid(os.geteuid()).pw_name)
-    except KeyError:
-        return b"root" if os.geteuid() == 0 else str(os.geteuid()).encode()

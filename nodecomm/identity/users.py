@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
 """
-Which claimed user names are good enough to become part of a file name.
+The user name that this process has, and which claimed ones are good enough to become
+part of a file name.
 """
 
 from __future__ import annotations
 
+import os
+import pwd
 import unicodedata
 
-__all__ = ["MAX_USER_BYTES", "UntrustedUser", "check_user", "valid_user"]
+__all__ = ["MAX_USER_BYTES", "UntrustedUser", "check_user", "own_user", "valid_user"]
 
 #: Bytes of the longest user name. The real server takes up to 1023, which no file
 #: name can hold; Linux accounts have at most 32.
@@ -28,6 +31,17 @@ class UntrustedUser(ValueError):  # noqa: N818
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"user name {name[:80]!a} {reason}")
         self.reason = reason
+
+
+def own_user() -> bytes:
+    """
+    The name of the user who runs this process, as on the wire.
+    """
+    number = os.geteuid()
+    try:
+        return os.fsencode(pwd.getpwuid(number).pw_name)
+    except KeyError:
+        return b"root" if number == 0 else str(number).encode()
 
 
 def valid_user(raw: bytes) -> str:

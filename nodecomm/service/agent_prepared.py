@@ -7,7 +7,6 @@ all that is wrong with it found in one run.
 from __future__ import annotations
 
 import os
-import pwd
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -26,6 +25,7 @@ from nodecomm.identity.files import read_small
 from nodecomm.identity.keys import PublicKey, UnusableKey, check_sane, parse_digest
 from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.server_keys import SERVER_KEYS_FOLDER
+from nodecomm.identity.users import own_user
 from nodecomm.service.agent_schedule import LONGEST_SPLAY
 from nodecomm.sync.model import SyncLimits, SyncRequest
 from nodecomm.wire.text import from_text
@@ -37,7 +37,6 @@ __all__ = [
     "PlannedCopy",
     "PreparedAgent",
     "kept_at_start",
-    "own_user",
     "prepare_agent",
 ]
 
@@ -157,17 +156,6 @@ def _value(configuration: object, path: str) -> object:
     for name in path.split("."):
         configuration = getattr(configuration, name)
     return configuration
-
-
-def own_user() -> bytes:
-    """
-    The name of the user who runs this process.
-    """
-    number = os.geteuid()
-    try:
-        return os.fsencode(pwd.getpwuid(number).pw_name)
-    except KeyError:
-        return b"root" if number == 0 else str(number).encode()
 
 
 def _planned(copy: CopySettings, limits: SyncLimits) -> PlannedCopy:
