@@ -18,7 +18,6 @@ from nodecomm.service.twistd import (
     ServiceOptions,
     TwistdMixin,
     catch_early,
-    completions,
     end_with_problems,
     end_with_system_error,
     log_to,
@@ -69,7 +68,6 @@ class Options(ServiceOptions):
         ],
     ]
     optFlags = [["verbose", "v", "log each run and each copy that did not change"]]
-    compData = completions()
 
 
 class TwistdAgent(TwistdMixin, AgentService):

@@ -23,7 +23,6 @@ from nodecomm.service.twistd import (
     ServiceOptions,
     TwistdMixin,
     catch_early,
-    completions,
     end_with_problems,
     end_with_system_error,
     log_to,
@@ -77,7 +76,6 @@ class Options(ServiceOptions):
         ],
     ]
     optFlags = [["verbose", "v", "log each request and the decision about it"]]
-    compData = completions()
 
 
 class TwistdService(TwistdMixin, ServerService):

@@ -41,7 +41,6 @@ __all__ = [
     "ServiceOptions",
     "TwistdMixin",
     "catch_early",
-    "completions",
     "end_with_problems",
     "end_with_system_error",
     "log_to",
@@ -53,22 +52,10 @@ FORMATS = ["text", "json"]
 L = TypeVar("L", bound="OutputSettings")
 
 
-def completions() -> usage.Completions:
-    """
-    What a shell proposes for the options of `ServiceOptions`.
-    """
-    return usage.Completions(  # type: ignore[no-untyped-call]
-        optActions={
-            "config": usage.CompleteFiles("*.toml"),  # type: ignore[no-untyped-call]
-            "state-dir": usage.CompleteDirs(),  # type: ignore[no-untyped-call]
-            "log-format": usage.CompleteList(FORMATS),  # type: ignore[no-untyped-call]
-        }
-    )
-
-
 class ServiceOptions(usage.Options):
     """
-    The options of a service. A class derived from it has `--config` of its own.
+    The options of a service. A class derived from it has `--config` and `--verbose` of
+    its own, with what they mean there.
     """
 
     synopsis = "[options]"
@@ -90,6 +77,14 @@ class ServiceOptions(usage.Options):
         ["debug", "d", "log the dialogue too"],
         ["json-log", None, "the same as --log-format json"],
     ]
+    #: What a shell proposes.
+    compData = usage.Completions(  # type: ignore[no-untyped-call]
+        optActions={
+            "config": usage.CompleteFiles("*.toml"),  # type: ignore[no-untyped-call]
+            "state-dir": usage.CompleteDirs(),  # type: ignore[no-untyped-call]
+            "log-format": usage.CompleteList(FORMATS),  # type: ignore[no-untyped-call]
+        }
+    )
 
     def getUsage(self, width: int | None = None) -> str:
         """
