@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from nodecomm.client.errors import (
     BadAnswer,
-    ClientError,
+    CodedError,
     ConnectionBroken,
     Refused,
     Rejected,
@@ -97,7 +97,7 @@ def code_of(error: BaseException) -> str:
     """
     The stable word for an error.
     """
-    if isinstance(error, (ClientError, SyncError)):
+    if isinstance(error, CodedError):
         return error.code
     if isinstance(error, LocalProtocolError):
         return "bad-name"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
-from nodecomm.client.errors import Refused
+from nodecomm.client.errors import CodedError, Refused
 from nodecomm.wire.commands import (
     check_path,
     encode_digest,
@@ -58,19 +58,10 @@ PENDING: Final = object()
 _CLOCK = b"BAD: Clocks are too far unsynchronized"
 
 
-class Unacceptable(Exception):  # noqa: N818
+class Unacceptable(CodedError):  # noqa: N818
     """
-    What came is no answer to what was asked.
-
-    Attributes:
-        code: As in `nodecomm.client.errors.BadAnswer`.
-        text: What came, and what should have.
+    What came is no answer to what was asked: the words of a `BadAnswer`.
     """
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(code, text)
-        self.code = code
-        self.text = text
 
 
 class SinkFailed(Exception):  # noqa: N818

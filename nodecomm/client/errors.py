@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadAnswer",
     "ClientError",
+    "CodedError",
     "ConnectionBroken",
     "Refused",
     "Rejected",
@@ -24,9 +25,9 @@ __all__ = [
 ]
 
 
-class ClientError(Exception):
+class CodedError(Exception):
     """
-    The server could not be asked, or did not answer as it should.
+    An error that programs tell from others by a word.
 
     Attributes:
         code: A stable word for programs.
@@ -40,6 +41,12 @@ class ClientError(Exception):
 
     def __str__(self) -> str:
         return self.text
+
+
+class ClientError(CodedError):
+    """
+    The server could not be asked, or did not answer as it should.
+    """
 
 
 class Unreachable(ClientError):  # noqa: N818

@@ -9,9 +9,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from nodecomm.client.errors import (
-    BadAnswer,
     ClientError,
-    ConnectionBroken,
     Refused,
     Rejected,
     Unreachable,
@@ -117,7 +115,7 @@ def describe_failure(error: BaseException, server: object) -> CopyFailure:
             " `nodecomm access explain` tells which rule decides"
         )
         return CopyFailure("refused", code, text, said)
-    if isinstance(error, (ConnectionBroken, BadAnswer, ClientError)):
+    if isinstance(error, ClientError):
         said = told or "it is tried again; if it goes on, look into the server's log"
         return CopyFailure("broken", code, text, said, of_server=True, heals=True)
     if isinstance(error, VerificationFailed):

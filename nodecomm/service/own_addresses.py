@@ -13,6 +13,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from nodecomm.client.errors import CodedError
+
 __all__ = [
     "AddressUnknown",
     "ResolvedServer",
@@ -36,17 +38,11 @@ _NONLOCAL = {
 GetAddrInfo = Callable[..., Sequence[tuple[int, int, int, str, tuple[object, ...]]]]
 
 
-class AddressUnknown(Exception):  # noqa: N818
+class AddressUnknown(CodedError):  # noqa: N818
     """
-    The name leads to no address. The text is for people.
-
-    Attributes:
-        code: `name-unknown`, or `name-lookup-failed` where it may yet exist.
+    The name leads to no address (`name-unknown`), or it may yet
+    (`name-lookup-failed`).
     """
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 @frozen

@@ -8,6 +8,8 @@ What went wrong between this host and the server is told by the errors of
 
 from __future__ import annotations
 
+from nodecomm.client.errors import CodedError
+
 __all__ = [
     "LimitExceeded",
     "LocalError",
@@ -17,22 +19,10 @@ __all__ = [
 ]
 
 
-class SyncError(Exception):
+class SyncError(CodedError):
     """
     An update did not happen.
-
-    Attributes:
-        code: A stable word for programs.
-        text: For people: what happened, with names and numbers, and what to do.
     """
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class VerificationFailed(SyncError):  # noqa: N818
