@@ -21,10 +21,19 @@ from nodecomm.wire.text import safe
 if TYPE_CHECKING:
     from nodecomm.client.address import ServerAddress
 
-__all__ = ["Terminal", "ask_about_key", "open_terminal"]
+__all__ = [
+    "OpenTerminal",
+    "Terminal",
+    "ask_about_key",
+    "ask_whether",
+    "open_terminal",
+]
 
 #: Where to read an answer, and where to write the question.
 Terminal = tuple[TextIO, TextIO]
+
+#: Opens the terminal; None where there is nobody to ask.
+OpenTerminal = Callable[[], AbstractContextManager["Terminal | None"]]
 
 
 @contextlib.contextmanager
@@ -55,41 +64,57 @@ def ask_about_key(
     server: ServerAddress,
     addresses: Sequence[str],
     key: PublicKey,
-    terminal: Callable[[], AbstractContextManager[Terminal | None]],
+    terminal: OpenTerminal,
+) -> bool | None:
+    """
+    Ask whether *key* is that of a server that is not known yet, as `ask_whether`.
+
+    Raises:
+        Interrupted: The person pressed Ctrl-C.
+    """
+    at = ", ".join(each for each in addresses if each != server.host)
+    introduction = (
+        f"\nThe policy server {safe(str(server))}{f' ({safe(at)})' if at else ''} "
+        "is not known yet. Its key is\n"
+        f"  {key.md5}\n  {key.sha}\n"
+    )
+    with _interruptible():
+        return ask_whether(introduction, key, terminal)
+
+
+def ask_whether(
+    introduction: str, key: PublicKey, terminal: OpenTerminal
 ) -> bool | None:
     """
     Ask whether *key* is the server's, as ssh does: `yes`, `no`, or the digest itself,
     which is compared. None where nobody can be asked.
 
-    Raises:
-        Interrupted: The person pressed Ctrl-C.
+    Args:
+        introduction: Lines to print before, with the key, safe for a terminal.
+        key: What the server shows.
+        terminal: Opens it.
     """
     with terminal() as opened:
         if opened is None:
             return None
         reader, writer = opened
-        at = ", ".join(each for each in addresses if each != server.host)
         writer.write(
-            f"\nThe policy server {safe(str(server))}{f' ({safe(at)})' if at else ''} "
-            "is not known yet. Its key is\n"
-            f"  {key.md5}\n  {key.sha}\n"
-            "Compare with what `nodecomm key show` or `cf-key -p` prints on the server "
-            "itself.\n"
+            f"{introduction}Compare with what `nodecomm key show` or `cf-key -p` prints"
+            " on the server itself.\n"
         )
         question = "Is that the server's key (yes/no/[digest])? "
-        with _interruptible():
-            while True:
-                writer.write(question)
-                writer.flush()
-                answer = reader.readline()
-                if not answer:
-                    writer.write("\n")
-                    return False
-                verdict = judge(answer.strip(), key)
-                if isinstance(verdict, bool):
-                    return verdict
-                writer.write(verdict)
-                question = "Please type 'yes', 'no' or the digest: "
+        while True:
+            writer.write(question)
+            writer.flush()
+            answer = reader.readline()
+            if not answer:
+                writer.write("\n")
+                return False
+            verdict = judge(answer.strip(), key)
+            if isinstance(verdict, bool):
+                return verdict
+            writer.write(verdict)
+            question = "Please type 'yes', 'no' or the digest: "
 
 
 def judge(answer: str, key: PublicKey) -> bool | str:

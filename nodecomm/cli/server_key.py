@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from twisted.python import usage
 
+from nodecomm.cli.asking import OpenTerminal, ask_whether, open_terminal
 from nodecomm.cli.connecting import (
     ConnectingOptions,
     make_dialer,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from nodecomm.client.address import ServerAddress
     from nodecomm.client.dialing import Dialer
 
-__all__ = ["OnlyLooking", "Options", "ask_yes_no", "look_at_key", "run"]
+__all__ = ["OnlyLooking", "Options", "look_at_key", "run"]
 
 
 class _ListOptions(CommandOptions):
@@ -141,22 +142,6 @@ async def look_at_key(dialer: Dialer, server: ServerAddress) -> PublicKey:
         return error.key
     await session.close()
     return session.server_key
-
-
-def ask_yes_no(question: str) -> bool | None:
-    """
-    Ask whoever sits at the terminal; None if nobody does.
-    """
-    try:
-        with open("/dev/tty", "r+b", buffering=0) as terminal:
-            while True:
-                terminal.write(f"{question} (yes/no) ".encode())
-                answer = terminal.readline().strip().lower()
-                if answer in (b"yes", b"no", b""):
-                    return answer == b"yes"
-                terminal.write(b"Please write yes or no.\n")
-    except OSError:
-        return None
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
@@ -264,7 +249,9 @@ def _accept(
         if not found:
             return status
         (key,) = found
-        refusal = _not_confirmed(server, key, digest, store, ask_yes_no)
+        refusal = _not_confirmed(
+            server, key, digest, store, partial(open_terminal, stderr)
+        )
         if refusal:
             stderr.write(f"error: {safe(refusal)}\n")
             return Status.UNTRUSTED
@@ -288,7 +275,7 @@ def _not_confirmed(
     key: PublicKey,
     digest: str | None,
     store: ServerKeyStore,
-    ask: Callable[[str], bool | None],
+    terminal: OpenTerminal,
 ) -> str:
     """
     Why the key that a server shows is not taken; empty if it is.
@@ -311,10 +298,11 @@ def _not_confirmed(
     if others:
         before += f"This is the key of {', '.join(others)}\n"
     shown = "".join(safe(line) + "\n" for line in before.splitlines())
-    answer = ask(
+    answer = ask_whether(
         f"{safe(server)} shows the key\n  {key.md5}\n  {key.sha}  ({key.bits} bits)\n"
-        f"{shown}Compare it with `cf-key -p` or `nodecomm key show` on the server.\n"
-        "Is it right?"
+        f"{shown}",
+        key,
+        terminal,
     )
     if answer:
         return ""

@@ -633,7 +633,7 @@ def test_asking_at_a_terminal(site: Site) -> None:
         shown, ended = _at_a_terminal(site, answers, words)
         assert ended == status
         assert site.key.md5 in shown
-        assert ("Please write yes or no" in shown) == (status == 0)
+        assert ("Please type 'yes', 'no' or the digest" in shown) == (status == 0)
         assert (site.store.keys(site.name) == (site.key,)) == (status == 0)
 
 
