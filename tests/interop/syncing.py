@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +19,9 @@ import pytest
 
 from nodecomm.identity.keys import KeyPair
 from nodecomm.identity.own import create_own_key
-from tests.interop.machine import KEPT, RUN_TIMEOUT
+from tests.interop.machine import KEPT, RUN_TIMEOUT, peer_program
+from tests.interop.nodes import WorkFolder
+from tests.interop.servers import NodecommServer, RealServer, Server, config_for
 
 #: Whether the large forms of the tests were asked for.
 FULL = os.environ.get("NODECOMM_FULL") == "1"
@@ -166,6 +170,24 @@ def ended(process: subprocess.Popen[bytes]) -> SyncRun:
     for word in ("Traceback", "Unhandled", "Warning:"):
         assert word not in done.said, done
     return done
+
+
+@contextmanager
+def fresh_server(
+    kind: str, folder: Path, shares: Mapping[str, Path]
+) -> Iterator[Server]:
+    """
+    A server of one kind whose answers are never old: our own makes each manifest anew.
+    """
+    # Without the real programs neither server has anyone to be compared with.
+    peer_program("cf-serverd")
+    if kind == "cf-serverd":
+        with RealServer(WorkFolder(folder / "work"), shares) as real:
+            yield real
+    else:
+        settings = config_for(shares, server="manifest_max_age = 0.001")
+        with NodecommServer(folder, settings) as ours:
+            yield ours
 
 
 def leftovers(destination: Path) -> set[str]:
