@@ -9,8 +9,6 @@ or the configuration is wrong.
 
 from __future__ import annotations
 
-import getopt
-import json
 import os
 import pwd
 import stat
@@ -31,7 +29,7 @@ from nodecomm.access.requests import (
     is_resolved,
 )
 from nodecomm.access.snapshot import HostnameNeededError, Snapshot
-from nodecomm.cli.options import StateOptions
+from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
 from nodecomm.identity.keys import PublicKey, parse_digest
 from nodecomm.identity.peer import Peer
 from nodecomm.identity.store import FileKeyStore
@@ -48,12 +46,13 @@ NO_SHORTCUT = "no_shortcut"
 _READABLE = 0o100644
 
 
-class _ExplainOptions(StateOptions):
+class _ExplainOptions(CommandOptions):
     """
     The command line of `nodecomm access explain`.
     """
 
     takes = "[options] REQUEST_PATH"
+    subjects = (("path", "REQUEST_PATH"),)
     longdesc = (
         "Say whether a node may have REQUEST_PATH (a path, a shortcut and a path, or "
         "a handle), by which rule and line of the configuration, and why the nearest "
@@ -87,28 +86,10 @@ class _ExplainOptions(StateOptions):
         except ValueError as error:
             raise usage.UsageError(f"--key: {error}") from None
 
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        given = list(options or ())
-        try:
-            # Options may stand after the path, too; Twisted alone stops there.
-            found, rest = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
-        except getopt.error as error:
-            raise usage.UsageError(str(error)) from None
-        words: list[str] = []
-        for name, value in found:
-            words += [name] if not self._takes_value(name) else [name, value]
-        super().parseOptions([*words, "--", *rest])  # type: ignore[no-untyped-call]
-
-    def _takes_value(self, name: str) -> bool:
-        if name.startswith("--"):
-            return f"{name[2:]}=" in self.longOpt
-        return f"{name[1:]}:" in self.shortOpt
-
     def parseArgs(self, *given: str) -> None:
-        if len(given) != 1:
-            what = "which REQUEST_PATH?" if not given else "one REQUEST_PATH at a time"
-            raise usage.UsageError(what)
-        self["path"] = given[0]
+        if len(given) > 1:
+            raise usage.UsageError("one REQUEST_PATH at a time")
+        super().parseArgs(*given)
 
     def postOptions(self) -> None:
         if self["ip"] is None:
@@ -125,7 +106,7 @@ class _ExplainOptions(StateOptions):
             )
 
 
-class Options(StateOptions):
+class Options(GroupOptions):
     """
     The command line of `nodecomm access`.
     """
@@ -134,10 +115,7 @@ class Options(StateOptions):
     subCommands = [
         ["explain", None, _ExplainOptions, "say who may have what, and why"],
     ]
-
-    def postOptions(self) -> None:
-        if self.subCommand is None:
-            raise usage.UsageError("say what to do: nodecomm access explain")
+    unnamed = "say what to do: nodecomm access explain"
 
 
 @frozen
@@ -160,16 +138,13 @@ class _Target(NamedTuple):
     exists: bool = True
 
 
-def run(options: usage.Options, stdout: TextIO, stderr: TextIO) -> int:
+def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     Explain one decision.
     """
     given = cast(_ExplainOptions, options.subOptions)
-    # Both are good before and after the command's name.
-    folder = given["state-dir"] or options["state-dir"]
-    state_dir = Path(folder) if folder else None
     config = Path(given["config"]) if given["config"] else None
-    snapshot, loaded = check_access(load(config, state_dir=state_dir))
+    snapshot, loaded = check_access(load(config, state_dir=options.named_state_dir))
     if snapshot is None:
         for problem in loaded.problems:
             if problem.is_error:
@@ -190,10 +165,10 @@ def run(options: usage.Options, stdout: TextIO, stderr: TextIO) -> int:
         answer = explain(snapshot, peer, AccessRequest(given["operation"], asked))
     else:
         answer = _explain_file(snapshot, peer, given["operation"], asked)
-    if given["json"] or options["json"]:
+    if options.as_json:
         shown = {"peer": _peer_json(peer), "operation": given["operation"]}
         shown |= {"asked": to_text(asked)} | answer.as_json()
-        stdout.write(json.dumps(shown, indent=2) + "\n")
+        write_json(shown, stdout)
     else:
         stdout.write(_as_text(peer, answer))
     return 0 if answer.decision.allowed else 1

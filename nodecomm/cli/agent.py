@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
 import attrs
-from twisted.python import usage
 
-from nodecomm.cli.options import StateOptions, fail
+from nodecomm.cli.options import GroupOptions, StateOptions, fail, write_json
 from nodecomm.service.agent_status import (
     LOCK_NAME,
     AgentStatus,
@@ -53,20 +51,14 @@ class StatusOptions(StateOptions):
     ]
 
 
-class Options(StateOptions):
+class Options(GroupOptions):
     """
     `nodecomm agent`.
     """
 
     takes = "status [options]"
+    unnamed = "say what to do with the agent: status"
     subCommands = [["status", None, StatusOptions, "how it is doing"]]
-
-    def postOptions(self) -> None:
-        """
-        There is one thing to do here, and it must be named.
-        """
-        if self.subCommand is None:
-            raise usage.UsageError("say what to do with the agent: status")
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
@@ -74,10 +66,9 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     Tell the status. The exit status is 1 if something is not as it should be.
     """
     chosen: StatusOptions = options.subOptions
-    state_dir = chosen["state-dir"] or options["state-dir"]
     loaded = load_agent(
         Path(chosen["config"]) if chosen["config"] else None,
-        state_dir=Path(state_dir) if state_dir else None,
+        state_dir=options.named_state_dir,
     )
     folder = os.fspath(file_path(loaded.partial.agent.state_dir))
     steady = SteadyClock()()
@@ -88,10 +79,9 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     except StatusUnreadable as error:
         return fail(stderr, f"{safe(str(error))}; the agent writes a new one")
     wrong = ailments(status, running=running)
-    if chosen["json"] or options["json"]:
+    if options.as_json:
         facts = _facts(status, now, running=running)
-        json.dump({**facts, "ailments": wrong}, stdout, indent=2)
-        stdout.write("\n")
+        write_json({**facts, "ailments": wrong}, stdout)
     elif status is not None:
         for line in describe(status, now, running=running):
             stdout.write(f"{line}\n")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from nodecomm.cli.connecting import (
     run_command,
     server_argument,
 )
+from nodecomm.cli.options import write_json
 from nodecomm.cli.statuses import Status
 from nodecomm.config.durations import parse_duration
 from nodecomm.identity.places import standard_state_dir
@@ -175,7 +175,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     Bootstrap, and return the exit status.
     """
-    as_json = bool(options["json"])
+    as_json = options.as_json
 
     def say(line: str) -> None:
         # Facts for programs are all of what they read.
@@ -250,8 +250,8 @@ async def _bootstrap(
         problems = [str(problem) for problem in error.problems]
         problems.append("nothing was changed in the configuration, for its errors")
         return _failed(problems, options, stdout, stderr)
-    if options["json"]:
-        stdout.write(json.dumps(_facts(result), indent=2) + "\n")
+    if options.as_json:
+        write_json(_facts(result), stdout)
     else:
         say(_last_line(result, started=request.start))
     return Status.DONE
@@ -263,9 +263,9 @@ def _failed(
     """
     Tell what is in the way on this machine.
     """
-    if options["json"]:
+    if options.as_json:
         error = {"code": "local", "text": "\n".join(lines), "status": int(Status.LOCAL)}
-        stdout.write(json.dumps({"error": error}, indent=2) + "\n")
+        write_json({"error": error}, stdout)
     for line in lines[:-1]:
         stderr.write(safe(line) + "\n")
     stderr.write(f"error: {safe(lines[-1])}\n")

@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from twisted.python import usage
-
-from nodecomm.cli.options import StateOptions
+from nodecomm.cli.options import GroupOptions, StateOptions, write_json
 from nodecomm.config.errors import Origin, Problem, printable
 from nodecomm.config.showing import as_toml, shown_values
 from nodecomm.service.agent_prepared import prepare_agent
@@ -73,7 +70,7 @@ class ShowOptions(_FileOptions):
     )
 
 
-class Options(StateOptions):
+class Options(GroupOptions):
     """
     `nodecomm config`.
     """
@@ -83,13 +80,7 @@ class Options(StateOptions):
         ["check", None, CheckOptions, "tell everything that is wrong with it"],
         ["show", None, ShowOptions, "print the result with the origin of each value"],
     ]
-
-    def postOptions(self) -> None:
-        """
-        What to do must be named.
-        """
-        if self.subCommand is None:
-            raise usage.UsageError("say what to do with the configuration: check, show")
+    unnamed = "say what to do with the configuration: check, show"
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
@@ -97,13 +88,12 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     Check or show a configuration. The exit status is 1 if it cannot be used.
     """
     chosen: _FileOptions = options.subOptions
-    state_dir = chosen["state-dir"] or options["state-dir"]
     loaded = _load(
         Path(chosen["config"]) if chosen["config"] else None,
-        Path(state_dir) if state_dir else None,
+        options.named_state_dir,
         agent=bool(chosen["agent"]),
     )
-    in_json = bool(chosen["json"] or options["json"])
+    in_json = options.as_json
     if options.subCommand == "check":
         _check(loaded, in_json, stdout, stderr)
     else:
@@ -123,7 +113,7 @@ def _check(
     loaded: Loaded | LoadedAgent, in_json: bool, stdout: TextIO, stderr: TextIO
 ) -> None:
     if in_json:
-        _write_json(_facts(loaded), stdout)
+        write_json(_facts(loaded), stdout)
         return
     _tell(loaded.problems, stderr)
     errors = sum(problem.is_error for problem in loaded.problems)
@@ -152,7 +142,7 @@ def _show(
                 }
                 for shown in shown_values(loaded.settings)
             ]
-        _write_json(facts, stdout)
+        write_json(facts, stdout)
         return
     _tell(loaded.problems, stderr)
     if loaded.settings is not None:
@@ -206,8 +196,3 @@ def _plain(value: object) -> object:
         return value.isoformat()
     # JSON has no inf and nan, which TOML does have.
     return value if isinstance(value, float) and value - value == 0 else str(value)
-
-
-def _write_json(facts: dict[str, Any], stdout: TextIO) -> None:
-    json.dump(facts, stdout, indent=2)
-    stdout.write("\n")

@@ -6,7 +6,6 @@ them, running until it is done, and one line about what went wrong.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from twisted.python import usage
 
-from nodecomm.cli.options import CommandOptions
+from nodecomm.cli.options import CommandOptions, write_json
 from nodecomm.cli.statuses import Status, code_of, status_of, text_of
 from nodecomm.client.address import ServerAddress, Target, parse_server, parse_target
 from nodecomm.identity.files import read_small
@@ -292,7 +291,7 @@ def report(
             "text": text_of(error),
             "status": int(status),
         }
-        stdout.write(json.dumps({"error": facts}, indent=2) + "\n")
+        write_json({"error": facts}, stdout)
     stderr.write(f"error: {safe(text_of(error))}\n")
     return status
 

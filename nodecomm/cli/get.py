@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import queue
 import stat
@@ -21,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.python import usage
 
 from nodecomm.cli.connecting import make_dialer, run_command
+from nodecomm.cli.options import write_json
 from nodecomm.cli.remote import TargetOptions, ask, kind_of
 from nodecomm.cli.statuses import Status
 from nodecomm.client.errors import BadAnswer, ConnectionBroken
@@ -97,7 +97,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     `nodecomm get`.
     """
     target: Target = options["target"]
-    as_json = bool(options["json"])
+    as_json = options.as_json
     if options["local"] == "-":
         if as_json:
             msg = "--json goes to standard output too: name a file"
@@ -124,7 +124,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
                 "mode": f"{got.mode:04o}",
                 "mtime": got.mtime,
             }
-            stdout.write(json.dumps(facts, indent=2) + "\n")
+            write_json(facts, stdout)
         else:
             shown = safe(to_text(os.fsencode(local)))
             stdout.write(f"{shown}: {got.size} bytes, verified\n")

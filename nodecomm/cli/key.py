@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Callable
@@ -15,7 +14,13 @@ from typing import Any, TextIO, cast
 
 from twisted.python import usage
 
-from nodecomm.cli.options import CommandOptions, StateOptions, fail
+from nodecomm.cli.options import (
+    CommandOptions,
+    GroupOptions,
+    StateOptions,
+    fail,
+    write_json,
+)
 from nodecomm.identity.files import read_small
 from nodecomm.identity.keys import (
     InsaneKey,
@@ -99,7 +104,7 @@ class _RemoveOptions(CommandOptions):
     subjects = (("name", "NAME"),)
 
 
-class Options(StateOptions):
+class Options(GroupOptions):
     """
     The command line of `nodecomm key`.
     """
@@ -116,11 +121,9 @@ class Options(StateOptions):
 
     takes = "COMMAND [options]"
 
-    def postOptions(self) -> None:
-        if getattr(self, "subCommand", None) is None:
-            names = ", ".join(_COMMANDS)
-            msg = f"what about keys? Commands: {names}"
-            raise usage.UsageError(msg)
+    unnamed = (
+        "what about keys? Commands: generate, show, list, trust, trust-digest, remove"
+    )
 
 
 class _Output:
@@ -137,7 +140,7 @@ class _Output:
         Print the value as JSON, or the lines.
         """
         if self.as_json:
-            self._stream.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")
+            write_json(value, self._stream)
         else:
             for line in lines:
                 self._stream.write(safe(line) + "\n")
@@ -162,15 +165,13 @@ class _Refused(Exception):  # noqa: N818
     """
 
 
-def run(options: usage.Options, stdout: TextIO, stderr: TextIO) -> int:
+def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     Run one `nodecomm key` command and return its exit status.
     """
     chosen = cast(StateOptions, options.subOptions)
-    # Both are good before and after the command's name.
-    given = chosen["state-dir"] or options["state-dir"]
-    state = _State(Path(given) if given else chosen.state_dir)
-    output = _Output(stdout, bool(chosen["json"] or options["json"]))
+    state = _State(options.state_dir)
+    output = _Output(stdout, options.as_json)
     command = _COMMANDS[cast(str, options.subCommand)]
     try:
         command(state, chosen, output)

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nodecomm.cli.connecting import make_dialer, run_command
+from nodecomm.cli.options import write_json
 from nodecomm.cli.remote import (
     TargetOptions,
     ask,
     kind_of,
     letters,
+    run_asking,
     status_facts,
     when,
 )
@@ -51,18 +51,17 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     `nodecomm ls`.
     """
 
-    async def work(reactor: Any) -> int:
-        dialer = make_dialer(reactor, options, options.state_dir)
+    async def work(dialer: Dialer) -> int:
         return await list_folder(
             dialer,
             options["target"],
             stdout,
             stderr,
             long=bool(options["long"]),
-            as_json=bool(options["json"]),
+            as_json=options.as_json,
         )
 
-    return run_command(work, stdout, stderr, as_json=bool(options["json"]))
+    return run_asking(options, stdout, stderr, work)
 
 
 async def list_folder(
@@ -86,7 +85,7 @@ async def list_folder(
     )
     if as_json:
         facts = [_entry_facts(name, described.get(name)) for name in names]
-        stdout.write(json.dumps(facts, indent=2) + "\n")
+        write_json(facts, stdout)
     elif long:
         _print_long(names, described, stdout)
     else:

@@ -6,17 +6,25 @@ What every `nodecomm` command takes.
 from __future__ import annotations
 
 import getopt
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from twisted.python import usage
 
 from nodecomm import __version__
 from nodecomm.identity.places import STATE_DIR_VARIABLE, standard_state_dir
 
-__all__ = ["CommandOptions", "StateOptions", "default_state_dir", "fail"]
+__all__ = [
+    "CommandOptions",
+    "GroupOptions",
+    "StateOptions",
+    "default_state_dir",
+    "fail",
+    "write_json",
+]
 
 
 def default_state_dir() -> Path:
@@ -66,8 +74,21 @@ class StateOptions(usage.Options):
         """
         The folder asked for, else `NODECOMM_STATE_DIR`, else the default.
         """
-        given = self["state-dir"]
-        return Path(given) if given else default_state_dir()
+        return self.named_state_dir or default_state_dir()
+
+    @property
+    def named_state_dir(self) -> Path | None:
+        """
+        The folder asked for.
+        """
+        return Path(self["state-dir"]) if self["state-dir"] else None
+
+    @property
+    def as_json(self) -> bool:
+        """
+        Whether facts are for a program.
+        """
+        return bool(self["json"])
 
 
 class CommandOptions(StateOptions):
@@ -102,20 +123,59 @@ class CommandOptions(StateOptions):
         """
         given = list(options or ())
         try:
-            # getopt alone stops at the first argument that is no option.
+            # Twisted alone stops at the first argument that is no option.
             found, rest = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
-        except getopt.error:
-            # Twisted says the same in words for people.
-            pass
-        else:
-            given = [part for option in found for part in self._spelled(*option)]
-            given += ["--", *rest]
-        super().parseOptions(given)  # type: ignore[no-untyped-call]
+        except getopt.error as error:
+            raise usage.UsageError(str(error)) from None
+        words = [part for option in found for part in self._spelled(*option)]
+        super().parseOptions([*words, "--", *rest])  # type: ignore[no-untyped-call]
 
     def _spelled(self, name: str, value: str) -> list[str]:
         if name.startswith("--"):
             return [f"{name}={value}" if f"{name[2:]}=" in self.longOpt else name]
         return [name, value] if f"{name[1:]}:" in self.shortOpt else [name]
+
+
+class GroupOptions(StateOptions):
+    """
+    The command line of a command that consists of commands, one of which must be
+    named. `--state-dir` and `--json` are good before and after its name.
+    """
+
+    #: What to tell who names none.
+    unnamed = ""
+
+    def postOptions(self) -> None:
+        """
+        There must be a command.
+        """
+        if self.subCommand is None:
+            raise usage.UsageError(self.unnamed)
+
+    @property
+    def named_state_dir(self) -> Path | None:
+        """
+        The folder asked for.
+        """
+        return self._chosen.named_state_dir or super().named_state_dir
+
+    @property
+    def as_json(self) -> bool:
+        """
+        Whether facts are for a program.
+        """
+        return self._chosen.as_json or super().as_json
+
+    @property
+    def _chosen(self) -> StateOptions:
+        return cast(StateOptions, self.subOptions)
+
+
+def write_json(facts: Any, stdout: TextIO) -> None:
+    """
+    Print facts for a program.
+    """
+    stdout.write(json.dumps(facts, indent=2) + "\n")
 
 
 def fail(stderr: TextIO, message: str) -> int:

@@ -6,13 +6,10 @@ of them a configuration makes active.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from twisted.python import usage
-
-from nodecomm.cli.options import StateOptions
+from nodecomm.cli.options import GroupOptions, StateOptions, write_json
 from nodecomm.config.model import Settings
 from nodecomm.service.loading import load
 from nodecomm.service.plugins import FoundPlugin, FoundPlugins, find_plugins
@@ -36,20 +33,14 @@ class ListOptions(StateOptions):
     ]
 
 
-class Options(StateOptions):
+class Options(GroupOptions):
     """
     `nodecomm plugins`.
     """
 
     takes = "list [options]"
+    unnamed = "say what to do with the plugins: list"
     subCommands = [["list", None, ListOptions, "list what is installed"]]
-
-    def postOptions(self) -> None:
-        """
-        There is one thing to do here, and it must be named.
-        """
-        if self.subCommand is None:
-            raise usage.UsageError("say what to do with the plugins: list")
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
@@ -68,10 +59,9 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
             return 1
     found = find_plugins()
     rows = [_facts(each, settings) for each in (*found.commands, *found.sources)]
-    if chosen["json"] or options["json"]:
+    if options.as_json:
         broken = [{"error": each.error, "where": each.where} for each in found.broken]
-        json.dump({"plugins": rows, "broken": broken}, stdout, indent=2)
-        stdout.write("\n")
+        write_json({"plugins": rows, "broken": broken}, stdout)
     else:
         _table(rows, found, stdout)
     return 0

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import stat as modes
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from nodecomm.cli.connecting import ConnectingOptions, target_argument
+from nodecomm.cli.connecting import (
+    ConnectingOptions,
+    make_dialer,
+    run_command,
+    target_argument,
+)
 from nodecomm.client.errors import ConnectionBroken
 from nodecomm.wire.replies import (
     BLOCK_DEVICE,
@@ -31,7 +36,15 @@ if TYPE_CHECKING:
     from nodecomm.client.session import ClientSession
     from nodecomm.wire.replies import StatReply
 
-__all__ = ["TargetOptions", "ask", "kind_of", "letters", "status_facts", "when"]
+__all__ = [
+    "TargetOptions",
+    "ask",
+    "kind_of",
+    "letters",
+    "run_asking",
+    "status_facts",
+    "when",
+]
 
 T = TypeVar("T")
 
@@ -61,6 +74,22 @@ class TargetOptions(ConnectingOptions):
         """
         super().postOptions()
         self["target"] = target_argument(self["target"])
+
+
+def run_asking(
+    options: TargetOptions,
+    stdout: TextIO,
+    stderr: TextIO,
+    work: Callable[[Dialer], Awaitable[int]],
+) -> int:
+    """
+    Run a command that asks a server as the options say; its exit status.
+    """
+
+    async def begin(reactor: Any) -> int:
+        return await work(make_dialer(reactor, options, options.state_dir))
+
+    return run_command(begin, stdout, stderr, as_json=options.as_json)
 
 
 async def ask(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,13 @@ from nodecomm.cli.connecting import (
     run_command,
     server_argument,
 )
-from nodecomm.cli.options import CommandOptions, StateOptions, fail
+from nodecomm.cli.options import (
+    CommandOptions,
+    GroupOptions,
+    StateOptions,
+    fail,
+    write_json,
+)
 from nodecomm.cli.statuses import Status
 from nodecomm.client.errors import UntrustedServer
 from nodecomm.identity.keys import PublicKey, parse_digest, parse_digest_or_none
@@ -87,7 +92,7 @@ class _ForgetOptions(CommandOptions):
                 raise usage.UsageError(str(error)) from error
 
 
-class Options(StateOptions):
+class Options(GroupOptions):
     """
     The command line of `nodecomm server-key`.
     """
@@ -100,13 +105,7 @@ class Options(StateOptions):
         ["forget", None, _ForgetOptions, "know a server's key no longer"],
     ]
 
-    def postOptions(self) -> None:
-        """
-        There must be a command.
-        """
-        if getattr(self, "subCommand", None) is None:
-            msg = "what about keys of servers? Commands: list, accept, forget"
-            raise usage.UsageError(msg)
+    unnamed = "what about keys of servers? Commands: list, accept, forget"
 
 
 class OnlyLooking:
@@ -149,11 +148,9 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     Run one `nodecomm server-key` command and return its exit status.
     """
     chosen = cast(StateOptions, options.subOptions)
-    # Both are good before and after the command's name.
-    given = chosen["state-dir"] or options["state-dir"]
-    state_dir = Path(given) if given else chosen.state_dir
+    state_dir = options.state_dir
     store = ServerKeyStore(state_dir / SERVER_KEYS_FOLDER)
-    as_json = bool(chosen["json"] or options["json"])
+    as_json = options.as_json
     try:
         if isinstance(chosen, _AcceptOptions):
             return _accept(chosen, state_dir, store, stdout, stderr, as_json=as_json)
@@ -185,7 +182,7 @@ def _list(store: ServerKeyStore, stdout: TextIO, *, as_json: bool) -> int:
             ],
             "unusable": [{"name": x.name, "reason": x.reason} for x in unusable],
         }
-        stdout.write(json.dumps(facts, indent=2) + "\n")
+        write_json(facts, stdout)
         return Status.DONE
     for entry in entries:
         for key in entry.keys:
@@ -214,7 +211,7 @@ def _forget(
         return fail(stderr, safe(f"{what} {known} {server}; see `server-key list`"))
     if as_json:
         facts = {"server": server, "forgotten": [_key_facts(key) for key in gone]}
-        stdout.write(json.dumps(facts, indent=2) + "\n")
+        write_json(facts, stdout)
     for key in () if as_json else gone:
         stdout.write(safe(f"forgotten: {server}  {key.md5}") + "\n")
     if not gone and not as_json:
@@ -263,7 +260,7 @@ def _accept(
             "changed": changed,
             "keys": [_key_facts(one) for one in keys],
         }
-        stdout.write(json.dumps(facts, indent=2) + "\n")
+        write_json(facts, stdout)
     else:
         word = "accepted" if changed else "known already"
         stdout.write(safe(f"{word}: {server}  {key.md5}") + "\n")

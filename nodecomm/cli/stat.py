@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from nodecomm.cli.connecting import make_dialer, run_command
+from nodecomm.cli.options import write_json
 from nodecomm.cli.remote import (
     TargetOptions,
     ask,
     kind_of,
     letters,
+    run_asking,
     status_facts,
     when,
 )
@@ -40,12 +40,11 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     `nodecomm stat`.
     """
 
-    async def work(reactor: Any) -> int:
-        dialer = make_dialer(reactor, options, options.state_dir)
-        as_json = bool(options["json"])
-        return await show_status(dialer, options["target"], stdout, as_json=as_json)
+    async def work(dialer: Dialer) -> int:
+        target = options["target"]
+        return await show_status(dialer, target, stdout, as_json=options.as_json)
 
-    return run_command(work, stdout, stderr, as_json=bool(options["json"]))
+    return run_asking(options, stdout, stderr, work)
 
 
 async def show_status(
@@ -57,7 +56,7 @@ async def show_status(
     status = await ask(dialer, target.server, lambda one: one.stat(target.path))
     if as_json:
         facts = {"path": to_text(target.path), **status_facts(status)}
-        stdout.write(json.dumps(facts, indent=2) + "\n")
+        write_json(facts, stdout)
         return Status.DONE
     kind, letter = kind_of(status)
     lines = [

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import TYPE_CHECKING, Any, TextIO
@@ -19,6 +18,7 @@ from nodecomm.cli.connecting import (
     seconds_option,
     target_argument,
 )
+from nodecomm.cli.options import write_json
 from nodecomm.cli.progress import ProgressLine, amount
 from nodecomm.cli.statuses import Status
 from nodecomm.sync.model import SyncRequest
@@ -137,7 +137,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     `nodecomm sync`.
     """
-    as_json = bool(options["json"])
+    as_json = options.as_json
     quiet = bool(options["quiet"])
     request = options.request()
     line = ProgressLine.on(stderr) if not (as_json or quiet) else None
@@ -153,7 +153,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         for warning in result.warnings:
             stderr.write(f"warning: {safe(warning)}\n")
         if as_json:
-            stdout.write(json.dumps(result_facts(request, result), indent=2) + "\n")
+            write_json(result_facts(request, result), stdout)
         elif not quiet:
             if options["verbose"] or request.dry_run:
                 for change in result.changes:

@@ -23,6 +23,7 @@ from nodecomm.client.errors import (
     UntrustedServer,
 )
 from nodecomm.identity.own import OwnKeyError
+from nodecomm.sync.errand import ConnectionWrong
 from nodecomm.sync.errors import (
     LimitExceeded,
     LocalError,
@@ -47,6 +48,7 @@ TABLE: list[tuple[Exception, int, str]] = [
     (Refused("refused", b"x", b"BAD: no"), 5, "refused"),
     (SourceRefused("clock", "x"), 5, "clock"),
     (BadAnswer("out-of-step", "x"), 6, "out-of-step"),
+    (ConnectionWrong("digest", "x"), 6, "digest"),
     (VerificationFailed("digest", "x"), 6, "digest"),
     (LimitExceeded("entries", "x"), 6, "entries"),
     (LimitExceeded("duration", "x"), 3, "duration"),
