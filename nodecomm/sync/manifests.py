@@ -91,12 +91,29 @@ async def ask_for_listings(
     """
     The names in the folders of which a manifest does not tell all; None for one that
     is refused.
+
+    Raises:
+        LimitExceeded: They are too many, all folders together.
     """
     folders = [each.name for each in entries if each.partial]
-    limit = request.limits.entries + 3
+    limit = request.limits.entries
+    total = 0
+
+    def count(names: list[bytes]) -> list[bytes]:
+        nonlocal total
+        total += len(names)
+        if total > limit:
+            msg = f"{to_text(request.source)} has more than {limit} objects"
+            raise LimitExceeded("entries", msg)
+        return names
+
     answers = await _all(
         [
-            _or_refused(asking.opendir(join(request.source, folder), limit))
+            _or_refused(
+                asking.opendir(join(request.source, folder), limit + 3).addCallback(
+                    count
+                )
+            )
             for folder in folders
         ]
     )

@@ -39,6 +39,9 @@ __all__ = ["MAX_PATH", "Found", "Walk", "join", "remote_entry", "walk"]
 #: not. Source: CFEngine 3.21, 4096 less what it keeps for itself, observed.
 MAX_PATH = 3900
 
+#: Bytes of all names, each with the folders above it, and of where links lead.
+MAX_TEXT = 256 << 20
+
 #: Told of each object as soon as it is described and confirmed.
 Found = Callable[[bytes, RemoteEntry], None]
 
@@ -126,6 +129,9 @@ class Walk:
     _ready: deque[bytes] = field(factory=deque, init=False)
     _present: set[bytes] = field(factory=set, init=False)
     _unsaid: list[bytes] = field(factory=list, init=False)
+    # What was said so far, used or not: it may be for names that no listing confirms.
+    _names: int = field(default=0, init=False)
+    _text: int = field(default=0, init=False)
     _finished: bool = field(default=False, init=False)
     _advancing: bool = field(default=False, init=False)
 
@@ -185,11 +191,32 @@ class Walk:
 
     def _described(self, reply: StatReply, name: bytes) -> None:
         self._stats[name] = reply
+        self._weigh(0, len(reply.target))
         self._advance(name)
 
     def _listed(self, names: list[bytes], name: bytes) -> None:
         self._listings[name] = names
+        above = len(name) + 1
+        self._weigh(len(names), sum(map(len, names)) + above * len(names))
         self._advance(name)
+
+    def _weigh(self, names: int, text: int) -> None:
+        """
+        Count what a server has said. What was asked for because it was there the last
+        time can be said without ever being confirmed.
+        """
+        self._names += names
+        self._text += text
+        # A tree may have changed wholly since the last time.
+        limit = 2 * self._request.limits.entries
+        shown = to_text(self._source)
+        if self._names > limit + 6:
+            msg = f"the listings of {shown} have more than {limit} names"
+        elif self._text > MAX_TEXT:
+            msg = f"the names and links in {shown} have more than {MAX_TEXT} bytes"
+        else:
+            return
+        self._fail(Failure(LimitExceeded("entries", msg)))  # type: ignore[no-untyped-call]
 
     def _refused(
         self,

@@ -135,6 +135,12 @@ class FakeSession:
 
         return self._ask("GET", path, answer)  # type: ignore[no-any-return]
 
+    def pause(self) -> None:
+        """Nothing comes before the test says so."""
+
+    def resume(self) -> None:
+        """Nor after."""
+
     def abort(self, code: str, text: str) -> None:
         """End."""
         self.aborted = code, text

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from nodecomm.sync.asking import Asking
 from nodecomm.sync.errors import LimitExceeded
-from nodecomm.sync.manifests import read_manifest, tree_of
+from nodecomm.sync.manifests import ask_for_listings, read_manifest, tree_of
 from nodecomm.sync.model import Change, Kind, SyncLimits, SyncRequest
 from nodecomm.testing.server import settings_of, snapshot_of
 from nodecomm.wire.manifest import NAME, ManifestEntry, ManifestKind
+from tests.sync.fakes import SOURCE, FakeSession, Tree
 from tests.sync.hub import Hub, make_hub
 
 
@@ -220,6 +223,30 @@ class ManifestTests(SynchronousTestCase):
         self.assertEqual(tree.present, {b"fifo", b"half/mine", b"out"})
         self.assertEqual(tree.entries[b"half/told"].sha256, b"s" * 32)
         self.assertIs(tree.entries[b"link"].kind, Kind.LINK)
+
+    def test_listings_have_one_limit(self) -> None:
+        """
+        A manifest may say of many folders that it does not tell all, and each can be
+        as long as may be.
+        """
+        tree: Tree = {b"a": None, b"b": None}
+        for name in (b"a", b"b"):
+            tree.update({b"%b/%d" % (name, number): b"" for number in range(3)})
+        folders = [
+            entry(name, ManifestKind.FOLDER, partial=True) for name in (b"a", b"b")
+        ]
+
+        def listed(limit: int) -> Any:
+            session = FakeSession(tree)
+            limits = SyncLimits(entries=limit)
+            request = SyncRequest(SOURCE, b"/d", limits=limits)
+            asked = ask_for_listings(Asking(session), request, folders)
+            done = Deferred.fromCoroutine(asked)
+            session.answer_all()
+            return done
+
+        self.assertEqual(self.successResultOf(listed(6))[b"b"], [b"0", b"1", b"2"])
+        self.failureResultOf(listed(5), LimitExceeded)
 
     def test_too_deep(self) -> None:
         """

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.client.errors import BadAnswer, ConnectionBroken
+from nodecomm.sync import walking
 from nodecomm.sync.asking import Asking
 from nodecomm.sync.errors import LimitExceeded, SourceRefused
 from nodecomm.sync.model import Kind, RemoteEntry, RemoteTree, SyncLimits, SyncRequest
@@ -303,6 +304,39 @@ class WalkTests(SynchronousTestCase):
             FakeSession(TREE), LimitExceeded, limits=SyncLimits(entries=5)
         )
         self.assertEqual(error.code, "entries")  # type: ignore[attr-defined]
+
+    def test_listings_that_nothing_confirms_are_counted(self) -> None:
+        """
+        A server may fill the folders of the last time that it does not list any more,
+        and those answers are kept until it is known that they are not.
+        """
+        folders = {b"f%d" % number: None for number in range(9)}
+        session = FakeSession({b"": None, **folders})
+        session.extra = {name: [b"%d" % n for n in range(9)] for name in folders}
+        hints = {b"": Kind.FOLDER, **dict.fromkeys(folders, Kind.FOLDER)}
+        done = walk(Asking(session), request(limits=SyncLimits(entries=20)), {**hints})
+        # All but the source's own listing, which would end the walk.
+        session.waiting[:] = [
+            each
+            for each, asked in zip(session.waiting, session.asked, strict=True)
+            if asked != ("OPENDIR", SOURCE)
+        ]
+        session.answer()
+
+        error = self.failureResultOf(done, LimitExceeded).value
+        self.assertEqual(error.code, "entries")
+
+    def test_too_much_text(self) -> None:
+        """
+        Names and links are kept in memory: all together they have a limit, too.
+        """
+        self.patch(walking, "MAX_TEXT", 60)
+        self.walked(FakeSession(TREE))
+        link = reply(LINK, target=b"x" * 40)
+        for more in ({b"link": link}, {b"n" * 50: None}):
+            session = FakeSession({**TREE, **more})
+            error = self.failed(session, LimitExceeded)
+            self.assertEqual(error.code, "entries")  # type: ignore[attr-defined]
 
     def test_too_deep(self) -> None:
         """
