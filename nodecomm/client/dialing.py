@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -176,12 +176,16 @@ class Dialer:
             raise CancelledError from None
         except ConnectError as error:
             raise endings.unreachable(server, error) from None
+        except socket.gaierror as error:
+            raise endings.unknown_name(server, str(error.strerror)) from None
         except ValueError as error:
             raise endings.unknown_name(server, str(error)) from None
         return await session.opened
 
     def _by_name(self, server: ServerAddress) -> IStreamClientEndpoint:
-        endpoint: IStreamClientEndpoint = HostnameEndpoint(
+        # Twisted's look-up forgets the zone of a link-local address (fe80::1%eth0).
+        kind = TCP6ClientEndpoint if "%" in server.host else HostnameEndpoint
+        endpoint: IStreamClientEndpoint = kind(
             self.reactor, server.host, server.port, timeout=self.timeouts.connect
         )
         return endpoint

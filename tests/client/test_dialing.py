@@ -17,8 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from twisted.internet import error as causes
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from nodecomm.client.address import ServerAddress
 from nodecomm.client.dialing import PAUSES, Dialer
 from nodecomm.client.errors import (
     ConnectionBroken,
@@ -60,6 +62,15 @@ class Reactor:
     def callFromThread(self, work: Any, *args: Any) -> None:
         """Now."""
         work(*args)
+
+
+class _NoSuchZone(MemoryReactorClock):
+    """
+    Has no interface of any name.
+    """
+
+    def connectTCP(self, *_arguments: Any, **_more: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "not known")
 
 
 class UnreachableTests(SynchronousTestCase):
@@ -127,6 +138,30 @@ class UnreachableTests(SynchronousTestCase):
         place.network.listen(HUB, causes.DNSLookupError())
         error: Any = place.refused()
         self.assertEqual(error.code, "name-lookup-failed")
+
+    def test_zones(self) -> None:
+        """
+        A link-local address is connected to with its zone, without which it leads
+        nowhere; a zone that this machine does not have is told.
+        """
+        server = ServerAddress("fe80::1%eth0", 5308)
+        for reactor, code in (
+            (MemoryReactorClock(), None),
+            (_NoSuchZone(), "name-unknown"),
+        ):
+            place = Place(welcoming)
+            dialer = Dialer(
+                reactor, context=place.dialer.context, trust=Trusting(), user=b"root"
+            )
+            connecting = dialer.connect(server)
+            if code is None:
+                self.assertEqual(reactor.tcpClients[0][:2], ("fe80::1%eth0", 5308))
+                connecting.addErrback(lambda failure: failure.trap(CancelledError))
+                connecting.cancel()
+                continue
+            found: Any = self.failureResultOf(connecting, Unreachable).value
+            self.assertEqual(found.code, code)
+            self.assertIn("fe80::1%eth0", str(found))
 
     def test_nobody_answers(self) -> None:
         """
