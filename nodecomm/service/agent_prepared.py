@@ -27,6 +27,7 @@ from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.server_keys import SERVER_KEYS_FOLDER
 from nodecomm.identity.users import own_user
 from nodecomm.service.agent_schedule import LONGEST_SPLAY
+from nodecomm.service.telling import changed_keys
 from nodecomm.sync.model import SyncLimits, SyncRequest
 from nodecomm.wire.text import from_text
 
@@ -144,18 +145,8 @@ def kept_at_start(
     """
     *new* with what is read at start only as it was, and which keys that concerns.
     """
-    waiting = [
-        path
-        for path in _AT_START
-        if _value(old.configuration, path) != _value(new.configuration, path)
-    ]
+    waiting = changed_keys(old.configuration, new.configuration, _AT_START)
     return evolve(new, state=old.state), waiting
-
-
-def _value(configuration: object, path: str) -> object:
-    for name in path.split("."):
-        configuration = getattr(configuration, name)
-    return configuration
 
 
 def _planned(copy: CopySettings, limits: SyncLimits) -> PlannedCopy:

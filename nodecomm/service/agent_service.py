@@ -37,6 +37,12 @@ from nodecomm.service.own_state import (
     os_error_text,
 )
 from nodecomm.service.signals import SignalWatch
+from nodecomm.service.telling import (
+    reopen_or_tell,
+    tell_problems,
+    tell_rejected,
+    tell_waiting,
+)
 from nodecomm.sync.clocks import SteadyClock
 
 if TYPE_CHECKING:
@@ -164,8 +170,7 @@ class AgentService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         for watch in self._signals:
             watch.start()
-        for problem in self.prepared.loaded.problems:
-            self._log.warn("{problem}", event="config.problem", problem=str(problem))
+        tell_problems(self.prepared.loaded.problems, self._log)
         first = self._grid.first
         self._log.info(
             "copies: {copies}, from {servers}, every {interval} s, for the first time"
@@ -423,14 +428,7 @@ class AgentService(Service):
         Open the log files again, read the configuration again and put it in force for
         the next run; one with an error changes nothing. Returns whether it is in force.
         """
-        try:
-            self._reopen_log()
-        except OSError as error:
-            self._log.error(
-                "the log goes on in the old file: {reason}",
-                event="log.failed",
-                reason=os_error_text(error, "log"),
-            )
+        reopen_or_tell(self._reopen_log, self._log)
         try:
             return self._reload()
         except Exception:
@@ -439,9 +437,7 @@ class AgentService(Service):
 
     def _reload(self) -> bool:
         prepared, loaded = self._reread()
-        for problem in loaded.problems:
-            say = self._log.error if problem.is_error else self._log.warn
-            say("{problem}", event="config.problem", problem=str(problem))
+        tell_problems(loaded.problems, self._log)
         reason = ""
         if prepared is not None and self._pair is not None:
             old = self.prepared
@@ -449,7 +445,7 @@ class AgentService(Service):
             try:
                 self._connect = self._sources.open(prepared, self._pair, self.pool)
             except StartError as error:
-                reason = f" ({error})"
+                reason = str(error)
             else:
                 self.prepared = prepared
                 self._generation += 1
@@ -460,23 +456,11 @@ class AgentService(Service):
                     generation=self._generation,
                     configuration=loaded.description,
                 )
-                if waiting:
-                    self._log.warn(
-                        "changed, and in force only after a restart: {keys}",
-                        event="config.needs-restart",
-                        keys=", ".join(waiting),
-                    )
+                tell_waiting(waiting, self._log)
                 self._reloading = self._wake is not None
                 self._ring()
                 return True
-        self._log.error(
-            "the configuration is not used, for its errors ({errors}); the one of"
-            " before stays in force ({configuration}){reason}",
-            event="config.rejected",
-            errors=sum(problem.is_error for problem in loaded.problems),
-            configuration=loaded.description,
-            reason=reason,
-        )
+        tell_rejected(loaded.problems, loaded.description, self._log, reason)
         return False
 
     # Stopping

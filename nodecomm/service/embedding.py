@@ -23,6 +23,7 @@ from nodecomm.identity.trust import MemoryCounter, TrustPolicy
 from nodecomm.server.factory import PortFactory, TLSFactory
 from nodecomm.service.loading import resolve_path
 from nodecomm.service.prepared import trust_windows
+from nodecomm.service.telling import tell_problems
 from nodecomm.transport.context import server_context
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ def port_factory(
     ]
     if any(problem.is_error for problem in problems):
         raise ConfigError(problems)
-    for problem in problems:
-        _log.warn("{problem}", event="config.problem", problem=str(problem))
+    tell_problems(problems, _log)
     server = checked.server
     trust = TrustPolicy(
         FileKeyStore(keys),

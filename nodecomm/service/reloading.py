@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nodecomm.config.errors import Problem
 from nodecomm.server.commands import builtin_commands, command_table
+from nodecomm.service.telling import changed_keys
 from nodecomm.transport.limits import raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -24,16 +25,18 @@ __all__ = ["apply", "connections_that_fit", "folders_gone", "needs_restart"]
 RESERVED = 256
 
 #: Keys that are read at start only.
-_AT_START = {
-    "server": ("state_dir", "allowciphers", "allowtlsversion"),
-    "limits": (
-        "digest_cache_entries",
-        "disk_threads",
-        "digest_threads",
-        "name_lookups_at_once",
-    ),
-    "log": ("format", "file", "audit"),
-}
+_AT_START = (
+    "server.state_dir",
+    "server.allowciphers",
+    "server.allowtlsversion",
+    "limits.digest_cache_entries",
+    "limits.disk_threads",
+    "limits.digest_threads",
+    "limits.name_lookups_at_once",
+    "log.format",
+    "log.file",
+    "log.audit",
+)
 
 
 def connections_that_fit(asked: int) -> tuple[int, int]:
@@ -59,12 +62,7 @@ def needs_restart(old: Settings, new: Settings) -> list[str]:
     """
     The keys whose new value will be in force only after a restart.
     """
-    return [
-        f"{section}.{key}"
-        for section, keys in _AT_START.items()
-        for key in keys
-        if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
-    ]
+    return changed_keys(old, new, _AT_START)
 
 
 def folders_gone(old: Snapshot, new: Snapshot) -> list[Problem]:

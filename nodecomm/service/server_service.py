@@ -40,6 +40,12 @@ from nodecomm.service.reloading import (
     needs_restart,
 )
 from nodecomm.service.signals import SignalWatch
+from nodecomm.service.telling import (
+    reopen_or_tell,
+    tell_problems,
+    tell_rejected,
+    tell_waiting,
+)
 from nodecomm.service.windows import WindowTeller
 from nodecomm.storage.database import DATABASE_NAME, Database, connect
 from nodecomm.storage.digests import DigestTable
@@ -277,8 +283,7 @@ class ServerService(MultiService):
             self._database.start().addErrback(self._database_failed)
         if self._audit is not None:
             globalLogPublisher.addObserver(self._audit)
-        for problem in self.prepared.loaded.problems:
-            self._log.warn("{problem}", event="config.problem", problem=str(problem))
+        tell_problems(self.prepared.loaded.problems, self._log)
         assert self.key_pair is not None  # noqa: S101
         numbers = [port_number(port) for ports in opened.values() for port in ports]
         self._log.info(
@@ -336,14 +341,7 @@ class ServerService(MultiService):
         return False
 
     async def _reload(self) -> bool:
-        try:
-            self._reopen_log()
-        except OSError as error:
-            self._log.error(
-                "the log goes on in the old file: {reason}",
-                event="log.failed",
-                reason=os_error_text(error, "log"),
-            )
+        reopen_or_tell(self._reopen_log, self._log)
         if self._audit is not None:
             self._audit.reopen()
         prepared, loaded = self._reread(self._generation + 1)
@@ -351,17 +349,9 @@ class ServerService(MultiService):
             gone = folders_gone(self.prepared.snapshot, prepared.snapshot)
             if gone:
                 prepared, loaded = None, loaded.with_problems(gone)
-        for problem in loaded.problems:
-            say = self._log.error if problem.is_error else self._log.warn
-            say("{problem}", event="config.problem", problem=str(problem))
+        tell_problems(loaded.problems, self._log)
         if prepared is None or self.factory is None:
-            self._log.error(
-                "the configuration is not used, for its errors ({errors}); the one"
-                " of before stays in force ({configuration})",
-                event="config.rejected",
-                errors=sum(problem.is_error for problem in loaded.problems),
-                configuration=loaded.description,
-            )
+            tell_rejected(loaded.problems, loaded.description, self._log)
             return False
         old = self.settings
         waiting = needs_restart(old, prepared.settings)
@@ -376,12 +366,7 @@ class ServerService(MultiService):
             generation=self._generation,
             configuration=prepared.loaded.description,
         )
-        if waiting:
-            self._log.warn(
-                "changed, and in force only after a restart: {keys}",
-                event="config.needs-restart",
-                keys=", ".join(waiting),
-            )
+        tell_waiting(waiting, self._log)
         if self._windows is not None:
             self._windows.changed()
         return True
