@@ -36,7 +36,6 @@ from nodecomm.wire.text import safe
 
 if TYPE_CHECKING:
     from nodecomm.client.dialing import Dialer
-    from nodecomm.client.timeouts import Timeouts
     from nodecomm.client.trust import IServerTrust
 
 __all__ = [
@@ -218,6 +217,7 @@ def make_dialer(
     # told without it.
     from nodecomm.client.dialing import Dialer  # noqa: PLC0415
     from nodecomm.client.memory import MEMORY_NAME, ServerMemory  # noqa: PLC0415
+    from nodecomm.client.timeouts import Timeouts  # noqa: PLC0415
     from nodecomm.transport.context import client_context  # noqa: PLC0415
 
     pair = load_own_key(state_dir / KEYS_FOLDER)
@@ -234,18 +234,9 @@ def make_dialer(
         user=options.user,
         newest=options.newest,
         memory=ServerMemory(state_dir / MEMORY_NAME),
-        timeouts=timeouts_of(options.timeout),
+        timeouts=Timeouts.of(options.timeout),
         **more,
     )
-
-
-def timeouts_of(seconds: float) -> Timeouts:
-    """
-    How long to wait when a person says how long.
-    """
-    from nodecomm.client.timeouts import Timeouts  # noqa: PLC0415
-
-    return Timeouts(connect=seconds, handshake=seconds, dialog=seconds, answer=seconds)
 
 
 def run_command(

@@ -35,6 +35,13 @@ class Timeouts:
     slow: float = 60.0
     goodbye: float = 2.0
 
+    @classmethod
+    def of(cls, seconds: float) -> Timeouts:
+        """
+        Those of somebody who says how long, in one number.
+        """
+        return cls(connect=seconds, handshake=seconds, dialog=seconds, answer=seconds)
+
 
 #: Bytes a second below which a server counts as too slow.
 SLOW_RATE = 1024

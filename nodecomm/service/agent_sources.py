@@ -58,16 +58,12 @@ class SyncSources:
         self, prepared: PreparedAgent, pair: KeyPair, pool: Pool
     ) -> Callable[[ServerAddress], Source]:
         """
-        What makes them by this configuration and own key; *pool* runs what blocks.
-
-        Raises:
-            StartError: It cannot be made.
+        As `Sources.open`.
         """
         store = ServerKeyStore(
             os.path.join(prepared.state, SERVER_KEYS_FOLDER), now=self._now
         )
         agent = prepared.configuration.agent
-        seconds = prepared.timeout
         try:
             trust = ServerTrust(
                 store,
@@ -82,9 +78,7 @@ class SyncSources:
                 user=prepared.user,
                 newest=agent.protocol,
                 memory=ServerMemory(os.path.join(prepared.state, MEMORY_NAME)),
-                timeouts=Timeouts(
-                    connect=seconds, handshake=seconds, dialog=seconds, answer=seconds
-                ),
+                timeouts=Timeouts.of(prepared.timeout),
                 now=self._now,
             )
         except (ValueError, SSL.Error) as error:
@@ -107,7 +101,7 @@ class SyncSources:
 
     def server_key(self, server: ServerAddress) -> str:
         """
-        The digests of the keys that are stored for *server*; "" for none. Blocks.
+        As `Sources.server_key`.
         """
         if self._store is None:
             return ""
