@@ -21,6 +21,7 @@ new link is renamed over DEST. The old set stays in its slot.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +32,7 @@ from attrs import define, field
 from nodecomm.sync.folders import open_folder, remove_tree
 from nodecomm.sync.journal import Journal, read_journal
 from nodecomm.sync.late import LateChanges
-from nodecomm.sync.posix import exchange, rename_new
+from nodecomm.sync.posix import exchange, mounts_below, rename_new
 from nodecomm.sync.siblings import Site
 from nodecomm.wire.text import safe, to_text
 
@@ -123,7 +124,7 @@ def finish(site: Site, journal: Journal, keeps: Keeps) -> Aftermath:
     ) and attempt("older sets could not be removed", lambda: _tidy(site, journal)):
         attempt(
             "the journal could not be removed",
-            lambda: remove_tree(site.folder, site.journal),
+            lambda: _remove(site, site.journal),
         )
     return after
 
@@ -152,7 +153,7 @@ def _put_aside(site: Site, journal: Journal) -> None:
         goal = site.other_slot(journal.slot)
     if goal != journal.old and site.identity(journal.old) is not None:
         if site.exists(goal):
-            remove_tree(site.folder, site.trash)
+            _remove(site, site.trash)
             site.rename(goal, site.trash)
         site.rename(journal.old, goal)
     site.sync()
@@ -162,16 +163,28 @@ def _tidy(site: Site, journal: Journal) -> None:
     """
     Remove what belongs to no set any more.
     """
-    remove_tree(site.folder, site.trash)
-    remove_tree(site.folder, site.fetched)
+    _remove(site, site.trash)
+    _remove(site, site.fetched)
     present = site.present()
     if journal.slot:
         if journal.old:
-            remove_tree(site.folder, site.previous)
+            _remove(site, site.previous)
     elif journal.old:
         for slot in site.slots:
             if slot != present:
-                remove_tree(site.folder, slot)
+                _remove(site, slot)
+
+
+def _remove(site: Site, name: bytes) -> None:
+    """
+    Remove what is called *name* beside the destination, but nothing that was mounted
+    in it since.
+    """
+    if site.identity(name) is not None:
+        below = mounts_below(site.beside(name))
+        if below:
+            raise OSError(errno.EBUSY, f"{to_text(below[0])} is a mount point")
+    remove_tree(site.folder, name)
 
 
 def recover(site: Site, keeps: Keeps) -> tuple[str, ...]:
@@ -198,7 +211,7 @@ def recover(site: Site, keeps: Keeps) -> tuple[str, ...]:
     if journal is not None:
         for name in (site.new, *site.slots):
             if site.identity(name) == journal.identity:
-                remove_tree(site.folder, name)
+                _remove(site, name)
         for name in (site.new, site.link):
             # An old set, and somebody put a third one in place since.
             if site.identity(name) is not None and not site.exists(site.previous):
@@ -206,7 +219,7 @@ def recover(site: Site, keeps: Keeps) -> tuple[str, ...]:
         if journal.slot and site.exists(site.trash) and not site.exists(journal.slot):
             site.rename(site.trash, journal.slot)
     for name in (site.new, site.fetched, site.link, site.trash, site.journal):
-        remove_tree(site.folder, name)
+        _remove(site, name)
     return ()
 
 

@@ -7,7 +7,9 @@ new one was made from it.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
@@ -24,6 +26,9 @@ _HEADER = b"nodecomm-journal 1"
 _END = b"end"
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+#: What opening a link, or a socket or device that nobody serves, fails with.
+_NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENODEV)
+
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -125,7 +130,9 @@ def write_journal(site: Site, journal: Journal) -> None:
 def read_journal(site: Site) -> Journal | None:
     """
     The one that a killed run left; None when there is none, or it was not written to
-    its end, which means that nothing had changed places yet.
+    its end, which means that nothing had changed places yet. One that this process's
+    user has not written says nothing: in a folder that others may write to, it would
+    let them say what belongs into the destination.
 
     Raises:
         OSError: It cannot be read.
@@ -133,6 +140,15 @@ def read_journal(site: Site) -> Journal | None:
     try:
         descriptor = os.open(site.journal, _READ, dir_fd=site.folder)
     except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
+    # By descriptor: Python opens no folder as a file.
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        os.close(descriptor)
         return None
     with os.fdopen(descriptor, "rb") as file:
         fields = file.read().split(b"\0")

@@ -205,14 +205,22 @@ class Destination:
 
     def _check_below(self) -> None:
         """
-        What is mounted inside would stay with the old set.
+        What is mounted inside would stay with the old set, and go with the one before
+        that.
         """
+        site = self.site
+        present = site.present()
+        for old in {site.previous, *site.slots} - {present}:
+            below = mounts_below(site.beside(old))
+            if below:
+                msg = (
+                    f"{to_text(below[0])} is a mount point inside a set before"
+                    f" {site.show()}, which another update removes: unmount it"
+                )
+                raise LocalError("mount-point", msg)
         if self._present is None:
             return
-        path = self.site.path
-        if self.site.present() != self.site.name:
-            path = self.site.parent.rstrip(b"/") + b"/" + self.site.present()
-        below = mounts_below(path)
+        below = mounts_below(site.beside(present))
         if below:
             msg = (
                 f"{to_text(below[0])} is a mount point inside {self.site.show()};"

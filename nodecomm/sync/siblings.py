@@ -96,13 +96,15 @@ class Site:
     @property
     def path(self) -> bytes:
         """The destination."""
-        return self.parent.rstrip(b"/") + b"/" + self.name
+        return self.beside(self.name)
+
+    def beside(self, name: bytes) -> bytes:
+        """The absolute name of what is called *name* in the same folder."""
+        return self.parent.rstrip(b"/") + b"/" + name
 
     def show(self, name: bytes | None = None) -> str:
         """The destination, or a name beside it, for people."""
-        if name is None:
-            return to_text(self.path)
-        return to_text(self.parent.rstrip(b"/") + b"/" + name)
+        return to_text(self.path if name is None else self.beside(name))
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -408,6 +408,78 @@ def test_mount_points(tmp_path: Path) -> None:
             assert read(root) == {b"sub": None, b"sub/a": b"3"}
 
 
+@root_only
+def test_mounted_in_the_set_before(tmp_path: Path) -> None:
+    """
+    What somebody mounts in an old set is not removed with it, at whatever moment.
+    """
+    root, other = tmp_path / "dest", tmp_path / "other"
+    make(other, {b"precious": b"1"})
+    update(root, {b"sub": None})
+    update(root, {b"sub": None, b"a": b"1"})
+    before = tmp_path / ".dest.nodecomm-previous" / "sub"
+    with mounted(before, "--bind", str(other)):
+        with pytest.raises(LocalError, match=r"before .*unmount it") as caught:
+            update(root, {b"sub": None, b"a": b"2"})
+        assert caught.value.code == "mount-point"
+    trash = tmp_path / ".dest.nodecomm-trash" / "sub"
+    bind = ["mount", "--bind", str(other), str(before)]
+    with open_destination(request(root)) as place:
+        tree: dict[bytes, bytes | str | None] = {b"sub": None, b"a": b"3"}
+        report = put(place, tree, assembled=lambda: subprocess.run(bind, check=True))
+    try:
+        assert any("is a mount point" in line for line in report.warnings)
+        with open_destination(request(root)) as place:
+            assert any("is a mount point" in line for line in place.warnings)
+    finally:
+        subprocess.run(["umount", str(trash)], check=True)
+    assert read(root) == tree
+    open_destination(request(root)).close()
+    assert own_names(root) == {"lock", "previous"}
+    assert read(other) == {b"precious": b"1"}
+
+
+@root_only
+def test_journal_of_somebody_else(tmp_path: Path) -> None:
+    """
+    In a folder that others may write to, they do not say what belongs into the
+    destination by writing that a run was killed.
+    """
+    root = tmp_path / "dest"
+    update(root, {b"a": b"1"})
+    status = root.stat()
+    told = (b"nodecomm-journal 1", b"%d %d" % (status.st_dev, status.st_ino))
+    journal = tmp_path / ".dest.nodecomm-journal"
+    for uid, appears in ((os.geteuid(), True), (1234, False)):
+        make(tmp_path / ".dest.nodecomm-new", {b"evil%d" % uid: b"1"})
+        journal.write_bytes(
+            b"\0".join((*told, b".dest.nodecomm-new", b"", b"0", b"end"))
+        )
+        os.chown(journal, uid, -1)
+        open_destination(request(root)).close()
+        assert (b"evil%d" % uid in read(root)) is appears
+        assert not journal.exists()
+
+
+def test_journal_that_is_no_file(tmp_path: Path) -> None:
+    """
+    It says nothing, and goes.
+    """
+    root = tmp_path / "dest"
+    update(root, {b"a": b"1"})
+    journal = tmp_path / ".dest.nodecomm-journal"
+    makers: tuple[Callable[[], object], ...] = (
+        journal.mkdir,
+        lambda: os.mkfifo(journal),
+        lambda: journal.symlink_to(tmp_path / "elsewhere"),
+    )
+    for make_one in makers:
+        make_one()
+        open_destination(request(root)).close()
+        assert not os.path.lexists(journal)
+    assert read(root) == {b"a": b"1"}
+
+
 def test_what_killed_runs_left_inside(tmp_path: Path) -> None:
     """
     What a run that changes file by file left in the destination goes, with each way of
