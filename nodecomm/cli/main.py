@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -220,6 +221,11 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
         status = 130
+    except Exception:
+        # A mistake of this program, told as Python would. It must not keep a process
+        # that waits for the threads which the work has left behind.
+        traceback.print_exc()
+        status = 1
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -220,6 +220,26 @@ class ProgramTests(SynchronousTestCase):
             self.assertEqual((0, b""), (process.returncode, err), name)
             self.assertIn(f"nodecomm {name}".encode(), out)
 
+    def test_a_mistake_ends_the_program(self) -> None:
+        """
+        It is told as Python does, and threads that are left do not keep the process.
+        """
+        code = (
+            "import sys, threading\n"
+            "from nodecomm.cli import main\n"
+            "def run(*_):\n"
+            "    threading.Thread(target=threading.Event().wait).start()\n"
+            "    raise ZeroDivisionError\n"
+            "main.run = run\n"
+            "sys.exit(main.main())\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
+        )
+
+        self.assertEqual(1, done.returncode)
+        self.assertIn(b"ZeroDivisionError", done.stderr)
+
     def test_help_of_each(self) -> None:
         """
         The help of each command begins with its own command line, once, and tells of
