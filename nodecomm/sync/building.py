@@ -18,7 +18,7 @@ from attrs import define, field
 
 from nodecomm.sync.attributes import copy_extended, set_owner
 from nodecomm.sync.errors import LocalError
-from nodecomm.sync.folders import Folders, entry_at, entry_from, open_folder
+from nodecomm.sync.folders import READ, Folders, entry_at, entry_from, open_folder
 from nodecomm.sync.journal import Share
 from nodecomm.sync.model import Kind, LocalEntry, Wanted
 from nodecomm.sync.posix import UNSUPPORTED, copy_content
@@ -31,7 +31,6 @@ __all__ = ["Building", "check_names", "may_give_away"]
 #: system that has none.
 _NO_LINK = UNSUPPORTED | {errno.EMLINK, errno.EPERM, errno.EXDEV}
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -185,7 +184,7 @@ class Building:
             return entry_at(folder, last)
         if found.kind is Kind.OTHER:
             return _copy_special(source, folder, last)
-        descriptor = os.open(last, _READ, dir_fd=source)
+        descriptor = os.open(last, READ, dir_fd=source)
         try:
             before = entry_from(os.fstat(descriptor))
             if before.kind is not Kind.FILE:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from nodecomm.sync.folders import Folders
+from nodecomm.sync.folders import READ, Folders
 from nodecomm.sync.posix import sync_file_system
 
 __all__ = ["make_durable"]
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 #: Objects up to which each is synchronised by itself. That puts nothing on disk but
 #: ours, however much other programs have written; but each costs a turn of the disk,
@@ -35,7 +34,7 @@ def make_durable(root: int, files: Sequence[bytes], folders: Sequence[bytes]) ->
     with Folders(root) as tree:
         for name in files:
             folder, last = tree.parent(name)
-            descriptor = os.open(last, _READ, dir_fd=folder)
+            descriptor = os.open(last, READ, dir_fd=folder)
             try:
                 os.fsync(descriptor)
             finally:

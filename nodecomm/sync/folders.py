@@ -17,6 +17,7 @@ from types import TracebackType
 from nodecomm.sync.model import Kind, LocalEntry
 
 __all__ = [
+    "READ",
     "Folders",
     "entry_at",
     "entry_from",
@@ -25,6 +26,9 @@ __all__ = [
     "remove_tree",
     "scan_tree",
 ]
+
+#: How a file is opened to be read that may have become something else meanwhile.
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

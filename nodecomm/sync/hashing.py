@@ -12,12 +12,11 @@ from typing import Any
 
 from attrs import frozen
 
-from nodecomm.sync.folders import Folders, entry_from
+from nodecomm.sync.folders import READ, Folders, entry_from
 from nodecomm.sync.model import Kind, LocalEntry
 
 __all__ = ["Hashed", "hash_files", "new_hashes"]
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CHUNK = 1 << 18
 
 
@@ -74,7 +73,7 @@ def hash_file(folder: int, name: bytes, algorithms: Sequence[str]) -> Hashed | N
     Raises:
         OSError: It cannot be read.
     """
-    descriptor = os.open(name, _READ, dir_fd=folder)
+    descriptor = os.open(name, READ, dir_fd=folder)
     try:
         before = entry_from(os.fstat(descriptor))
         if before.kind is not Kind.FILE:

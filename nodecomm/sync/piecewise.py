@@ -19,6 +19,7 @@ from nodecomm.sync.disk_errors import disk_errors
 from nodecomm.sync.durable import make_durable
 from nodecomm.sync.errors import LocalError
 from nodecomm.sync.folders import (
+    READ,
     Folders,
     entry_at,
     entry_from,
@@ -33,19 +34,18 @@ from nodecomm.sync.staging import (
     Before,
     Commit,
     CommitReport,
+    Fetches,
     FetchFolder,
-    FileSink,
     dress,
 )
 from nodecomm.wire.text import to_text
 
 __all__ = ["PiecewiseStaging"]
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class PiecewiseStaging:
+class PiecewiseStaging(Fetches):
     """
     Changes the destination; see `Staging`.
 
@@ -70,8 +70,8 @@ class PiecewiseStaging:
         self._scan = scan
         self._wanted: Sequence[Wanted] | None = None
         self._conflicts: list[bytes] = []
-        self._states: dict[bytes, LocalEntry] = {}
-        with disk_errors(f"write in {site.show()}"):
+        self._writing = f"write in {site.show()}"
+        with disk_errors(self._writing):
             if present is None:
                 os.mkdir(site.name, dir_fd=site.folder)
                 site.sync()
@@ -88,22 +88,7 @@ class PiecewiseStaging:
             except BaseException:
                 os.close(self._root)
                 raise
-        self._fetched = FetchFolder(self._folder)
-
-    def create(
-        self, name: bytes, algorithms: Sequence[str] = ("md5", "sha256")
-    ) -> FileSink:
-        """
-        Begin the content of the file *name*, in place of what there was.
-
-        Args:
-            algorithms: The digests that are made while it is written.
-
-        Raises:
-            LocalError: The disk does not take it.
-        """
-        with disk_errors(f"write in {self._site.show()}"):
-            return self._fetched.create(name, algorithms)
+        self._fetch_folder = FetchFolder(self._folder)
 
     def assemble(self, wanted: Sequence[Wanted]) -> None:
         """
@@ -121,9 +106,9 @@ class PiecewiseStaging:
         with disk_errors(f"make new files in {self._site.show()}"):
             for each in wanted:
                 if each.origin == "fetched" and each.kind is Kind.FILE:
-                    sink = self._fetched.finished(each.name)
+                    sink = self._fetch_folder.finished(each.name)
                     mtime = None if each.mtime is None else each.mtime * 10**9
-                    self._fetched.dress(sink, each.mode, each.owner, mtime)
+                    self._fetch_folder.dress(sink, each.mode, each.owner, mtime)
                     labels.append(sink.label)
             make_durable(self._folder, labels, ())
         self._wanted = wanted
@@ -196,7 +181,7 @@ class PiecewiseStaging:
             if each.owner is not None:
                 os.chown(last, *each.owner, dir_fd=folder, follow_symlinks=False)
         elif each.origin == "fetched":
-            self._bring(self._fetched.finished(each.name).label, folder, last)
+            self._bring(self._fetch_folder.finished(each.name).label, folder, last)
         elif there is None or there.kind is not Kind.FILE:
             msg = f"{to_text(each.name)} was changed by another program meanwhile"
             raise LocalError("io", msg)
@@ -232,7 +217,7 @@ class PiecewiseStaging:
     def _copy_near(
         self, label: bytes, made: LocalEntry, folder: int, near: bytes
     ) -> None:
-        source = os.open(label, _READ, dir_fd=self._folder)
+        source = os.open(label, READ, dir_fd=self._folder)
         try:
             target = os.open(near, _CREATE, 0o600, dir_fd=folder)
             try:
@@ -284,7 +269,7 @@ class PiecewiseStaging:
         """
         if self._root < 0:
             return
-        self._fetched.close()
+        self._fetch_folder.close()
         os.close(self._folder)
         with suppress(OSError):
             remove_tree(self._root, INSIDE)

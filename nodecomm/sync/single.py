@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from nodecomm.sync.building import check_names, may_give_away
 from nodecomm.sync.disk_errors import disk_errors
-from nodecomm.sync.folders import entry_at, entry_from, open_folder, remove_tree
+from nodecomm.sync.folders import READ, entry_at, entry_from, open_folder, remove_tree
 from nodecomm.sync.model import Kind, Wanted
 from nodecomm.sync.posix import copy_content
 from nodecomm.sync.siblings import Site, identity_of
@@ -19,17 +19,15 @@ from nodecomm.sync.staging import (
     Before,
     Commit,
     CommitReport,
+    Fetches,
     FetchFolder,
-    FileSink,
     dress,
 )
 
 __all__ = ["FileStaging"]
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-
-class FileStaging:
+class FileStaging(Fetches):
     """
     Replaces the file; see `Staging`. The one name of its set is `b""`.
 
@@ -43,22 +41,11 @@ class FileStaging:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._wanted: Wanted | None = None
-        with disk_errors(f"write beside {site.show()}"):
+        self._writing = f"write beside {site.show()}"
+        with disk_errors(self._writing):
             os.mkdir(site.fetched, 0o700, dir_fd=site.folder)
             self._folder = open_folder(site.fetched, site.folder)
-        self._fetched = FetchFolder(self._folder)
-
-    def create(
-        self, name: bytes = b"", algorithms: Sequence[str] = ("md5", "sha256")
-    ) -> FileSink:
-        """
-        Begin the content.
-
-        Raises:
-            LocalError: The disk does not take it.
-        """
-        with disk_errors(f"write beside {self._site.show()}"):
-            return self._fetched.create(name, algorithms)
+        self._fetch_folder = FetchFolder(self._folder)
 
     def assemble(self, wanted: Sequence[Wanted]) -> None:
         """
@@ -83,17 +70,17 @@ class FileStaging:
         site = self._site
         mtime = None if each.mtime is None else each.mtime * 10**9
         try:
-            model = os.open(site.name, _READ, dir_fd=site.folder)
+            model = os.open(site.name, READ, dir_fd=site.folder)
         except FileNotFoundError:
             if each.origin != "fetched":
                 raise
-            sink = self._fetched.finished(b"")
+            sink = self._fetch_folder.finished(b"")
             dress(self._folder, sink.label, each.mode, each.owner, mtime)
             return
         try:
             present = entry_from(os.fstat(model))
             if each.origin != "fetched":
-                copy = self._fetched.create(b"", ())
+                copy = self._fetch_folder.create(b"", ())
                 target = os.open(copy.label, os.O_WRONLY, dir_fd=self._folder)
                 try:
                     copy_content(model, target, present.size)
@@ -102,7 +89,7 @@ class FileStaging:
                 copy.close()
                 if mtime is None:
                     mtime = present.mtime_ns
-            label = self._fetched.finished(b"").label
+            label = self._fetch_folder.finished(b"").label
             owner = each.owner
             if owner is None and may_give_away(present):
                 owner = present.uid, present.gid
@@ -124,9 +111,9 @@ class FileStaging:
         if self._wanted is None:
             msg = "there is no content yet"
             raise ValueError(msg)
-        label = self._fetched.finished(b"").label
+        label = self._fetch_folder.finished(b"").label
         with disk_errors(f"put the new {site.show()} on disk"):
-            descriptor = os.open(label, _READ, dir_fd=self._folder)
+            descriptor = os.open(label, READ, dir_fd=self._folder)
             try:
                 os.fsync(descriptor)
                 identity = identity_of(os.fstat(descriptor))
@@ -154,7 +141,7 @@ class FileStaging:
         """
         if self._folder < 0:
             return
-        self._fetched.close()
+        self._fetch_folder.close()
         os.close(self._folder)
         self._folder = -1
         with suppress(OSError):

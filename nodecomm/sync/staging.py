@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from attrs import Factory, define, field, frozen
 
 from nodecomm.sync.attributes import copy_extended, set_owner
-from nodecomm.sync.disk_errors import local_error
+from nodecomm.sync.disk_errors import disk_errors, local_error
 from nodecomm.sync.folders import entry_from
 from nodecomm.sync.hashing import new_hashes
 from nodecomm.sync.model import LocalEntry, Wanted
@@ -24,7 +24,15 @@ from nodecomm.sync.posix import write_all
 from nodecomm.sync.siblings import Identity
 from nodecomm.wire.text import to_text
 
-__all__ = ["Commit", "CommitReport", "FetchFolder", "FileSink", "Staging"]
+__all__ = [
+    "Commit",
+    "CommitReport",
+    "FetchFolder",
+    "Fetches",
+    "FileSink",
+    "Staging",
+    "dress",
+]
 
 _CREATE = (
     os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
@@ -237,6 +245,31 @@ class FetchFolder:
         for sink in self._sinks.values():
             if not sink.closed:
                 sink.close()
+
+
+class Fetches:
+    """
+    What every `Staging` begins with: it takes the content of files.
+    """
+
+    _fetch_folder: FetchFolder
+    #: What the disk is asked for, for a message.
+    _writing: str
+
+    def create(
+        self, name: bytes = b"", algorithms: Sequence[str] = _ALGORITHMS
+    ) -> FileSink:
+        """
+        Begin the content of the file *name*, in place of what there was.
+
+        Args:
+            algorithms: The digests that are made while it is written.
+
+        Raises:
+            LocalError: The disk does not take it.
+        """
+        with disk_errors(self._writing):
+            return self._fetch_folder.create(name, algorithms)
 
 
 def dress(

@@ -21,12 +21,12 @@ from nodecomm.sync.journal import Journal, Seen, Share, write_journal
 from nodecomm.sync.model import Kind, LocalEntry, Wanted
 from nodecomm.sync.posix import can_exchange
 from nodecomm.sync.siblings import Site, identity_of
-from nodecomm.sync.staging import Before, Commit, CommitReport, FetchFolder, FileSink
+from nodecomm.sync.staging import Before, Commit, CommitReport, Fetches, FetchFolder
 
 __all__ = ["TreeStaging"]
 
 
-class TreeStaging:
+class TreeStaging(Fetches):
     """
     Builds the set; see `Staging`.
 
@@ -53,6 +53,7 @@ class TreeStaging:
         link: bool,
     ) -> None:
         self._site = site
+        self._writing = f"write beside {site.show()}"
         self._present = present
         self._scan = scan
         self._taken = taken
@@ -103,21 +104,6 @@ class TreeStaging:
             ' use replace = "symlink" (the destination becomes a link) or'
             ' replace = "files" (file by file, not all at once)'
         )
-
-    def create(
-        self, name: bytes, algorithms: Sequence[str] = ("md5", "sha256")
-    ) -> FileSink:
-        """
-        Begin the content of the file *name*, in place of what there was.
-
-        Args:
-            algorithms: The digests that are made while it is written.
-
-        Raises:
-            LocalError: The disk does not take it.
-        """
-        with disk_errors(f"write beside {self._site.show()}"):
-            return self._fetch_folder.create(name, algorithms)
 
     def assemble(self, wanted: Sequence[Wanted]) -> None:
         """
