@@ -6,6 +6,7 @@ The keys of servers.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -283,6 +284,22 @@ class StoreTests(ServerCase):
         self.assertEqual(6, len(self.store.keys("all:1")))
         self.assertEqual(1, len(self.store.keys("one:1")))
         self.assertEqual(["False\n"] * 5 + ["True\n"], sorted(said))
+
+
+class DocumentationTests(SynchronousTestCase):
+    """
+    The page for operators.
+    """
+
+    def test_codes(self) -> None:
+        """
+        The page's table has every code of a server's key once, and no other.
+        """
+        page = Path(__file__).parents[2] / "docs" / "keys.rst"
+        _, _, servers = page.read_text().partition("\nThe keys of servers\n")
+        rows = re.findall(r"^``([\w-]+)`` +(?:yes|no) ", servers, re.MULTILINE)
+
+        self.assertEqual(sorted(SERVER_CODES), sorted(rows))
 
 
 class TrustTests(ServerCase):

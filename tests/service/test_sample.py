@@ -76,8 +76,12 @@ def test_next_steps_make_a_key_first(tmp_path: Path) -> None:
     assert "can be ignored" in told
 
 
-def test_command_is_named_so_that_it_is_found(tmp_path: Path) -> None:
+def test_command_is_named_so_that_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`nodecomm` is called by name on PATH, else by its path beside the program."""
+    # From there no relative path is the shorter one.
+    monkeypatch.chdir("/usr/bin")
     program = tmp_path / "with space" / "nodecomm"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")

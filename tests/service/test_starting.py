@@ -255,6 +255,10 @@ class TestBackground:
                     stdin=subprocess.PIPE,
                 )
             )
+            # It is another program only a moment after it was started.
+            told = Path(f"/proc/{processes[0].pid}/cmdline")
+            while AGENT.name.encode() not in told.read_bytes():
+                pass
             starter.pid_file.write_text(str(processes[0].pid))
             return 1, "Another twistd server is running\n"
 
