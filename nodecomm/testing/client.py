@@ -5,12 +5,13 @@ A node in memory: TLS, dialog and requests against a server's protocol, step by 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
+from nodecomm.testing.transports import MemoryTransport
 from nodecomm.transport.context import client_context
 from nodecomm.wire.commands import (
     encode_digest,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MemoryClient", "Wire"]
 
 
-class Wire:
+class Wire(MemoryTransport):
     """
     The transport below the server's protocol: holds what the server wrote until it
     is taken.
@@ -43,15 +44,11 @@ class Wire:
         high_water: Bytes held before the server's producer is paused.
     """
 
-    disconnecting = False
-
     def __init__(self, peer: IAddress, high_water: int = 65_536) -> None:
+        super().__init__()
         self._peer = peer
         self._high_water = high_water
         self._written = bytearray()
-        self._producer: Any = None
-        self._paused = False
-        self.reading = True
         self.aborted = False
         self.lost = False
 
@@ -60,26 +57,14 @@ class Wire:
         if self.lost:
             return
         self._written += data
-        if (
-            len(self._written) > self._high_water
-            and self._producer is not None
-            and not self._paused
-        ):
-            self._paused = True
-            self._producer.pauseProducing()
-
-    def writeSequence(self, iovec: list[bytes]) -> None:
-        """From the server."""
-        self.write(b"".join(iovec))
+        if len(self._written) > self._high_water:
+            self._pause_producer()
 
     def take(self) -> bytes:
         """What the server wrote since the last time."""
         data = bytes(self._written)
         self._written.clear()
-        if self._paused:
-            self._paused = False
-            if self._producer is not None:
-                self._producer.resumeProducing()
+        self._resume_producer()
         return data
 
     def loseConnection(self) -> None:
@@ -90,26 +75,6 @@ class Wire:
         """The server closes at once."""
         self._written.clear()
         self.disconnecting = self.aborted = True
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """What is told when too much is held."""
-        self._producer = producer
-
-    def unregisterProducer(self) -> None:
-        """Nobody is told any more."""
-        self._producer = None
-
-    def pauseProducing(self) -> None:
-        """The server does not want to read."""
-        self.reading = False
-
-    def resumeProducing(self) -> None:
-        """The server wants to read."""
-        self.reading = True
-
-    def stopProducing(self) -> None:
-        """As `loseConnection`."""
-        self.loseConnection()
 
     def getPeer(self) -> IAddress:
         """The client's address."""

@@ -36,6 +36,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from nodecomm.testing.transports import MemoryTransport
+
 if TYPE_CHECKING:
     from nodecomm.client.address import ServerAddress
 
@@ -54,7 +56,7 @@ _MAX_STEPS = 1_000_000
 
 
 @implementer(ITransport)
-class MemoryEnd:
+class MemoryEnd(MemoryTransport):
     """
     One end of a connection: the transport of the protocol there.
 
@@ -62,17 +64,14 @@ class MemoryEnd:
         protocol: Who is there.
         other: The other end.
         sent: Bytes written so far.
-        reading: Whether the protocol wants bytes.
         lost: Whether the protocol has been told of the end.
     """
 
-    disconnecting = False
-
     def __init__(self, network: MemoryNetwork, here: IAddress, there: IAddress) -> None:
+        super().__init__()
         self.protocol: Any = None
         self.other: MemoryEnd
         self.sent = 0
-        self.reading = True
         self.lost = False
         self._network = network
         self._here = here
@@ -81,8 +80,6 @@ class MemoryEnd:
         #: end of the stream, an exception one with an error.
         self._arriving: deque[tuple[float, bytes | Exception]] = deque()
         self._waiting = 0
-        self._producer: Any = None
-        self._producer_paused = False
         self._ended = False
 
     # What the protocol calls.
@@ -93,17 +90,8 @@ class MemoryEnd:
             return
         self.sent += len(data)
         self.other._arrive(bytes(data))
-        if (
-            self.other._waiting > HIGH_WATER
-            and self._producer is not None
-            and not self._producer_paused
-        ):
-            self._producer_paused = True
-            self._producer.pauseProducing()
-
-    def writeSequence(self, iovec: Any) -> None:
-        """Send bytes to the other end."""
-        self.write(b"".join(iovec))
+        if self.other._waiting > HIGH_WATER:
+            self._pause_producer()
 
     def loseConnection(self) -> None:
         """End the connection; the other end sees it behind what was written."""
@@ -113,26 +101,6 @@ class MemoryEnd:
         """End the connection with a reset."""
         self.other._forget()
         self._finish(ConnectionLost())
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Who is told when too much is on its way."""
-        self._producer = producer
-
-    def unregisterProducer(self) -> None:
-        """Nobody is told any more."""
-        self._producer = None
-
-    def pauseProducing(self) -> None:
-        """Deliver nothing."""
-        self.reading = False
-
-    def resumeProducing(self) -> None:
-        """Deliver again."""
-        self.reading = True
-
-    def stopProducing(self) -> None:
-        """As `loseConnection`."""
-        self.loseConnection()
 
     def getPeer(self) -> IAddress:
         """Where the other end is."""
@@ -191,10 +159,8 @@ class MemoryEnd:
         return True
 
     def _drained(self) -> None:
-        if self._producer_paused and self.other._waiting <= HIGH_WATER:
-            self._producer_paused = False
-            if self._producer is not None:
-                self._producer.resumeProducing()
+        if self.other._waiting <= HIGH_WATER:
+            self._resume_producer()
 
     def _due(self) -> float | None:
         if self.lost or not self._arriving or not (self.reading or self._ended):
