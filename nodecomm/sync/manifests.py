@@ -16,6 +16,7 @@ from nodecomm.sync.errors import LimitExceeded
 from nodecomm.sync.excluding import Exclusion
 from nodecomm.sync.model import Kind, LocalEntry, RemoteEntry, RemoteTree, SyncRequest
 from nodecomm.sync.notes import Notes
+from nodecomm.sync.siblings import is_own
 from nodecomm.sync.walking import MAX_PATH, join
 from nodecomm.wire.errors import RemoteProtocolError
 from nodecomm.wire.manifest import NAME, ManifestEntry, ManifestKind, parse_manifest
@@ -182,6 +183,10 @@ def tree_of(
         kind = _KINDS[each.kind]
         if name and excluded(name, kind is Kind.FOLDER):
             present.add(name)
+            continue
+        if is_own(name):
+            present.add(name)
+            notes.add(f"{to_text(name)}: a name that this program uses itself")
             continue
         if b"\n" in name or len(request.source) + len(name) >= MAX_PATH:
             present.add(name)

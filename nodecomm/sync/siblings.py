@@ -16,7 +16,7 @@ from attrs import define, field
 from nodecomm.sync.errors import LocalError
 from nodecomm.wire.text import to_text
 
-__all__ = ["INSIDE", "NEAR", "Identity", "Site", "identity_of"]
+__all__ = ["INSIDE", "NEAR", "Identity", "Site", "identity_of", "is_own"]
 
 #: Device and inode number of a folder: which one it is, whatever it is called.
 Identity = tuple[int, int]
@@ -34,6 +34,13 @@ INSIDE = b".nodecomm-fetched"
 #: And what a file is called there, next to its name, if another file system is mounted
 #: inside the destination, so that it must be copied to it before it is renamed.
 NEAR = re.compile(rb"\.nodecomm-[0-9a-f]{16}\.tmp")
+
+
+def is_own(name: bytes) -> bool:
+    """
+    Whether a name in a destination is one that this program uses there itself.
+    """
+    return name == INSIDE or NEAR.fullmatch(name.rpartition(b"/")[2]) is not None
 
 
 def identity_of(status: os.stat_result) -> Identity:

@@ -26,6 +26,7 @@ from nodecomm.sync.errors import LimitExceeded, SourceRefused
 from nodecomm.sync.excluding import Exclusion
 from nodecomm.sync.model import Kind, RemoteEntry, RemoteTree, SyncRequest
 from nodecomm.sync.notes import Notes
+from nodecomm.sync.siblings import is_own
 from nodecomm.wire.replies import DIRECTORY, LINK, REGULAR, StatReply
 from nodecomm.wire.text import to_text
 
@@ -321,6 +322,8 @@ class Walk:
             name = prefix + last
             if self._excluded(name, False):
                 self._present.add(name)
+            elif is_own(name):
+                self._leave(name, "a name that this program uses itself")
             elif b"\n" in last:
                 self._leave(name, "a name with a newline cannot be asked for")
             elif len(self._source) + len(name) >= MAX_PATH:

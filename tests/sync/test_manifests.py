@@ -200,13 +200,16 @@ class ManifestTests(SynchronousTestCase):
 
     def test_trees(self) -> None:
         """
-        What is excluded, special or below something excluded is present and not in
-        the tree; a folder that cannot be listed keeps all that is here.
+        What is excluded, special, below something excluded or called as something of
+        ours is present and not in the tree; a folder that cannot be listed keeps all
+        that is here.
         """
         here: Any = dict.fromkeys((b"half/mine", b"half/told", b"mine"))
         tree = tree_of(
             [
                 entry(b"", ManifestKind.FOLDER),
+                entry(b".nodecomm-fetched", ManifestKind.FOLDER),
+                entry(b".nodecomm-fetched/file", ManifestKind.FILE),
                 entry(b"fifo", ManifestKind.OTHER),
                 entry(b"half", ManifestKind.FOLDER, partial=True),
                 entry(b"half/told", ManifestKind.FILE),
@@ -220,7 +223,9 @@ class ManifestTests(SynchronousTestCase):
         )
 
         self.assertEqual(list(tree.entries), [b"", b"half", b"half/told", b"link"])
-        self.assertEqual(tree.present, {b"fifo", b"half/mine", b"out"})
+        self.assertEqual(
+            tree.present, {b".nodecomm-fetched", b"fifo", b"half/mine", b"out"}
+        )
         self.assertEqual(tree.entries[b"half/told"].sha256, b"s" * 32)
         self.assertIs(tree.entries[b"link"].kind, Kind.LINK)
 

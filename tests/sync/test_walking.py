@@ -305,6 +305,20 @@ class WalkTests(SynchronousTestCase):
         )
         self.assertEqual(error.code, "entries")  # type: ignore[attr-defined]
 
+    def test_names_that_are_used_here(self) -> None:
+        """
+        They are left alone, whoever made them on the server.
+        """
+        temporary = b"dir/.nodecomm-0123456789abcdef.tmp"
+        own: Tree = {b".nodecomm-fetched": None, temporary: b"1"}
+        others: Tree = {b"dir/.nodecomm-fetched": b"1", b".nodecomm-fetched2": b"1"}
+
+        tree = self.walked(FakeSession({**TREE, **own, **others}))
+
+        self.assertEqual(set(tree.entries), TREE.keys() | others.keys())
+        self.assertEqual(tree.present, own.keys())
+        self.assertEqual(len(tree.warnings), 2)
+
     def test_listings_that_nothing_confirms_are_counted(self) -> None:
         """
         A server may fill the folders of the last time that it does not list any more,
