@@ -22,7 +22,7 @@ from nodecomm.sync.model import (
 )
 from nodecomm.wire.text import to_text
 
-__all__ = ["Plan", "is_kept_as_it_is", "make_plan"]
+__all__ = ["Plan", "is_kept_as_it_is", "make_file_plan", "make_plan"]
 
 
 @frozen
@@ -76,6 +76,35 @@ def is_kept_as_it_is(wanted: Wanted, local: LocalEntry) -> bool:
         and wanted.owner in (None, (local.uid, local.gid))
         and wanted.mtime in (None, local.mtime_ns // 10**9)
     )
+
+
+def make_file_plan(
+    request: SyncRequest,
+    tree: RemoteTree,
+    local: Mapping[bytes, LocalEntry],
+    fetched: Set[bytes],
+) -> Plan:
+    """
+    The same for a source that is a file.
+    """
+    entry = tree.entries[b""]
+    here = local.get(b"")
+    wanted = Wanted(
+        b"",
+        Kind.FILE,
+        entry.mode,
+        "fetched" if fetched else "kept",
+        (entry.uid, entry.gid) if request.preserve else None,
+        entry.mtime if request.preserve else None,
+    )
+    changes: tuple[Change, ...] = ()
+    if here is None:
+        changes = (Change(b"", "added"),)
+    elif fetched:
+        changes = (Change(b"", "updated"),)
+    elif not is_kept_as_it_is(wanted, here):
+        changes = (Change(b"", "attributes"),)
+    return Plan((wanted,), changes)
 
 
 @define

@@ -29,10 +29,11 @@ from nodecomm.sync.asking import Asking, Session
 from nodecomm.sync.clocks import Moment, SteadyClock
 from nodecomm.sync.errand import FreshConnectionNeeded, ManifestContradicted
 from nodecomm.sync.errors import LimitExceeded
+from nodecomm.sync.jobs import Jobs
 from nodecomm.sync.model import SyncRequest, SyncResult, Watch
 from nodecomm.sync.place import Destination, open_destination
 from nodecomm.sync.staging import Commit
-from nodecomm.sync.updating import Jobs, Update
+from nodecomm.sync.updating import Update
 
 if TYPE_CHECKING:
     from random import Random

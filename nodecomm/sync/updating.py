@@ -6,19 +6,20 @@ One update, from the look at the destination to the new set in its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from nodecomm.sync.comparing import Verdict, judge
-from nodecomm.sync.disk_errors import local_error
+from nodecomm.sync.digests import LocalDigests, as_local
 from nodecomm.sync.errand import FreshConnectionNeeded, Sink, State
 from nodecomm.sync.errors import LocalError
 from nodecomm.sync.fetching import Errands
-from nodecomm.sync.hashing import Hashed
+from nodecomm.sync.jobs import Jobs
 from nodecomm.sync.lane import Lane
+from nodecomm.sync.local import Local, look_here, remember
 from nodecomm.sync.manifests import (
     ask_for_listings,
     ask_for_manifest,
@@ -39,8 +40,8 @@ from nodecomm.sync.model import (
 )
 from nodecomm.sync.notes import Notes
 from nodecomm.sync.place import Destination
-from nodecomm.sync.planning import Plan, is_kept_as_it_is, make_plan
-from nodecomm.sync.record import LocalState, Record, ServerState
+from nodecomm.sync.planning import Plan, make_file_plan, make_plan
+from nodecomm.sync.record import ServerState
 from nodecomm.sync.staging import Commit, Staging
 from nodecomm.sync.walking import walk
 from nodecomm.wire.text import to_text
@@ -52,70 +53,14 @@ if TYPE_CHECKING:
     from nodecomm.sync.asking import Asking
     from nodecomm.sync.clocks import Moment
 
-__all__ = ["Jobs", "Update"]
-
-T = TypeVar("T")
+__all__ = ["Update"]
 
 #: Requests that may be out. The client goes on reading while it writes, so that
 #: neither side can block the other, and files of a folder rarely are more.
 WINDOW = 4096
 
-#: Files and bytes that are hashed in one go.
-HASH_FILES = 256
-HASH_BYTES = 32 << 20
-
 #: Seconds between two reports of progress.
 PROGRESS_PAUSE = 0.1
-
-
-@define(eq=False)
-class Jobs:
-    """
-    Work in a pool whose end is waited for: a thread cannot be stopped, and must not
-    go on in a folder that another run holds already.
-    """
-
-    _pool: Pool
-    _running: set[Deferred[None]] = field(factory=set, init=False)
-
-    def run(self, function: Callable[..., T], *args: Any) -> Deferred[T]:
-        """
-        What *function* returns. To cancel the Deferred leaves the work alone.
-        """
-        ended: Deferred[None] = Deferred()
-        result: Deferred[T] = Deferred(lambda _: None)
-        self._running.add(ended)
-
-        def over(outcome: Any) -> None:
-            self._running.discard(ended)
-            if not result.called:
-                # A failure of work that nobody waits for any more is of no interest.
-                result.callback(outcome)
-            ended.callback(None)
-
-        maybeDeferred(self._pool.run, function, *args).addBoth(over)
-        return result
-
-    async def quiet(self) -> None:
-        """
-        Wait until nothing runs.
-        """
-        while self._running:
-            waiter: Deferred[None] = Deferred()
-            next(iter(self._running)).chainDeferred(waiter)
-            await waiter
-
-
-@frozen
-class _Local:
-    """
-    What is here, before the update.
-    """
-
-    record: Record
-    manifest: bytes | None
-    entries: dict[bytes, LocalEntry]
-    space: int | None
 
 
 @define(eq=False)
@@ -155,18 +100,14 @@ class Update:
     tree: RemoteTree | None = field(default=None, init=False)
     manifest_used: bool = field(default=False, init=False)
     _notes: Notes = field(factory=Notes, init=False)
-    _local: _Local | None = field(default=None, init=False)
+    _local: Local | None = field(default=None, init=False)
     _held: Mapping[bytes, bytes] = field(factory=dict, init=False)
     _staging: Staging | None = field(default=None, init=False)
     _phase: Phase = field(default=Phase.CONNECTING, init=False)
     _told: float | None = field(default=None, init=False)
-    # Files that are right as they are, and the hashing of those that may be.
+    # The files of the source, and the digests of those that are here.
     _seen: dict[bytes, RemoteEntry] = field(factory=dict, init=False)
-    _hashed: dict[bytes, Hashed] = field(factory=dict, init=False)
-    _hashing: dict[bytes, RemoteEntry] = field(factory=dict, init=False)
-    _to_hash: list[bytes] = field(factory=list, init=False)
-    _hash_jobs: int = field(default=0, init=False)
-    _verified_here: dict[bytes, Moment] = field(factory=dict, init=False)
+    _digests: LocalDigests = field(init=False)
     # The manifest: whether to ask for it, and what came.
     _manifest: bytes | None = field(default=None, init=False)
     _manifest_md5: bytes | None = field(default=None, init=False)
@@ -184,6 +125,7 @@ class Update:
             self._steady,
             self._progressed,
         )
+        self._digests = LocalDigests(self.destination, self._jobs, self.errands)
 
     # What is here.
 
@@ -194,7 +136,9 @@ class Update:
         Raises:
             LocalError: It cannot be looked through.
         """
-        self._local = local = await self._jobs.run(self._look_here)
+        self._local = local = await self._jobs.run(
+            look_here, self.destination, self.request, self._state_dir, self._server
+        )
         if local.record.warning:
             self._notes.add(local.record.warning)
         for line in self.destination.warnings:
@@ -203,25 +147,8 @@ class Update:
         self._manifest = local.manifest
         self._manifest_md5 = local.record.manifest_md5
 
-    def _look_here(self) -> _Local:
-        destination = self.destination
-        record = Record.load(
-            self._state_dir,
-            self._server,
-            self.request.source,
-            self.request.destination,
-        )
-        entries: dict[bytes, LocalEntry] = {}
-        if destination.kind is Kind.FILE:
-            entry = destination.entry()
-            if entry is not None:
-                entries[b""] = entry
-        else:
-            entries = destination.scan()
-        return _Local(record, record.manifest(), entries, destination.free_space())
-
     @property
-    def here(self) -> _Local:
+    def here(self) -> Local:
         """
         What `look_here` found.
         """
@@ -240,7 +167,7 @@ class Update:
         self._phase = Phase.LISTING
         self._seen.clear()
         done = self.errands.attach(asking)
-        self.errands.expecting = 1 + self._hash_jobs
+        self.errands.expecting = 1 + self._digests.jobs
         described = Deferred.fromCoroutine(self._describe(asking))
         described.addCallback(self._described, asking)
         described.addErrback(self._not_described, asking)
@@ -294,7 +221,7 @@ class Update:
         if entries is None:
             return None
         if self.request.compare == "auto":
-            self._held = await self._jobs.run(self._sums_held)
+            self._held = await self._jobs.run(self.here.sums_held)
         if asking.doubtful and not asking.can_check:
             raise FreshConnectionNeeded
         listings = await ask_for_listings(asking, self.request, entries)
@@ -305,16 +232,6 @@ class Update:
         for name, entry in tree.entries.items():
             self._found(name, entry)
         return tree
-
-    def _sums_held(self) -> dict[bytes, bytes]:
-        """
-        The digests that the local files had when the record was made.
-        """
-        held = self.here.manifest
-        entries = None if held is None else read_manifest(held, 1 << 31)
-        return {
-            each.name: each.sha256 for each in entries or () if each.sha256 is not None
-        }
 
     def contradicted(self) -> None:
         """
@@ -333,7 +250,7 @@ class Update:
             entry = tree.entries.get(name)
             if entry is None or entry.kind is not Kind.FILE:
                 errands.forget(name)
-        self._hash_some()
+        self._digests.hash_rest()
         errands.expecting -= 1
         self._phase = Phase.FETCHING
         errands.begin()
@@ -362,8 +279,8 @@ class Update:
                 # It was received, and maybe has changed since.
                 self.errands.verify(name, entry)
                 return
-        elif name in self._hashing:
-            self._hashing[name] = entry
+        elif name in self._digests.awaited:
+            self._digests.awaited[name] = entry
             return
         here = self.here
         verdict = judge(
@@ -380,7 +297,7 @@ class Update:
             known = here.record.files[name]
             self.errands.ask(name, entry, known.md5)
         elif verdict is Verdict.HASH:
-            self._hash(name, entry)
+            self._digests.compare(name, entry)
         elif errand is not None:
             self.errands.forget(name)
 
@@ -398,68 +315,6 @@ class Update:
         if entry.kind is Kind.FOLDER and here is Kind.FILE:
             msg = f"{shown} is a file, and the source is a folder"
             raise LocalError("not-a-folder", msg)
-
-    def _hash(self, name: bytes, entry: RemoteEntry) -> None:
-        hashed = self._hashed.get(name)
-        if hashed is not None:
-            self._compare(name, entry, hashed)
-            return
-        self._hashing[name] = entry
-        self._to_hash.append(name)
-        if len(self._to_hash) >= HASH_FILES:
-            self._hash_some()
-
-    def _hash_some(self) -> None:
-        """
-        Hash what has gathered, away from here.
-        """
-        gathered, self._to_hash = self._to_hash, []
-        batch: list[bytes] = []
-        size = 0
-        for name in gathered:
-            batch.append(name)
-            size += self._hashing[name].size
-            if size >= HASH_BYTES:
-                self._hash_batch(batch)
-                batch, size = [], 0
-        if batch:
-            self._hash_batch(batch)
-
-    def _hash_batch(self, names: list[bytes]) -> None:
-        self._hash_jobs += 1
-        self.errands.expecting += 1
-        job = self._jobs.run(self.destination.hash, names, ("md5", "sha256"))
-        job.addCallbacks(self._have_hashed, self._not_hashed, callbackArgs=(names,))
-
-    def _have_hashed(self, found: dict[bytes, Hashed], names: list[bytes]) -> None:
-        self._hash_jobs -= 1
-        self._hashed.update(found)
-        errands = self.errands
-        try:
-            for name in names:
-                entry = self._hashing.pop(name)
-                hashed = found.get(name)
-                if hashed is None:
-                    # It changes, or cannot be read: the server's takes its place.
-                    errands.fetch(name, entry)
-                else:
-                    self._compare(name, entry, hashed)
-        except Exception:
-            errands.fail(Failure())  # type: ignore[no-untyped-call]
-        errands.expecting -= 1
-        errands.begin()
-
-    def _not_hashed(self, failure: Failure) -> None:
-        self._hash_jobs -= 1
-        self.errands.fail(_as_local(failure, "read what is here"))
-
-    def _compare(self, name: bytes, entry: RemoteEntry, hashed: Hashed) -> None:
-        if entry.sha256 is None:
-            self.errands.ask(name, entry, hashed.digests["md5"])
-        elif entry.sha256 == hashed.digests["sha256"]:
-            self._verified_here[name] = self._steady()
-        else:
-            self.errands.fetch(name, entry)
 
     # The disk.
 
@@ -480,7 +335,7 @@ class Update:
         return self._staging.create(name, algorithms)
 
     def _disk_failed(self, failure: Failure) -> None:
-        self.errands.fail(_as_local(failure, "write what was fetched"))
+        self.errands.fail(as_local(failure, "write what was fetched"))
 
     # Putting it in place.
 
@@ -499,7 +354,7 @@ class Update:
         for name in sorted(left):
             self._notes.add(f"{to_text(name)}: the server does not tell its content")
         if self._source_is_file():
-            plan = _file_plan(self.request, self.tree, self.here.entries, fetched)
+            plan = make_file_plan(self.request, self.tree, self.here.entries, fetched)
         else:
             plan = make_plan(self.request, self.tree, self.here.entries, fetched, left)
             if self.destination.kind is None:
@@ -547,70 +402,21 @@ class Update:
         Args:
             locals_: What is in place now.
         """
+        assert self.tree is not None  # noqa: S101 - the order of calls
         try:
-            await self._jobs.run(self._remember, locals_)
+            await self._jobs.run(
+                remember,
+                self.request,
+                self.here,
+                self.tree,
+                locals_,
+                self.errands.files,
+                self._digests,
+                self._steady(),
+                self._manifest if self.manifest_used else None,
+            )
         except OSError as error:
             self._notes.add(f"the record of this copy cannot be written: {error}")
-
-    def _remember(self, locals_: Mapping[bytes, LocalEntry]) -> None:
-        tree, record = self.tree, self.here.record
-        assert tree is not None  # noqa: S101 - the order of calls
-        moment = self._steady()
-        files = record.files
-        by_content = self.request.compare in ("auto", "digest")
-        kept: set[bytes] = set()
-        for name, entry in tree.entries.items():
-            now = locals_.get(name)
-            if entry.kind is not Kind.FILE or now is None:
-                continue
-            errand = self.errands.files.get(name)
-            local = LocalState.of(now)
-            if errand is not None and errand.state in (State.SAME, State.FETCHED):
-                if errand.state is State.SAME and not self._is_as_compared(name, now):
-                    continue
-                record.note(
-                    name,
-                    ServerState.of(errand.entry),
-                    local,
-                    errand.md5,
-                    seen=errand.seen or moment,
-                    confirmed=errand.confirmed or moment,
-                )
-            elif name in self._verified_here:
-                if not self._is_as_compared(name, now):
-                    continue
-                record.note(
-                    name,
-                    ServerState.of(entry),
-                    local,
-                    self._hashed[name].digests["md5"],
-                    seen=moment,
-                    confirmed=moment,
-                )
-            elif by_content and errand is None and name in files:
-                if not self._is_as_compared(name, now):
-                    continue
-                files[name] = files[name]._replace(local=local)
-            else:
-                continue
-            kept.add(name)
-        record.keep_only(kept)
-        record.kinds = {name: each.kind for name, each in tree.entries.items()}
-        record.hold_manifest(self._manifest if self.manifest_used else None)
-        record.save()
-
-    def _is_as_compared(self, name: bytes, now: LocalEntry) -> bool:
-        """
-        Whether what is in place has the content that was compared: as many bytes, of
-        the same time. A file whose attributes changed has another number.
-        """
-        hashed = self._hashed.get(name)
-        before = self.here.entries.get(name) if hashed is None else hashed.entry
-        return (
-            before is not None
-            and before.size == now.size
-            and (before.mtime_ns == now.mtime_ns or self.request.preserve)
-        )
 
     # Telling.
 
@@ -655,7 +461,7 @@ class Update:
         self._watch(
             Progress(
                 self._phase,
-                max(0, len(self._seen) - open_files - len(self._hashing)),
+                max(0, len(self._seen) - open_files - len(self._digests.awaited)),
                 total,
                 errands.bytes_come,
                 errands.bytes_wanted,
@@ -663,40 +469,5 @@ class Update:
         )
 
 
-def _file_plan(
-    request: SyncRequest,
-    tree: RemoteTree,
-    local: Mapping[bytes, LocalEntry],
-    fetched: set[bytes],
-) -> Plan:
-    """
-    The plan for a source that is a file.
-    """
-    entry = tree.entries[b""]
-    here = local.get(b"")
-    wanted = Wanted(
-        b"",
-        Kind.FILE,
-        entry.mode,
-        "fetched" if fetched else "kept",
-        (entry.uid, entry.gid) if request.preserve else None,
-        entry.mtime if request.preserve else None,
-    )
-    changes: tuple[Change, ...] = ()
-    if here is None:
-        changes = (Change(b"", "added"),)
-    elif fetched:
-        changes = (Change(b"", "updated"),)
-    elif not is_kept_as_it_is(wanted, here):
-        changes = (Change(b"", "attributes"),)
-    return Plan((wanted,), changes)
-
-
 def _is_unchanged(before: RemoteEntry, now: RemoteEntry) -> bool:
     return ServerState.of(before) == ServerState.of(now) and before.sha256 == now.sha256
-
-
-def _as_local(failure: Failure, doing: str) -> Failure:
-    if isinstance(failure.value, OSError):
-        return Failure(local_error(failure.value, doing))  # type: ignore[no-untyped-call]
-    return failure
