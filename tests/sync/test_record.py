@@ -217,6 +217,20 @@ def test_damage_is_an_empty_record(tmp_path: Path, data: st.DataObject) -> None:
     assert load(tmp_path).warning == ""
 
 
+def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
+    """
+    Nor what is no file: both are damage, and take no memory.
+    """
+    path = load(tmp_path).path
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert "damaged" in load(tmp_path).warning
+    path.unlink()
+    os.mkfifo(path)
+    assert "damaged" in load(tmp_path).warning
+
+
 @pytest.mark.parametrize(
     "change",
     [
