@@ -213,6 +213,11 @@ def main() -> int:
     """
     The `nodecomm` program.
     """
+    # Python has no object for a stream that was closed before it began.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         status = run(sys.argv[1:], sys.stdout, sys.stderr)
     except SystemExit as stopped:

@@ -295,3 +295,21 @@ class ProgramTests(SynchronousTestCase):
 
             self.assertEqual(1, process.returncode)
             self.assertEqual(b"error: No space left on device\n", err)
+
+    def test_closed_streams(self) -> None:
+        """
+        A program that was started without streams does its work and ends.
+        """
+        code = "import sys; from nodecomm.cli.main import main; sys.exit(main())"
+        for closed in (">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+            done = subprocess.run(
+                [
+                    *("/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable),
+                    *("-c", code, "plugins", "list"),
+                ],
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+
+            self.assertEqual((done.returncode, done.stderr), (0, b""), closed)
