@@ -121,6 +121,25 @@ class Errand:
     pieces: list[bytes] = field(factory=list)
     sink: Sink | None = None
 
+    def begin(self, group: int) -> None:
+        """
+        Its content is asked for, in this group of the stream.
+        """
+        self.received = self.pending = 0
+        self.head = b""
+        self.pieces = []
+        self.sink = None
+        self.carried = self.complete = self.stored = self.verified = False
+        self.attempt += 1
+        self.group = group
+
+    def take_pieces(self) -> bytes:
+        """
+        What has come and was not taken yet.
+        """
+        pieces, self.pieces, self.pending = self.pieces, [], 0
+        return b"".join(pieces)
+
 
 def why_never_right(errand: Errand, path: bytes, error: Exception | None) -> str:
     """

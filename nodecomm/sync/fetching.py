@@ -20,17 +20,16 @@ near the trouble:
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from nodecomm.client.errors import BadAnswer, ConnectionBroken, Refused
+from nodecomm.client.errors import Refused
+from nodecomm.sync.blaming import blame, suspects_of
 from nodecomm.sync.errand import (
     ConnectionWrong,
     Errand,
@@ -38,12 +37,11 @@ from nodecomm.sync.errand import (
     ManifestContradicted,
     Sink,
     State,
-    algorithms_for,
-    is_refusal,
-    why_never_right,
 )
-from nodecomm.sync.errors import LimitExceeded, LocalError, VerificationFailed
 from nodecomm.sync.model import Kind, RemoteEntry, SyncRequest
+from nodecomm.sync.questions import Questions
+from nodecomm.sync.queueing import Queue
+from nodecomm.sync.receiving import Receiving
 from nodecomm.sync.walking import join, remote_entry
 from nodecomm.wire.replies import StatReply
 from nodecomm.wire.text import to_text
@@ -52,6 +50,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from nodecomm.sync.asking import Asking
+    from nodecomm.sync.books import Books
     from nodecomm.sync.clocks import Moment
     from nodecomm.sync.lane import Lane
 
@@ -67,14 +66,6 @@ MAX_BYTES_OUT = 32 << 20
 #: Files that are asked for and have not come.
 MAX_GETS_OUT = 2000
 
-#: A file of at most so many bytes is written when it is whole; a larger one in pieces
-#: of that size.
-PIECE = 512 << 10
-
-#: A file of at most so many bytes is hashed at once, in some 20 us, so that the
-#: question about it leaves while the disk is still busy with the ones before.
-QUICK = 16 << 10
-
 #: A single file of at most so many bytes is small enough to be hashed by the server
 #: some dozen times, which makes a check of the stream without anything else known.
 SMALL = 64 << 10
@@ -87,54 +78,47 @@ class Errands:
 
     Args:
         request: What is wanted.
+        books: Where the files are kept.
         clock: For "at the end of this turn".
         lane: The way to the disk.
         prepare: Makes the place that content goes to, before the first is asked for.
         create: Opens the file that the content of a name goes to, and makes the
             digests that are named; may wait.
         steady: The clock that nobody sets.
-        progressed: Called when anything has come about.
-        space: Bytes that the disk has room for; None: not known.
 
     Attributes:
-        files: By name.
         expecting: Reasons why more files may come.
-        bytes_wanted: Content of all files to fetch that are known of.
-        bytes_come: Content received, right or not.
-        bytes_fetched: Content received and right.
-        fetched: Files of the same.
-        progress: How many files were brought to an end.
     """
 
     _request: SyncRequest
+    _books: Books
     _clock: IReactorTime
     _lane: Lane
     _prepare: Callable[[], Deferred[None]]
     _create: Callable[[bytes, Sequence[str]], Sink]
     _steady: Callable[[], Moment]
-    _progressed: Callable[[], None] = lambda: None
-    space: int | None = None
-    files: dict[bytes, Errand] = field(factory=dict, init=False)
     expecting: int = field(default=0, init=False)
-    bytes_wanted: int = field(default=0, init=False)
-    bytes_come: int = field(default=0, init=False)
-    bytes_fetched: int = field(default=0, init=False)
-    fetched: int = field(default=0, init=False)
-    progress: int = field(default=0, init=False)
-    _wanted: dict[bytes, int] = field(factory=dict, init=False)
+    _receiving: Receiving = field(init=False)
     _asking: Asking | None = field(default=None, init=False)
     _done: Deferred[None] | None = field(default=None, init=False)
-    _open: int = field(default=0, init=False)
-    _heap: list[tuple[int, int, int, Errand]] = field(factory=list, init=False)
-    _order: Any = field(factory=itertools.count, init=False)
+    _queue: Queue = field(factory=Queue, init=False)
     _coming: dict[bytes, Errand] = field(factory=dict, init=False)
     _bytes_out: int = field(default=0, init=False)
-    _questions: int = field(default=0, init=False)
+    _questions: Questions = field(init=False)
     _grouped: int = field(default=0, init=False)
     _pump_asked: bool = field(default=False, init=False)
     _careful: Errand | None = field(default=None, init=False)
-    _preparing: Deferred[None] | None = field(default=None, init=False)
-    _prepared: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._receiving = Receiving(
+            self._books,
+            self._lane,
+            self._prepare,
+            self._create,
+            self._hashed,
+            self._written,
+        )
+        self._questions = Questions(self._steady, self._failed)
 
     # Files come in.
 
@@ -142,7 +126,7 @@ class Errands:
         """
         Find out whether the server's file differs from one with digest *md5*.
         """
-        errand = self._put(name, entry, State.ASK)
+        errand = self._books.enter(name, entry, State.ASK, self._steady())
         errand.md5 = md5
         self._ask(errand)
 
@@ -154,21 +138,21 @@ class Errands:
             LimitExceeded: It, or all together, are too large.
             LocalError: The disk has no room for it.
         """
-        self._wants(self._put(name, entry, State.GET))
+        self._wants(self._books.enter(name, entry, State.GET, self._steady()))
 
     def verify(self, name: bytes, entry: RemoteEntry) -> None:
         """
         Find out whether what was received of *name* is still right, now that the
         server describes it in another way.
         """
-        errand = self._put(name, entry, State.VERIFY)
+        errand = self._books.enter(name, entry, State.VERIFY, self._steady())
         errand.carried = True
         if entry.sha256 is None:
             self._verify(errand)
         elif entry.sha256 == errand.sha256:
-            self._account(errand, State.FETCHED)
+            self._books.move(errand, State.FETCHED)
         else:
-            self._account(errand, State.GET)
+            self._books.move(errand, State.GET)
             self._wants(errand)
 
     def again(self, name: bytes) -> bool:
@@ -179,7 +163,7 @@ class Errands:
         Returns:
             Whether anything was left.
         """
-        errand = self.files.get(name)
+        errand = self._books.files.get(name)
         if errand is None:
             return False
         if errand.state is State.ASK:
@@ -194,60 +178,8 @@ class Errands:
         """
         The server has no such file any more, or none that the network is needed for.
         """
-        errand = self.files.pop(name, None)
-        if errand is not None:
-            self._account(errand, State.LEFT)
-            self._want(name, 0)
+        if self._books.drop(name):
             self._look()
-
-    def _put(self, name: bytes, entry: RemoteEntry, state: State) -> Errand:
-        errand = self.files.get(name)
-        if errand is None:
-            errand = self.files[name] = Errand(name, entry, state)
-            self._open += 1
-        else:
-            errand.entry = entry
-            self._account(errand, state)
-        errand.seen = self._steady()
-        return errand
-
-    def _account(self, errand: Errand, state: State) -> None:
-        """
-        Change the state of *errand*.
-        """
-        before, errand.state = errand.state, state
-        self._open += state.is_open - before.is_open
-        if before.is_open and not state.is_open:
-            self.progress += 1
-        if before is State.FETCHED:
-            self.fetched -= 1
-            self.bytes_fetched -= errand.received
-        if state is State.FETCHED:
-            self.fetched += 1
-            self.bytes_fetched += errand.received
-        self._progressed()
-
-    def _want(self, name: bytes, size: int) -> None:
-        before = self._wanted.pop(name, 0)
-        if size:
-            self._wanted[name] = size
-        self.bytes_wanted += size - before
-        limits = self._request.limits
-        if limits.file_size is not None and size > limits.file_size:
-            msg = f"{to_text(name)} has {size} bytes, the limit is {limits.file_size}"
-            raise LimitExceeded("file-size", msg)
-        if limits.total_size is not None and self.bytes_wanted > limits.total_size:
-            msg = (
-                f"more than {limits.total_size} bytes would have to be fetched, which"
-                " is the limit"
-            )
-            raise LimitExceeded("total-size", msg)
-        if self.space is not None and self.bytes_wanted > self.space:
-            msg = (
-                f"at least {self.bytes_wanted} bytes are to be fetched, and the disk"
-                f" has room for {self.space}"
-            )
-            raise LocalError("no-space", msg)
 
     # Connections.
 
@@ -261,8 +193,9 @@ class Errands:
         """
         self._asking = asking
         self._done = Deferred()
-        self._heap.clear()
-        self._bytes_out = self._questions = self._grouped = 0
+        self._queue.clear()
+        self._bytes_out = self._grouped = 0
+        self._questions.attach(asking)
         self._careful = None
         session = asking.session
         self._lane.regulate(session.pause, session.resume)
@@ -283,6 +216,7 @@ class Errands:
             VerificationFailed: One of them had as much care as it may have.
         """
         asking, self._asking = self._asking, None
+        self._questions.attach(None)
         self._done = None
         self._lane.let_go()
         if asking is None:
@@ -290,52 +224,20 @@ class Errands:
         if asking.trouble is not None:
             error = asking.trouble
         # What came whole is on its way to disk, and only has to be verified.
-        partial = [each for each in self._coming.values() if not each.complete]
-        suspects = self._suspects(asking, partial, error)
-        for errand in partial:
+        unfinished = [each for each in self._coming.values() if not each.complete]
+        files, careful = self._books.files, self._careful
+        suspects = suspects_of(files, unfinished, asking.passed, careful, error)
+        for errand in unfinished:
             del self._coming[errand.name]
             errand.pieces.clear()
-            self._account(errand, State.GET)
-        for errand in self.files.values():
+            self._books.move(errand, State.GET)
+        for errand in self._books.files.values():
             errand.carried = True
         for errand in suspects:
-            self._suspect(errand, error)
+            self._blame(errand, error)
 
-    def _suspects(
-        self, asking: Asking, partial: list[Errand], error: Exception | None
-    ) -> list[Errand]:
-        """
-        The files that what happened may be about.
-        """
-        if error is None:
-            return []
-        if self._careful is not None:
-            return [self._careful]
-        if isinstance(error, BadAnswer):
-            # Up to the last check that was passed, all was well.
-            return [
-                errand
-                for errand in self.files.values()
-                if errand.state in (State.COMING, State.VERIFY)
-                and not errand.carried
-                and errand.group == asking.passed
-            ]
-        return partial[:1]
-
-    def _suspect(self, errand: Errand, error: Exception | None) -> None:
-        if errand.blamed == errand.attempt:
-            # The same content shows in more than one way that it is wrong.
-            return
-        errand.blamed = errand.attempt
-        errand.tries += 1
-        errand.level += 1
-        if errand.tries < self._request.limits.attempts:
-            return
-        if isinstance(error, ConnectionBroken) and not is_refusal(errand.head):
-            raise error
-        raise VerificationFailed(
-            "digest", why_never_right(errand, self._path(errand), error)
-        )
+    def _blame(self, errand: Errand, error: Exception | None) -> None:
+        blame(errand, error, self._request.limits.attempts, self._path(errand))
 
     def fail(self, failure: Failure) -> None:
         """
@@ -367,7 +269,7 @@ class Errands:
         except Exception:
             self.fail(Failure())  # type: ignore[no-untyped-call]
             return
-        if not self._open and not self.expecting:
+        if not self._books.open and not self.expecting:
             done, self._done = self._done, None
             done.callback(None)
 
@@ -377,43 +279,23 @@ class Errands:
     # Does it differ?
 
     def _ask(self, errand: Errand) -> None:
-        asking = self._asking
-        if asking is None:
-            return
-        self._questions += 1
-        errand.confirmed = self._steady()
-        asking.differs(self._path(errand), errand.md5, errand.entry.size).addCallbacks(
-            self._asked,
-            self._not_asked,
-            callbackArgs=(errand, asking),
-            errbackArgs=(errand, asking),
-        )
+        self._questions.compare(errand, self._path(errand), self._asked)
 
-    def _asked(self, differs: bool, errand: Errand, asking: Asking) -> None:
-        self._questions -= 1
-        if self._asking is not asking or errand.state is not State.ASK:
-            return
+    def _asked(self, errand: Errand, differs: bool | None) -> None:
         if differs:
-            self._account(errand, State.GET)
+            self._books.move(errand, State.GET)
             self._guarded(self._wants, errand)
         else:
-            self._account(errand, State.SAME)
-            self._look()
-
-    def _not_asked(self, failure: Failure, errand: Errand, asking: Asking) -> None:
-        self._questions -= 1
-        if not isinstance(failure.value, Refused):
-            self._failed(failure, asking)
-        elif self._asking is asking and errand.state is State.ASK:
-            self._account(errand, State.LEFT)
+            state = State.LEFT if differs is None else State.SAME
+            self._books.move(errand, state)
             self._look()
 
     # Give me that.
 
     def _wants(self, errand: Errand) -> None:
-        self._want(errand.name, errand.entry.size)
+        self._books.want(errand.name, errand.entry.size)
         if self._request.dry_run:
-            self._account(errand, State.WOULD)
+            self._books.move(errand, State.WOULD)
             self._look()
         else:
             self._push(errand)
@@ -426,171 +308,98 @@ class Errands:
 
     def _push(self, errand: Errand) -> None:
         if self._asking is not None:
-            key = (min(errand.level, 2), errand.entry.size, next(self._order))
-            heapq.heappush(self._heap, (*key, errand))
+            self._queue.push(errand)
             self._look()
 
     def _submit(self, asking: Asking) -> None:
         """
         Ask for the content of as many files as may be under way.
         """
-        heap = self._heap
-        if heap and not self._prepared:
-            self._make_ready()
+        queue = self._queue
+        if queue and not self._receiving.ready:
+            self._receiving.make_ready(self._look, self.fail)
             return
-        while heap and self._careful is None:
-            level, size, _order, errand = heap[0]
-            if errand.state is not State.GET or errand.entry.size != size:
-                heapq.heappop(heap)
-                continue
+        while self._careful is None and (first := queue.first()) is not None:
+            level, size, errand = first
             out = len(self._coming)
             if out and (out >= MAX_GETS_OUT or self._bytes_out + size > MAX_BYTES_OUT):
                 break
             if level > 1 and errand.entry.sha256 is None:
-                if out or self._questions or self.expecting:
+                if out or self._questions.open or self.expecting:
                     break
-                heapq.heappop(heap)
+                queue.pop()
                 self._take_care(errand, asking)
                 break
-            heapq.heappop(heap)
+            queue.pop()
             if level == 1 and not self._grouped:
                 self._check(asking)
             self._get(errand, asking)
             if level == 1:
                 self._grouped += 1
-                if self._grouped == GROUP or not heap or heap[0][0] != 1:
+                if self._grouped == GROUP or queue.level() != 1:
                     self._grouped = 0
                     self._check(asking)
-
-    def _make_ready(self) -> None:
-        """
-        Content needs a place before it is asked for.
-        """
-        if self._preparing is not None:
-            return
-
-        def ready(_none: None) -> None:
-            self._prepared = True
-            self._look()
-
-        def over(result: Any) -> None:
-            self._preparing = None
-
-        self._preparing = self._prepare()
-        self._preparing.addCallbacks(ready, self.fail).addBoth(over)
 
     def _check(self, asking: Asking) -> None:
         if asking.can_check:
             asking.check()
 
     def _get(self, errand: Errand, asking: Asking) -> None:
-        self._account(errand, State.COMING)
+        self._books.move(errand, State.COMING)
         self._coming[errand.name] = errand
-        errand.received = 0
-        errand.head = b""
-        errand.pieces = []
-        errand.pending = 0
-        errand.sink = None
-        errand.carried = errand.complete = errand.stored = errand.verified = False
-        errand.attempt += 1
-        errand.group = asking.group
+        errand.begin(asking.group)
         size = errand.entry.size
         if not size:
             # There is nothing to ask for; that it is empty is verified as ever.
-            self._received(None, errand, asking)
+            self._received(None, errand)
             return
         self._bytes_out += size
-
-        def sink(data: bytes) -> None:
-            if not errand.received:
-                errand.head = data[:100]
-            errand.received += len(data)
-            self.bytes_come += len(data)
-            self._progressed()
-            errand.pieces.append(data)
-            errand.pending += len(data)
-            if errand.pending >= PIECE and errand.received < size:
-                self._write(errand)
-
-        asking.get(self._path(errand), size, sink).addCallbacks(
+        take = partial(self._receiving.take, errand)
+        asking.get(self._path(errand), size, take).addCallbacks(
             self._received,
             self._failed,
-            callbackArgs=(errand, asking),
+            callbackArgs=(errand,),
             errbackArgs=(asking,),
         )
 
-    def _write(self, errand: Errand) -> None:
-        """
-        Write what has come of a large file.
-        """
-        pieces, errand.pieces, errand.pending = errand.pieces, [], 0
-        data = b"".join(pieces)
-
-        def work() -> None:
-            if errand.sink is None:
-                errand.sink = self._create(errand.name, algorithms_for(errand.entry))
-            errand.sink.write(data)
-
-        self._lane.put(work, None, len(data))
-
-    def _received(self, _none: object, errand: Errand, asking: Asking) -> None:
+    def _received(self, _none: object, errand: Errand) -> None:
         """
         As many bytes came as were announced.
         """
         self._bytes_out -= errand.entry.size
-        errand.complete = True
-        pieces, errand.pieces = errand.pieces, []
-        data = b"".join(pieces)
-        attempt = errand.attempt
-        is_quick = errand.entry.sha256 is None and errand.entry.size <= QUICK
-        algorithms = () if is_quick else algorithms_for(errand.entry)
-
-        def work() -> list[bytes]:
-            sink = errand.sink
-            if sink is None:
-                sink = errand.sink = self._create(errand.name, algorithms)
-            if data:
-                sink.write(data)
-            sink.close()
-            return [sink.digest(name) for name in algorithms]
-
-        def done(digests: list[bytes]) -> None:
-            if errand.attempt != attempt:
-                return
-            errand.sink = None
-            errand.stored = True
-            if is_quick:
-                if errand.verified and errand.state is State.VERIFY:
-                    self._account(errand, State.FETCHED)
-                    self._look()
-                return
-            errand.md5, *rest = digests
-            errand.sha256 = rest[0] if rest else b""
-            if self._coming.pop(errand.name, None) is errand:
-                self._guarded(self._stored, errand)
-
-        if is_quick:
-            del self._coming[errand.name]
-            errand.md5 = hashlib.md5(data, usedforsecurity=False).digest()
-            self._guarded(self._stored, errand)
-        self._lane.put(work, done, len(data))
+        self._receiving.finish(errand)
         self._look()
 
-    def _stored(self, errand: Errand) -> None:
+    def _hashed(self, errand: Errand) -> None:
+        """
+        The digest of what came is known.
+        """
+        if self._coming.pop(errand.name, None) is errand:
+            self._guarded(self._judge, errand)
+
+    def _written(self, errand: Errand) -> None:
+        """
+        What came, and was hashed before, is where it has to be.
+        """
+        if errand.verified and errand.state is State.VERIFY:
+            self._books.move(errand, State.FETCHED)
+            self._look()
+
+    def _judge(self, errand: Errand) -> None:
         expected = errand.entry.sha256
         if expected is not None:
             if errand.sha256 != expected:
-                self._account(errand, State.GET)
+                self._books.move(errand, State.GET)
                 msg = (
                     f"{to_text(self._path(errand))}: the digest of what came is not"
                     " the one in the manifest"
                 )
                 raise ManifestContradicted(errand.name, msg)
             errand.confirmed = self._steady()
-            self._account(errand, State.FETCHED)
+            self._books.move(errand, State.FETCHED)
             self._look()
             return
-        self._account(errand, State.VERIFY)
+        self._books.move(errand, State.VERIFY)
         self._verify(errand)
 
     # Is it right?
@@ -599,59 +408,43 @@ class Errands:
         asking = self._asking
         if asking is None:
             return
-        path, size = self._path(errand), errand.entry.size
         if asking.doubtful and not asking.can_check:
-            if size > SMALL:
+            if errand.entry.size > SMALL:
                 self._start_afresh()
                 return
-            asking.offer(path, errand.md5)
-        self._questions += 1
-        errand.confirmed = self._steady()
-        asking.differs(path, errand.md5, size).addCallbacks(
-            self._verified,
-            self._not_verified,
-            callbackArgs=(errand, asking),
-            errbackArgs=(errand, asking),
-        )
+            asking.offer(self._path(errand), errand.md5)
+        self._questions.compare(errand, self._path(errand), self._verified)
 
     def _start_afresh(self) -> None:
         msg = "nothing is known to check the stream by"
         self.fail(Failure(FreshConnectionNeeded(msg)))  # type: ignore[no-untyped-call]
 
-    def _verified(self, differs: bool, errand: Errand, asking: Asking) -> None:
-        self._questions -= 1
-        if self._asking is not asking or errand.state is not State.VERIFY:
-            return
-        if not differs:
+    def _verified(self, errand: Errand, differs: bool | None) -> None:
+        if differs is None:
+            self._wrong(errand, "it was given, and now it is refused")
+        elif not differs:
             if self._careful is errand:
                 self._careful = None
             errand.verified = True
             if errand.stored:
-                self._account(errand, State.FETCHED)
+                self._books.move(errand, State.FETCHED)
             self._look()
         elif errand.carried:
             # It came over an earlier connection, and is wrong: no wonder.
-            self._account(errand, State.GET)
+            self._books.move(errand, State.GET)
             self._guarded(self._once_more, errand)
         else:
             self._wrong(errand, "its digest is another one than that of what came")
 
     def _once_more(self, errand: Errand) -> None:
-        self._suspect(errand, None)
+        self._blame(errand, None)
         self._wants(errand)
-
-    def _not_verified(self, failure: Failure, errand: Errand, asking: Asking) -> None:
-        self._questions -= 1
-        if not isinstance(failure.value, Refused):
-            self._failed(failure, asking)
-        elif self._asking is asking and errand.state is State.VERIFY:
-            self._wrong(errand, "it was given, and now it is refused")
 
     def _wrong(self, errand: Errand, why: str) -> None:
         """
         What came is not what is there now.
         """
-        self._account(errand, State.GET)
+        self._books.move(errand, State.GET)
         text = f"{to_text(self._path(errand))}: {why}"
         # Whose fault it is, is known: nothing else is suspected.
         self._careful = errand
@@ -689,7 +482,7 @@ class Errands:
         errand.seen = self._steady()
 
         def get(errand: Errand) -> None:
-            self._want(errand.name, errand.entry.size)
+            self._books.want(errand.name, errand.entry.size)
             self._get(errand, asking)
 
         self._guarded(get, errand)
@@ -699,6 +492,6 @@ class Errands:
             self._failed(failure, asking)
         elif self._asking is asking:
             self._careful = None
-            self._account(errand, State.LEFT)
-            self._want(errand.name, 0)
+            self._books.move(errand, State.LEFT)
+            self._books.want(errand.name, 0)
             self._look()

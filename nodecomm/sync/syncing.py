@@ -235,7 +235,7 @@ class Syncer:
         finally:
             looking.addErrback(lambda _: None)
             looking.cancel()
-        request, errands = update.request, update.errands
+        request, books = update.request, update.books
         plan, changed = update.plan()
         if not request.dry_run:
             locals_ = update.here.entries
@@ -245,10 +245,10 @@ class Syncer:
         return SyncResult(
             changed=changed,
             checked=update.checked(),
-            fetched=errands.fetched,
+            fetched=books.fetched,
             removed=sum(change.what == "removed" for change in plan.changes),
             bytes_received=tally.bytes_received,
-            bytes_fetched=errands.bytes_fetched,
+            bytes_fetched=books.bytes_fetched,
             round_trips=tally.round_trips,
             connections=tally.connections,
             seconds=self._monotonic() - began,
@@ -268,7 +268,7 @@ class Syncer:
         failures = 0
         while True:
             error: Exception
-            before = update.errands.progress
+            before = update.books.progress
             try:
                 asking = await self._connect(tally)
                 if not looking.called or looking.result is not None:
@@ -293,7 +293,7 @@ class Syncer:
                 raise
             await self._drop(tally)
             await update.interrupted(error)
-            failures = 1 if update.errands.progress > before else failures + 1
+            failures = 1 if update.books.progress > before else failures + 1
             if failures >= attempts:
                 raise error
             await self._pause(failures)

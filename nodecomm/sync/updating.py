@@ -12,6 +12,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from nodecomm.sync.books import Books
 from nodecomm.sync.comparing import Verdict, judge
 from nodecomm.sync.digests import LocalDigests, as_local
 from nodecomm.sync.errand import FreshConnectionNeeded, Sink, State
@@ -80,7 +81,8 @@ class Update:
         watch: Told of progress.
 
     Attributes:
-        errands: The files that the network is needed for.
+        books: The files that the network is needed for.
+        errands: What is done about them.
         tree: What the server has, when that is known.
         manifest_used: Whether the server's manifest answered.
     """
@@ -95,6 +97,7 @@ class Update:
     _monotonic: Callable[[], float]
     _steady: Callable[[], Moment]
     _watch: Watch | None
+    books: Books = field(init=False)
     errands: Errands = field(init=False)
     lane: Lane = field(init=False)
     tree: RemoteTree | None = field(default=None, init=False)
@@ -116,14 +119,15 @@ class Update:
 
     def __attrs_post_init__(self) -> None:
         self.lane = Lane(self._pool, self._disk_failed)
+        self.books = Books(self.request.limits, self._progressed)
         self.errands = Errands(
             self.request,
+            self.books,
             self._clock,
             self.lane,
             self._prepare,
             self._create,
             self._steady,
-            self._progressed,
         )
         self._digests = LocalDigests(self.destination, self._jobs, self.errands)
 
@@ -143,7 +147,7 @@ class Update:
             self._notes.add(local.record.warning)
         for line in self.destination.warnings:
             self._notes.add(line)
-        self.errands.space = local.space
+        self.books.space = local.space
         self._manifest = local.manifest
         self._manifest_md5 = local.record.manifest_md5
 
@@ -207,7 +211,7 @@ class Update:
     def _seen_before(self) -> Mapping[bytes, RemoteEntry]:
         if self.tree is not None:
             return self.tree.entries
-        return {name: errand.entry for name, errand in self.errands.files.items()}
+        return {name: errand.entry for name, errand in self.books.files.items()}
 
     async def _by_manifest(self, asking: Asking) -> RemoteTree | None:
         data = await ask_for_manifest(
@@ -246,7 +250,7 @@ class Update:
             return
         self.tree = tree
         errands = self.errands
-        for name in list(errands.files):
+        for name in list(self.books.files):
             entry = tree.entries.get(name)
             if entry is None or entry.kind is not Kind.FILE:
                 errands.forget(name)
@@ -270,7 +274,7 @@ class Update:
         if entry.kind is not Kind.FILE:
             return
         self._seen[name] = entry
-        errand = self.errands.files.get(name)
+        errand = self.books.files.get(name)
         if errand is not None:
             if _is_unchanged(errand.entry, entry) and errand.state is not State.LEFT:
                 self.errands.again(name)
@@ -344,7 +348,7 @@ class Update:
         The new set, and whether it is another one.
         """
         assert self.tree is not None  # noqa: S101 - the order of calls
-        files = self.errands.files
+        files = self.books.files
         fetched = {
             name
             for name, errand in files.items()
@@ -410,7 +414,7 @@ class Update:
                 self.here,
                 self.tree,
                 locals_,
-                self.errands.files,
+                self.books.files,
                 self._digests,
                 self._steady(),
                 self._manifest if self.manifest_used else None,
@@ -440,7 +444,7 @@ class Update:
         """
         left = {
             name
-            for name, errand in self.errands.files.items()
+            for name, errand in self.books.files.items()
             if errand.state is State.LEFT
         }
         return tuple(sorted(left.union(self.tree.refused if self.tree else ())))
@@ -455,16 +459,16 @@ class Update:
     def _tell(self) -> None:
         if self._watch is None:
             return
-        errands = self.errands
+        books = self.books
         total = len(self._seen) if self.tree is not None else 0
-        open_files = sum(each.state.is_open for each in errands.files.values())
+        open_files = sum(each.state.is_open for each in books.files.values())
         self._watch(
             Progress(
                 self._phase,
                 max(0, len(self._seen) - open_files - len(self._digests.awaited)),
                 total,
-                errands.bytes_come,
-                errands.bytes_wanted,
+                books.bytes_come,
+                books.bytes_wanted,
             )
         )
 
