@@ -22,7 +22,7 @@ _IN_BRACKETS = re.compile(r"\[([^\[\]]+)\](?::(.*))?", re.DOTALL)
 _DIGITS = re.compile(r"[0-9]+")
 
 #: A host name or an address: no white space, no slash, nothing a terminal acts on.
-_HOST = re.compile(r"[^\s/\x00-\x1f\x7f\\@]{1,255}")
+_HOST = re.compile(r"[^\s/\x00-\x1f\x7f\\@\[\]]{1,255}")
 
 
 @frozen(order=True)
@@ -31,7 +31,8 @@ class ServerAddress:
     A server as it was configured: its key is pinned to exactly this name and port.
 
     Attributes:
-        host: A name, or an address without brackets; in lower case.
+        host: A name, or an address without brackets; in lower case but for the zone
+            of a link-local address.
         port: 1 to 65535.
     """
 
@@ -114,7 +115,9 @@ def _host(host: str, text: str) -> str:
     if not _HOST.fullmatch(host):
         msg = f"{text!r} begins with no host name or address"
         raise ValueError(msg)
-    return host.lower()
+    # The zone behind an address is an interface's name, which has its own case.
+    name, percent, zone = host.partition("%")
+    return name.lower() + percent + zone
 
 
 def _port(port: str | None, text: str) -> int:

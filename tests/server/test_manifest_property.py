@@ -131,7 +131,7 @@ def table(root: str, place: str, lists: dict[str, list[int]]) -> dict[str, Any]:
     return made
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trees(), rules, st.permutations(PEERS))
 def test_manifest_lists_what_the_peer_may_have(
     tree: Tree,

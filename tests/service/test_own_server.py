@@ -631,6 +631,7 @@ class TestSample:
         assert self.names(tmp_path / "modules") == ["mine"]
 
 
+@pytest.mark.slow
 def test_killed_anywhere(tmp_path: Path) -> None:
     """
     Whatever change the bootstrap of a policy server does not get beyond, the next one

@@ -327,7 +327,7 @@ class TroubleTests(SynchronousTestCase):
 
                 self.assertEqual(node.dest.read_bytes(), b"c" * size)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(
         st.lists(
             st.tuples(
