@@ -74,7 +74,7 @@ class _ExplainOptions(CommandOptions):
     optFlags = [["unencrypted", None, "as over the classic protocol in the clear"]]
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.digests: list[str] = []
 
     def opt_key(self, digest: str) -> None:

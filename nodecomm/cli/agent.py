@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import attrs
 
-from nodecomm.cli.options import GroupOptions, StateOptions, fail, write_json
+from nodecomm.cli.options import CommandOptions, GroupOptions, fail, write_json
 from nodecomm.service.agent_status import (
     LOCK_NAME,
     AgentStatus,
@@ -30,7 +30,7 @@ from nodecomm.wire.text import safe
 __all__ = ["Options", "run"]
 
 
-class StatusOptions(StateOptions):
+class StatusOptions(CommandOptions):
     """
     `nodecomm agent status`.
     """

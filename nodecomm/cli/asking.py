@@ -70,7 +70,7 @@ def ask_about_key(
     Ask whether *key* is that of a server that is not known yet, as `ask_whether`.
 
     Raises:
-        Interrupted: The person pressed Ctrl-C.
+        Interrupted: By Ctrl-C, or by SIGTERM.
     """
     at = ", ".join(each for each in addresses if each != server.host)
     introduction = (
@@ -78,8 +78,7 @@ def ask_about_key(
         "is not known yet. Its key is\n"
         f"  {key.md5}\n  {key.sha}\n"
     )
-    with _interruptible():
-        return ask_whether(introduction, key, terminal)
+    return ask_whether(introduction, key, terminal)
 
 
 def ask_whether(
@@ -93,8 +92,11 @@ def ask_whether(
         introduction: Lines to print before, with the key, safe for a terminal.
         key: What the server shows.
         terminal: Opens it.
+
+    Raises:
+        Interrupted: By Ctrl-C, or by SIGTERM.
     """
-    with terminal() as opened:
+    with _interruptible(), terminal() as opened:
         if opened is None:
             return None
         reader, writer = opened
@@ -135,15 +137,21 @@ def judge(answer: str, key: PublicKey) -> bool | str:
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """
-    Let Ctrl-C end the wait for an answer, whatever else it does meanwhile.
+    Let Ctrl-C and SIGTERM end the wait for an answer, whatever else they do meanwhile.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stop(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    before = {
+        number: signal.signal(number, stop)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(signal.SIGINT) from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

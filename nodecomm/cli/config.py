@@ -10,7 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from nodecomm.cli.options import GroupOptions, StateOptions, write_json
+from twisted.python import usage
+
+from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
 from nodecomm.config.errors import Origin, Problem, printable
 from nodecomm.config.showing import as_toml, shown_values
 from nodecomm.service.agent_prepared import prepare_agent
@@ -28,14 +30,17 @@ from nodecomm.service.prepared import prepare
 __all__ = ["Options", "run"]
 
 
-class _FileOptions(StateOptions):
+class _FileOptions(CommandOptions):
+    takes = "[options] [FILE]"
+    subjects = (("file", "FILE"),)
+    optional = 1
     optParameters = [
         [
             "config",
             "c",
             None,
-            f"the file (without it {SYSTEM_FILE}, else the embedded defaults; with"
-            f" --agent {AGENT_FILE})",
+            f"the same as FILE (without it {SYSTEM_FILE}, else the embedded defaults;"
+            f" with --agent {AGENT_FILE})",
         ],
     ]
     optFlags = [
@@ -45,6 +50,15 @@ class _FileOptions(StateOptions):
             "it is an agent's; so is a file called agent.toml or with a table [agent]",
         ],
     ]
+
+    def postOptions(self) -> None:
+        """
+        The file is named in one way or the other.
+        """
+        if self["file"] and self["config"]:
+            msg = f"which file, {self['config']} or {self['file']}? Name it once"
+            raise usage.UsageError(msg)
+        self["config"] = self["config"] or self["file"]
 
 
 class CheckOptions(_FileOptions):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConnectingOptions",
     "Interrupted",
+    "ReachingOptions",
     "make_dialer",
     "read_key_file",
     "report",
@@ -61,20 +62,43 @@ PROTOCOLS = {"2": 2, "tls": 2, "3": 3, "cookie": 3, "latest": 3}
 CLASSIC = ("1", "classic", "0", "undefined")
 
 
-class ConnectingOptions(CommandOptions):
+class ReachingOptions(CommandOptions):
     """
-    `--trust-server`, `--server-key`, `--user`, `--timeout` and `--protocol`.
+    `--timeout`: a server is called.
 
     Attributes:
-        server_keys: What `--server-key` named.
+        server_keys: The keys that it may have.
         timeout: Seconds.
         newest: The newest protocol version to speak.
         user: The user name to come with, as on the wire.
     """
 
     optParameters = [
-        ["user", "u", None, "the user name to come with; your own by default"],
         ["timeout", "t", "30", "seconds to wait for a connection, or for an answer"],
+    ]
+
+    def __init__(self) -> None:
+        self.server_keys: list[str | PublicKey] = []
+        self.timeout = 30.0
+        self.newest = 3
+        self.user = b""
+        super().__init__()
+
+    def postOptions(self) -> None:
+        """
+        Check what has been given.
+        """
+        self.timeout = seconds_option("--timeout", self["timeout"])
+        self.user = own_user()
+
+
+class ConnectingOptions(ReachingOptions):
+    """
+    `--trust-server`, `--server-key`, `--user` and `--protocol`: a server is asked.
+    """
+
+    optParameters = [
+        ["user", "u", None, "the user name to come with; your own by default"],
         ["protocol", None, "latest", "newest version to speak: 2, 3 or latest"],
     ]
     optFlags = [
@@ -84,13 +108,6 @@ class ConnectingOptions(CommandOptions):
             "trust the key of a server that is not known yet, and remember it",
         ],
     ]
-
-    def __init__(self) -> None:
-        self.server_keys: list[str | PublicKey] = []
-        self.timeout = 30.0
-        self.newest = 3
-        self.user = b""
-        super().__init__()  # type: ignore[no-untyped-call]
 
     def opt_server_key(self, key: str) -> None:
         """
@@ -103,7 +120,7 @@ class ConnectingOptions(CommandOptions):
         """
         Check what has been given.
         """
-        self.timeout = seconds_option("--timeout", self["timeout"])
+        super().postOptions()
         named = self["protocol"].lower()
         if named in CLASSIC:
             msg = (
@@ -115,8 +132,8 @@ class ConnectingOptions(CommandOptions):
             msg = f"--protocol takes 2, 3 or latest, not {self['protocol']!r}"
             raise usage.UsageError(msg)
         self.newest = PROTOCOLS[named]
-        name = self["user"]
-        self.user = own_user() if name is None else os.fsencode(name)
+        if self["user"] is not None:
+            self.user = os.fsencode(self["user"])
         try:
             ClientDialog(self.user, b"", self.newest)
         except LocalProtocolError as error:
@@ -193,7 +210,7 @@ def read_key_file(path: str) -> PublicKey:
 
 def make_dialer(
     reactor: Any,
-    options: ConnectingOptions,
+    options: ReachingOptions,
     state_dir: Path,
     *,
     trust: IServerTrust | None = None,
@@ -225,7 +242,7 @@ def make_dialer(
         trust = ServerTrust(
             ServerKeyStore(state_dir / SERVER_KEYS_FOLDER),
             pinned=options.server_keys,
-            first_use=bool(options["trust-server"]),
+            first_use=bool(options.get("trust-server")),
         )
     return Dialer(
         reactor,

@@ -10,6 +10,7 @@ interrupted. Commands that talk to a server have more, see `nodecomm.cli.statuse
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import traceback
@@ -21,6 +22,7 @@ from typing import TextIO, cast
 from twisted.python import usage
 
 from nodecomm import __version__
+from nodecomm.cli.options import write_json
 from nodecomm.wire.text import safe
 
 __all__ = ["COMMANDS", "Options", "main", "run"]
@@ -149,7 +151,14 @@ class Options(usage.Options):
     opt_h = opt_help
 
 
-def _usage_error(options: usage.Options, error: usage.UsageError, out: TextIO) -> int:
+def _usage_error(
+    options: usage.Options,
+    error: usage.UsageError,
+    stdout: TextIO,
+    stderr: TextIO,
+    *,
+    as_json: bool,
+) -> int:
     """
     Say what is wrong with the command line and what would be right.
     """
@@ -159,17 +168,41 @@ def _usage_error(options: usage.Options, error: usage.UsageError, out: TextIO) -
         words.append(cast(str, deepest.subCommand))
         deepest = cast(usage.Options, deepest.subOptions)
     prefix, unknown, given = str(error).partition("Unknown command: ")
+    mistyped = re.fullmatch(r"option --(.+) not recognized", str(error), re.DOTALL)
     if unknown and not prefix:
         names = [command[0] for command in deepest.subCommands]  # type: ignore[attr-defined]
-        # Not at the top: it takes a while to load, and most command lines are right.
-        import difflib  # noqa: PLC0415
-
-        close = difflib.get_close_matches(given, names, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+        close = _close(given, names)
+        hint = f"did you mean '{close}'?" if close else f"known: {', '.join(names)}"
         message = f"unknown command '{safe(given)}' ({hint})"
-    out.write(f"error: {message}\n")
-    out.write(f"`{' '.join(words)} --help` tells what it takes.\n")
+    elif mistyped is not None:
+        close = _close(mistyped[1], [name.rstrip("=") for name in deepest.longOpt])
+        message += f", did you mean --{close}?" if close else ""
+    elif re.fullmatch(r"option --?\S+ requires argument", message):
+        message = message.replace("requires argument", "needs a value behind it")
+    if as_json:
+        write_json({"error": {"code": "usage", "text": message, "status": 2}}, stdout)
+    stderr.write(f"error: {message}\n")
+    stderr.write(f"`{' '.join(words)} --help` tells what it takes.\n")
     return 2
+
+
+def _close(given: str, names: Sequence[str]) -> str:
+    """
+    The one of *names* that was probably meant; empty for none.
+    """
+    # Not at the top: it takes a while to load, and most command lines are right.
+    import difflib  # noqa: PLC0415
+
+    return next(iter(difflib.get_close_matches(given, names, n=1)), "")
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """
+    Whether a program reads the output, as far as a wrong command line tells.
+    """
+    words = list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    return "--json" in words[:end]
 
 
 def run(
@@ -194,7 +227,8 @@ def run(
         status = cast(int, command.run(options.subOptions, stdout, stderr))
         stdout.flush()
     except usage.UsageError as error:
-        return _usage_error(options, error, stderr)
+        as_json = _wants_json(arguments)
+        return _usage_error(options, error, stdout, stderr, as_json=as_json)
     except BrokenPipeError:
         stderr.write("error: the output was closed before all of it was written\n")
         return 1

@@ -44,9 +44,16 @@ class StateOptions(usage.Options):
     """
 
     optParameters = [
-        ["state-dir", None, None, "folder with ppkeys/ and the database"],
+        ["state-dir", None, None, "folder of keys and state"],
     ]
     optFlags = [["json", None, "print facts as JSON"]]
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        # Texts of methods are wrapped where they stand, and help wraps them again.
+        self.docs = {
+            name: text and " ".join(text.split()) for name, text in self.docs.items()
+        }
 
     def opt_version(self) -> None:
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TextIO
 
-from nodecomm.cli.options import GroupOptions, StateOptions, write_json
+from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
 from nodecomm.config.model import Settings
 from nodecomm.service.loading import load
 from nodecomm.service.plugins import FoundPlugin, FoundPlugins, find_plugins
@@ -18,7 +18,7 @@ from nodecomm.wire.text import safe, to_text
 __all__ = ["Options", "run"]
 
 
-class ListOptions(StateOptions):
+class ListOptions(CommandOptions):
     """
     `nodecomm plugins list`.
     """

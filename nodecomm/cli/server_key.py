@@ -14,7 +14,8 @@ from twisted.python import usage
 
 from nodecomm.cli.asking import OpenTerminal, ask_whether, open_terminal
 from nodecomm.cli.connecting import (
-    ConnectingOptions,
+    Interrupted,
+    ReachingOptions,
     make_dialer,
     read_key_file,
     report,
@@ -50,7 +51,7 @@ class _ListOptions(CommandOptions):
     longdesc = "Print the keys that are known of servers."
 
 
-class _AcceptOptions(ConnectingOptions):
+class _AcceptOptions(ReachingOptions):
     takes = "[options] SERVER [KEY]"
     longdesc = (
         "Know SERVER (HOST[:PORT], as commands and configurations name it) by a new "
@@ -68,9 +69,6 @@ class _AcceptOptions(ConnectingOptions):
         Read what it is about.
         """
         super().postOptions()
-        if self.server_keys or self["trust-server"]:
-            msg = "write the key behind the server: nodecomm server-key accept HOST KEY"
-            raise usage.UsageError(msg)
         self["server"] = server_argument(self["server"])
 
 
@@ -159,6 +157,9 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         return _list(store, stdout, as_json=as_json)
     except ServerKeysUnreadable as error:
         return fail(stderr, safe(str(error)))
+    except Interrupted as stopped:
+        stderr.write("error: interrupted\n")
+        return 128 + stopped.number
     except OSError as error:
         return report(error, stdout, stderr, as_json=as_json) or Status.LOCAL
 

@@ -6,6 +6,7 @@ The question whether a server's key is the right one.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pty
 import signal
@@ -55,6 +56,8 @@ def ask(answers: str) -> tuple[bool | None, str]:
         ("yes please", ""),
         (KEY.md5[:-1], ""),
     ],
+    # Keys are made anew for each process; names of tests must be the same in all.
+    ids=itertools.count(),
 )
 def test_answers(answer: str, verdict: bool | str) -> None:
     """
@@ -114,10 +117,10 @@ except Interrupted as stopped:
 """
 
 
-def run_with_terminal(typed: bytes) -> str:
+def run_with_terminal(typed: bytes, number: int | None = None) -> str:
     """
     Run the script with a terminal of its own and standard input from nowhere, type,
-    and return what it printed.
+    send the signal *number*, and return what it printed.
     """
     main, terminal = pty.openpty()
     # The new session's first terminal becomes its own.
@@ -134,6 +137,8 @@ def run_with_terminal(typed: bytes) -> str:
             while b"[digest])? " not in shown:
                 shown += os.read(main, 1000)
             os.write(main, typed)
+            if number is not None:
+                process.send_signal(number)
             out, err = process.communicate(timeout=60)
     finally:
         os.close(main)
@@ -158,6 +163,15 @@ def test_the_terminal_is_asked(typed: bytes, printed: str) -> None:
     as in a pipeline; Ctrl-C there ends it.
     """
     assert run_with_terminal(typed) == printed
+
+
+def test_terminated() -> None:
+    """
+    SIGTERM ends the question at once, as Ctrl-C does.
+    """
+    printed = f"interrupted {int(signal.SIGTERM)}"
+
+    assert run_with_terminal(b"", signal.SIGTERM) == printed
 
 
 def test_no_terminal() -> None:

@@ -81,6 +81,17 @@ class CheckTests(CommandCase):
         """A good file: one line, status 0."""
         self.assertEqual(self.check(), (0, "server.toml: can be used\n", ""))
 
+    def test_the_file_as_an_argument(self) -> None:
+        """It may be named without -c, but not twice."""
+        name = str(self.file)
+
+        self.assertEqual(
+            (0, "server.toml: can be used\n", ""), self.run_command("check", name)
+        )
+        self.assertEqual(self.show(), self.run_command("show", "--", name))
+        with self.assertRaisesRegex(usage.UsageError, "which file"):
+            self.run_command("check", name, "-c", name)
+
     def test_warnings_are_no_errors(self) -> None:
         """Warnings are shown and leave the status 0."""
         self.file.write_text(GOOD + "[[access]]\npath = '/'\n")
@@ -197,7 +208,7 @@ commands = ["nobody"]
 
     def test_what_to_do_must_be_named(self) -> None:
         """`nodecomm config` alone, or with too much, is a wrong command line."""
-        for arguments in ([], ["check", "server.toml"], ["chek"]):
+        for arguments in ([], ["check", "a.toml", "b.toml"], ["chek"]):
             with self.assertRaises(usage.UsageError):
                 self.run_command(*arguments)
 

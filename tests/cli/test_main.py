@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -19,15 +21,28 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm import __version__
 from nodecomm.cli import main
-from nodecomm.cli.options import StateOptions
+from nodecomm.cli.options import CommandOptions, StateOptions
 
 
 class _ListOptions(usage.Options):
     pass
 
 
+class _NamedOptions(CommandOptions):
+    subjects = (("name", "NAME"),)
+
+    def opt_long(self, text: str) -> None:
+        """
+        a text of two lines,
+        the second of which is indented as methods are
+        """
+
+
 class _SampleOptions(StateOptions):
-    subCommands = [["list", None, _ListOptions, "list them"]]
+    subCommands = [
+        ["list", None, _ListOptions, "list them"],
+        ["named", None, _NamedOptions, "one of them"],
+    ]
 
     def parseArgs(self, *names: str) -> None:
         self["names"] = names
@@ -118,7 +133,32 @@ class RunTests(SynchronousTestCase):
             (["\x1b[2J\udc80"], "unknown command '\\x1b[2J", ""),
             (["sample", "lst"], "unknown command 'lst' (did you mean 'list'?)", "sam"),
             (["--jsn"], "option --jsn not recognized", ""),
-            (["sample", "--jsn"], "option --jsn not recognized", " sample"),
+            (
+                ["sample", "--jsn"],
+                "option --jsn not recognized, did you mean --json?",
+                " sample",
+            ),
+            (["sample", "--zzz"], "option --zzz not recognized", " sample"),
+            (
+                ["sample", "--state-dir"],
+                "option --state-dir needs a value behind it",
+                " sample",
+            ),
+            (
+                ["sample", "named", "x", "--state-dri=/x"],
+                "option --state-dri not recognized, did you mean --state-dir?",
+                " sample named",
+            ),
+            (
+                ["sample", "named", "x", "--state-dir"],
+                "option --state-dir needs a value behind it",
+                " sample named",
+            ),
+            (
+                ["sample", "named", "x", "y"],
+                "too many arguments: 'y'",
+                " sample named",
+            ),
             (["sample", "list", "x"], "Wrong number of arguments.", " sample list"),
         ]
         for line, message, where in table:
@@ -130,6 +170,32 @@ class RunTests(SynchronousTestCase):
             self.assertTrue(second.startswith("`nodecomm"), second)
             self.assertIn(where, second)
             self.assertNotIn("\x1b", err)
+
+    def test_wrong_command_lines_for_programs(self) -> None:
+        """
+        With `--json` before what ends the options, a program gets the same as facts.
+        """
+        text = "unknown command 'lst' (did you mean 'list'?)"
+        status, out, err = self.run_line(["sample", "--json", "lst"])
+
+        self.assertEqual(2, status)
+        error = {"code": "usage", "text": text, "status": 2}
+        self.assertEqual({"error": error}, json.loads(out))
+        self.assertIn(f"error: {text}\n", err)
+        status, out, _ = self.run_line(["sample", "named", "--", "x", "--json"])
+        self.assertEqual((2, ""), (status, out))
+
+    def test_help_has_no_holes(self) -> None:
+        """
+        The text of an option that a method takes is wrapped as all others are.
+        """
+        _, out, _ = self.run_line(["sample", "named", "--help"])
+
+        self.assertIn("a text of two lines, the second of", out)
+        told = [line.strip() for line in out.splitlines() if "--" in line]
+        self.assertTrue(told)
+        for line in told:
+            self.assertNotIn("  ", re.sub(r"^(-., )?--\S+ +", "", line))
 
     def test_a_usage_error_of_the_run_is_one_too(self) -> None:
         """
