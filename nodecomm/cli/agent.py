@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -73,9 +74,11 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     folder = os.fspath(file_path(loaded.partial.agent.state_dir))
     steady = SteadyClock()()
     now = Point(time.time(), steady.boot, steady.ns)
-    running = lock_holder(os.path.join(folder, LOCK_NAME)) is not None
     try:
+        running = lock_holder(os.path.join(folder, LOCK_NAME)) is not None
         status = read_status(folder)
+    except PermissionError as error:
+        return fail(stderr, _not_ours(error, folder))
     except StatusUnreadable as error:
         return fail(stderr, f"{safe(str(error))}; the agent writes a new one")
     wrong = ailments(status, running=running)
@@ -88,6 +91,19 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     for line in wrong:
         stderr.write(f"error: {safe(line)} (state folder {safe(folder)})\n")
     return 1 if wrong else 0
+
+
+def _not_ours(error: PermissionError, folder: str) -> str:
+    """
+    Whose state it is, for somebody who may not see it.
+    """
+    number = os.stat(folder).st_uid if os.path.isdir(folder) else 0
+    try:
+        owner = pwd.getpwuid(number).pw_name
+    except KeyError:
+        owner = f"'#{number}'"
+    what = f"{os.fsdecode(error.filename or folder)}: {error.strerror}"
+    return safe(f"{what}; run this as the user whose agent it is: sudo -u {owner} ...")
 
 
 def _facts(status: AgentStatus | None, now: Point, *, running: bool) -> dict[str, Any]:

@@ -48,8 +48,9 @@ class AgentSettings:
     policy_servers: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            'The servers, `"HOST"`, `"HOST:PORT"` or `"[ADDRESS]:PORT"`. The first one '
-            "that works is used; one that failed is tried last for a while.",
+            'The servers: `"HOST"`, `"HOST:PORT"`, an address such as `"192.0.2.1"` or '
+            '`"::1"`, and `"[ADDRESS]:PORT"` where an IPv6 address has a port. The '
+            "first one that works is used; one that failed is tried last for a while.",
         ),
     )
     server_keys: tuple[str, ...] = field(

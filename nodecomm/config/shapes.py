@@ -359,7 +359,8 @@ def _check_absolute_path(value: str) -> None:
         raise MismatchError("a path cannot hold a NUL", "leave it out")
     if not value.startswith("/"):
         raise MismatchError(
-            "not an absolute path", f"write {in_toml('/' + value.lstrip('~./'))}"
+            "not an absolute path",
+            "write the whole path, such as /var/lib/nodecomm/inputs",
         )
     try:
         from_text(value)

@@ -93,16 +93,16 @@ class _Writer:
         The file.
         """
         divided = False
-        for header, path, table, complete in self.sections():
+        for header, path, table in self.sections():
             if divided:
                 yield ""
             divided = True
             yield header
-            yield from self.table(table, path, complete)
+            yield from self.table(table, path)
 
-    def sections(self) -> Iterator[tuple[str, str, Any, bool]]:
+    def sections(self) -> Iterator[tuple[str, str, Any]]:
         """
-        Header, key path and content of each table, and whether to show all of it.
+        Header, key path and content of each table.
         """
         # A program may have tables of its own in a class derived from ours.
         whole: Any = self.settings
@@ -111,20 +111,18 @@ class _Writer:
             if key.is_list:
                 for index, one in enumerate(value):
                     path = element_path(key.name, index)
-                    yield f"[[{key.name}]]  # {self.place(path)}", path, one, False
+                    yield f"[[{key.name}]]  # {self.place(path)}", path, one
             else:
-                yield f"[{key.name}]", key.name, value, True
+                yield f"[{key.name}]", key.name, value
 
-    def table(self, value: Any, path: str, complete: bool) -> Iterator[str]:
+    def table(self, value: Any, path: str) -> Iterator[str]:
         """
-        The keys of one table; those that hold nothing only if it is to be
-        *complete*.
+        The keys of one table.
         """
         for key in keys_of(value.__class__):
             inner, here = getattr(value, key.name), child_path(path, key.name)
-            if inner is None or (inner == () and not complete):
-                if complete:
-                    yield f"# {key.name} is not set"
+            if inner is None:
+                yield f"# {key.name} is not set"
             elif key.is_list and inner:
                 yield from self.array(key, inner, here)
             else:

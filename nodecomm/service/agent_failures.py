@@ -22,6 +22,7 @@ from nodecomm.sync.errors import (
     SyncError,
     VerificationFailed,
 )
+from nodecomm.wire.text import to_text
 
 __all__ = ["CopyFailure", "describe_failure"]
 
@@ -131,7 +132,9 @@ def describe_failure(error: BaseException, server: object) -> CopyFailure:
     if isinstance(error, SyncError):
         return CopyFailure("refused", code, text, told or "see what the message names")
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
+        name = error.filename
+        shown = to_text(name) if isinstance(name, bytes) else name
+        where = f"{shown}: " if name else ""
         text = f"{where}{error.strerror or error}"
         return CopyFailure("local", "io", text, _BY_CODE["io"], elsewhere=False)
     return CopyFailure(

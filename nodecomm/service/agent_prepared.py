@@ -29,7 +29,7 @@ from nodecomm.identity.users import own_user
 from nodecomm.service.agent_schedule import LONGEST_SPLAY
 from nodecomm.service.telling import changed_keys
 from nodecomm.sync.model import SyncLimits, SyncRequest
-from nodecomm.wire.text import from_text
+from nodecomm.wire.text import from_text, to_text
 
 if TYPE_CHECKING:
     from nodecomm.service.loading import LoadedAgent
@@ -198,7 +198,7 @@ class _Look(Checks[AgentConfiguration]):
             try:
                 server = parse_server(text)
             except ValueError as error:
-                hint = 'write "HOST", "HOST:PORT" or "[ADDRESS]:PORT"'
+                hint = 'write "HOST", "HOST:PORT", "ADDRESS" or "[ADDRESS]:PORT"'
                 self.tell(path, str(error), text, hint)
                 continue
             if server in found:
@@ -240,7 +240,8 @@ class _Look(Checks[AgentConfiguration]):
 
     def copies(self) -> None:
         """
-        Destinations that would take the place of the agent's own state.
+        Destinations that would take the place of the agent's own state, or have no
+        folder to be in.
         """
         state = self.whole.agent.state_dir
         for index, copy in enumerate(self.whole.copy):
@@ -255,6 +256,14 @@ class _Look(Checks[AgentConfiguration]):
                     copy.destination,
                     "name a folder of its own, such as "
                     + os.path.join(state, "inputs"),
+                )
+            elif parent := _missing_parent(copy.destination, state):
+                self.tell(
+                    path,
+                    f"the folder {to_text(parent)} does not exist",
+                    copy.destination,
+                    "make it before the agent runs; the destination itself is made",
+                    warning=True,
                 )
 
     def command(self) -> None:
@@ -275,6 +284,24 @@ class _Look(Checks[AgentConfiguration]):
                 "install it, or correct the path",
                 warning=True,
             )
+
+
+def _missing_parent(destination: str, state: str) -> bytes:
+    """
+    The folder that a destination would be in, if it is not there and the agent does
+    not make it, as it makes its state folder; else empty.
+    """
+    parent = os.path.dirname(os.path.normpath(from_text(destination)))
+    if encloses_path(to_text(parent), state):
+        return b""
+    try:
+        os.stat(parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return parent
+    except OSError:
+        # Who checks may not see what the agent sees.
+        return b""
+    return b""
 
 
 def _read_key(text: str) -> PublicKey:

@@ -148,7 +148,7 @@ def record(
             raise ConfigError(loaded.problems)
     bootstrap.wrote(written)
     if not written:
-        bootstrap.say(f"{files.main.parent} says so already")
+        bootstrap.say(f"{files.main}: nothing had to be changed for this server")
     for problem in loaded.problems:
         bootstrap.warn(str(problem))
     if prepared.pinned and not any(

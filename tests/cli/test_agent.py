@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pwd
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -98,6 +100,23 @@ def test_damaged(running: str) -> None:
     assert errors.count("\n") == 1
 
 
+def test_whose_agent_it_is(running: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who may not see the state is told who may."""
+
+    def read_status(folder: str) -> None:
+        raise PermissionError(13, "Permission denied", f"{folder}/{STATUS_NAME}")
+
+    monkeypatch.setattr(agent, "read_status", read_status)
+    status, out, errors = run(agent, "status", "--state-dir", running)
+    owner = pwd.getpwuid(os.stat(running).st_uid).pw_name
+
+    assert (status, out) == (1, "")
+    assert errors == (
+        f"error: {running}/{STATUS_NAME}: Permission denied; run this as the user whose"
+        f" agent it is: sudo -u {owner} ...\n"
+    )
+
+
 def test_the_state_folder_of_the_configuration(
     running: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,3 +178,4 @@ def test_showing_a_file_of_an_agent(tmp_path: Path) -> None:
     keys = {value["key"]: value["value"] for value in facts["values"]}
     assert keys["copy[0].source"] == "masterfiles"
     assert keys["agent.after_update"] == []
+    assert "\nexclude = []  # default\n" in out

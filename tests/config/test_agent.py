@@ -102,7 +102,8 @@ class AgentConfigurationTests(SynchronousTestCase):
             'error agent.splay: not a length of time; write "45s"',
             'error agent.max_duration: too short; write at least "1s"',
             "error agent.protocol: too small; write at least 2",
-            'error copy[0].destination: not an absolute path; write "/inputs"',
+            "error copy[0].destination: not an absolute path; write the"
+            " whole path, such as /var/lib/nodecomm/inputs",
             "error copy[0].compare: not one of the values this key takes; write"
             ' "digest"',
             "error copy[1]: source is missing; write source = ... (text)",

@@ -541,11 +541,13 @@ class MistakeTests(SynchronousTestCase):
             ),
             (
                 "path = 'srv'",
-                'access[0].path = "srv": not an absolute path; write "/srv"',
+                'access[0].path = "srv": not an absolute path; write the whole path,'
+                " such as /var/lib/nodecomm/inputs",
             ),
             (
                 "path = ''",
-                'access[0].path = "": not an absolute path; write "/"',
+                'access[0].path = "": not an absolute path; write the whole path,'
+                " such as /var/lib/nodecomm/inputs",
             ),
             (
                 "path = '/a'\nshortcut = 'a/b/'",

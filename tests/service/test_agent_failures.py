@@ -105,3 +105,10 @@ def test_the_server_is_named() -> None:
         "`nodecomm server-key accept hub:5308`"
         in describe_failure(error, SERVER).remedy
     )
+
+
+def test_a_file_that_is_named_in_bytes() -> None:
+    """Its name is shown as a name."""
+    error = PermissionError(13, "Permission denied", b"/srv/a\xff")
+
+    assert describe_failure(error, SERVER).text == "/srv/a\\xff: Permission denied"

@@ -126,6 +126,16 @@ def test_a_destination_in_the_state_folder(tmp_path: Path) -> None:
     assert problems == []
 
 
+def test_a_destination_without_a_folder(tmp_path: Path) -> None:
+    """Its parent must be there when the agent runs: a warning."""
+    prepared, problems = prepare(tmp_path, destination=f"{tmp_path}/no/such/")
+
+    assert prepared is not None
+    (problem,) = problems
+    assert "warning: copy[0].destination" in problem
+    assert "no does not exist; make it before the agent runs" in problem
+
+
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     """It may be installed later: a warning."""
     prepared, problems = prepare(tmp_path, 'after_update = ["/no/such/program"]')
