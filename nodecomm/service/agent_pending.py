@@ -127,7 +127,7 @@ class PendingFile:
             return _UNKNOWN
         try:
             return _parse(json.loads(data))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return _UNKNOWN
 
     def settle(self) -> Pending:
@@ -226,6 +226,13 @@ def _parse(content: Any) -> Pending:
         if identity is not None:
             device, inode = identity
             identity = (int(device), int(inode))
-        destination = from_text(one["destination"])
-        sets.append(_Set(destination, identity, bool(one["completes"])))
+        destination = one["destination"]
+        if not isinstance(destination, str):
+            msg = "a destination is a text"
+            raise TypeError(msg)
+        path = from_text(destination)
+        if b"\0" in path:
+            msg = "no path has a NUL"
+            raise ValueError(msg)
+        sets.append(_Set(path, identity, bool(one["completes"])))
     return Pending(tuple(sets), int(content["attempts"]))

@@ -50,6 +50,11 @@ MOST_CHANGES = 50
 #: Bytes of the file, some 100 copies with their changes.
 _LARGEST = 16 * 1024 * 1024
 
+#: Of times that a clock can show: seconds since 1970 (to the year 9999), and
+#: nanoseconds since the start of a machine.
+_END_OF_TIME = 253402300800
+_MOST_NS = 1 << 63
+
 State = Literal["waiting", "running", "after-update", "stopped"]
 
 
@@ -278,7 +283,9 @@ def read_status(folder: str) -> AgentStatus | None:
         if content["version"] != 1:
             msg = f"it is of version {content['version']!r}"
             raise ValueError(msg)
-        return Converter().structure(content, AgentStatus)
+        status = Converter().structure(content, AgentStatus)
+        _check_points(status)
+        return status
     except FileNotFoundError:
         return None
     except OSError:
@@ -288,6 +295,28 @@ def read_status(folder: str) -> AgentStatus | None:
         said = str(error) if isinstance(error, ValueError) else type(error).__name__
         msg = f"{path} cannot be understood ({said})"
         raise StatusUnreadable(msg) from error
+
+
+def _check_points(status: AgentStatus) -> None:
+    """
+    Look at all points of time in *status*: those that can be told of must be points
+    that a clock can show.
+
+    Raises:
+        ValueError: One cannot.
+    """
+    attempt, after = status.last_attempt, status.after_update
+    points = [status.started, status.next_run, status.last_success, status.last_change]
+    points.append(None if attempt is None else attempt.began)
+    points.append(None if after is None else after.began)
+    for copy in status.copies:
+        points += [copy.last_success, copy.last_change]
+    for point in points:
+        if point is not None and not (
+            0 <= point.civil < _END_OF_TIME and 0 <= point.ns < _MOST_NS
+        ):
+            msg = "it has a time that no clock can show"
+            raise ValueError(msg)
 
 
 def ailments(status: AgentStatus | None, *, running: bool) -> list[str]:
@@ -313,7 +342,7 @@ def ailments(status: AgentStatus | None, *, running: bool) -> list[str]:
         )
     after = status.after_update
     if after is not None and not after.succeeded:
-        found.append(f"the last after_update failed: {after.outcome}")
+        found.append(f"the last after_update failed: {safe(after.outcome)}")
     return found
 
 
@@ -330,7 +359,7 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
             said += f", last changed {_ago(status.last_change, now)}"
         lines.append(_pair("policy", said))
     server = status.server or "none so far, of " + ", ".join(status.servers)
-    lines.append(_pair("server", safe(server)))
+    lines.append(_pair("server", server))
     if status.server_key:
         lines.append(_pair("its key", status.server_key))
     attempt = status.last_attempt
@@ -356,7 +385,8 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
         lines.append(_pair("after_update", "is due for a change, and has not run"))
     for copy in status.copies:
         lines += _copy_lines(copy, now)
-    return lines
+    # What was made safe stays as it is.
+    return [safe(line) for line in lines]
 
 
 def _pair(name: str, said: str) -> str:

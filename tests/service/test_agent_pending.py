@@ -5,6 +5,7 @@ Tests for `nodecomm.service.agent_pending`.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -120,6 +121,37 @@ def test_the_present_is_looked_at(tmp_path: Path) -> None:
     assert file.settle().is_due
     (tmp_path / "link").unlink()
     assert not file.settle().is_due
+
+
+def _set(**changes: object) -> bytes:
+    """A file with one set, and something wrong with it."""
+    whole = {"destination": "/srv/d", "identity": [1, 2], "completes": True}
+    return json.dumps({"sets": [{**whole, **changes}], "attempts": 0}).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"sets": [], "attempts": Infinity}',
+        b'{"sets": [], "attempts": 1e999}',
+        _set(identity=[float("inf"), 1]),
+        _set(identity=[1]),
+        _set(destination=1),
+        _set(destination=None),
+        _set(destination=[]),
+        _set(destination="a\0b"),
+        _set(destination=r"a\x00b"),
+        b"[" * 100_000,
+    ],
+)
+def test_damage_of_every_kind(tmp_path: Path, data: bytes) -> None:
+    """It counts as a change of a run that was not complete, and is no mistake."""
+    (tmp_path / PENDING_NAME).write_bytes(data)
+    pending = PendingFile(tmp_path).settle()
+
+    assert pending.is_due
+    assert not pending.is_complete
+    assert PendingFile(tmp_path).completed().is_complete
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -106,6 +106,49 @@ def test_garbage(tmp_path: Path, data: bytes) -> None:
         read_status(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        {"civil": float("inf")},
+        {"civil": float("nan")},
+        {"civil": 1e12},
+        {"civil": -1.0},
+        {"ns": 10**400},
+        {"ns": -1},
+    ],
+)
+@pytest.mark.parametrize("name", ["last_success", "next_run", "copies", "last_attempt"])
+def test_a_time_that_no_clock_shows(
+    tmp_path: Path, name: str, point: dict[str, Any]
+) -> None:
+    """Such a file is damaged; it does not end the command that shows it."""
+    bad = attrs.evolve(NOW, **point)
+    values: dict[str, Any] = {
+        "copies": (attrs.evolve(COPY, last_success=bad),),
+        "last_attempt": Attempt(bad, 1.0, "start", "failed"),
+    }
+    write_status(str(tmp_path), attrs.evolve(GOOD, **{name: values.get(name, bad)}))
+    with pytest.raises(StatusUnreadable, match="no clock can show"):
+        read_status(str(tmp_path))
+
+
+def test_what_a_terminal_would_act_on() -> None:
+    """A file that somebody else wrote is shown without it, whatever the place."""
+    evil = "\x1b[2J\ud800"
+    failure = FailureNote(evil, evil, evil, evil, evil)
+    copy = attrs.evolve(COPY, failures=(failure,), changes=((evil, evil),))
+    status = attrs.evolve(
+        GOOD,
+        server_key=evil,
+        copies=(copy,),
+        last_attempt=Attempt(NOW, 1.0, evil, "failed"),
+        after_update=AfterUpdate(NOW, 1.0, 1, evil, False),
+    )
+    lines = describe(status, NOW, running=True) + ailments(status, running=True)
+    assert all(line.isprintable() for line in lines)
+    assert sum(r"\x1b[2J" in line for line in lines) >= 5
+
+
 def test_a_newer_version(tmp_path: Path) -> None:
     """A file of another release is said to be that."""
     write_status(str(tmp_path), attrs.evolve(GOOD, version=2))
