@@ -4,11 +4,13 @@
 #   PYTHON=python3.12   the interpreter (3.10 or newer) that makes the environment
 #   VENV=.venv          where the environment is put
 #   ARGS="-k stat"      more arguments for pytest, or for the benchmark
+#   CONFIG=var/s.toml   for `make run`: a configuration instead of the defaults
 #   JOBS=2              tests at a time; most of those with real programs only wait
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+CONFIG ?=
 JOBS ?= 2
 
 PROJECT := setup.cfg pyproject.toml
@@ -36,7 +38,7 @@ $(DEV_STAMP): $(RUN_STAMP)
 
 run: $(RUN_STAMP) ## install, then serve ./var/masterfiles in the foreground
 	@mkdir -p -m 700 var
-	$(VENV)/bin/twistd -n --pidfile= nodecomm-server --state-dir var
+	$(VENV)/bin/twistd -n --pidfile= nodecomm-server --state-dir var $(if $(CONFIG),-c $(CONFIG))
 
 peers: ## look for CFEngine's programs, install them when allowed
 	@$(LOCK) scripts/install_peers.sh

@@ -16,6 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from nodecomm.config.errors import in_toml
 from nodecomm.service.endpoints import what_is_wrong
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTA
 
 #: Endpoints that are an address of this host, with a port as the first argument.
 _TCP = re.compile(r"(tcp6?):", re.IGNORECASE)
+
+#: The same, taken apart at the port.
+_PORT = re.compile(r"(tcp6?:(?:port=)?)([0-9]{1,5})((?::.*)?)", re.IGNORECASE)
 
 _log = Logger()
 
@@ -107,7 +111,7 @@ async def _listen(
     try:
         port: IListeningPort = await endpoint.listen(factory)
     except CannotListenError as error:
-        raise ListenError(description, _reason(error.socketError)) from error
+        raise ListenError(description, _taken(description, error)) from error
     except (OSError, ValueError, TypeError) as error:
         raise ListenError(description, _reason(error)) from error
     return port
@@ -117,6 +121,24 @@ async def _stopped(port: IListeningPort) -> None:
     stopping = port.stopListening()
     if isinstance(stopping, Deferred):
         await stopping
+
+
+def _taken(description: str, error: CannotListenError) -> str:
+    """
+    Why there is no listening there, and what to write where another has the port.
+    """
+    said = _reason(error.socketError)
+    if getattr(error.socketError, "errno", None) != errno.EADDRINUSE:
+        return said
+    found = _PORT.match(description)
+    if found is None:
+        return said
+    kind, number, rest = found.groups()
+    other = f"{kind}{int(number) % 65535 + 1}{rest}"
+    return (
+        f"{said}; end what has the port (`ss -lntp` tells), or write another one into"
+        f" the configuration that -c names: listen = [{in_toml(other)}] in [server]"
+    )
 
 
 def _reason(error: Exception) -> str:

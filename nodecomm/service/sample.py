@@ -193,6 +193,10 @@ The server runs. Try it from this machine:
       takes itself for the server; it needs root and changes /var/lib/cfengine3.
       The agent also starts cf-serverd, whose message that the port is already in use
       can be ignored
+  {command} key show --state-dir {state}
+      the server's own key, to compare with what a new node shows
+  {command} bootstrap 127.0.0.2{at} --role node --state-dir /tmp/node
+      make a node without CFEngine, in /tmp/node; it asks about that key
   {command} key list --state-dir {state}
       whose keys the server trusts now
 

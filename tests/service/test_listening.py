@@ -73,7 +73,9 @@ class ListeningTests(SynchronousTestCase):
 
         self.assertEqual(
             str(failure.value),
-            "cannot listen on tcp6:5308: Address already in use (EADDRINUSE)",
+            "cannot listen on tcp6:5308: Address already in use (EADDRINUSE); end what"
+            " has the port (`ss -lntp` tells), or write another one into the"
+            ' configuration that -c names: listen = ["tcp6:5309"] in [server]',
         )
         self.assertEqual(reactor.tcpServers, [])
 

@@ -67,6 +67,14 @@ def test_next_steps_name_the_port(tmp_path: Path) -> None:
     assert "--bootstrap 127.0.0.2:1234\n" in next_steps(tmp_path, 1234)
 
 
+def test_next_steps_tell_the_key(tmp_path: Path) -> None:
+    """A node asks about the server's key; what prints it here is named."""
+    told = next_steps(tmp_path, 1234, "bin/nodecomm")
+
+    assert f"\n  bin/nodecomm key show --state-dir {tmp_path}\n" in told
+    assert "\n  bin/nodecomm bootstrap 127.0.0.2:1234 --role node --state-dir " in told
+
+
 def test_next_steps_make_a_key_first(tmp_path: Path) -> None:
     """cf-net needs the key that cf-key makes; a port in use is no reason to worry."""
     told = next_steps(tmp_path, 5308)
