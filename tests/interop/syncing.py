@@ -177,7 +177,8 @@ def fresh_server(
     kind: str, folder: Path, shares: Mapping[str, Path]
 ) -> Iterator[Server]:
     """
-    A server of one kind whose answers are never old: our own makes each manifest anew.
+    A server of one kind whose answers are never old: our own makes a manifest anew for
+    each command, since to start one takes longer than a manifest lasts.
     """
     # Without the real programs neither server has anyone to be compared with.
     peer_program("cf-serverd")
@@ -185,7 +186,7 @@ def fresh_server(
         with RealServer(WorkFolder(folder / "work"), shares) as real:
             yield real
     else:
-        settings = config_for(shares, server="manifest_max_age = 0.001")
+        settings = config_for(shares, server="manifest_max_age = 0.25")
         with NodecommServer(folder, settings) as ours:
             yield ours
 
