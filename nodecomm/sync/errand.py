@@ -133,12 +133,12 @@ class Errand:
         self.attempt += 1
         self.group = group
 
-    def take_pieces(self) -> bytes:
+    def take_pieces(self) -> list[bytes]:
         """
         What has come and was not taken yet.
         """
         pieces, self.pieces, self.pending = self.pieces, [], 0
-        return b"".join(pieces)
+        return pieces
 
 
 def why_never_right(errand: Errand, path: bytes, error: Exception | None) -> str:
