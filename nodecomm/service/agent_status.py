@@ -330,7 +330,10 @@ def ailments(status: AgentStatus | None, *, running: bool) -> list[str]:
             " or its service"
         )
     if status is None:
-        found.append("no agent has ever run with this state folder")
+        found.append(
+            "no agent has ever run with this state folder: -c names an agent's"
+            " configuration, --state-dir its state folder"
+        )
         return found
     if status.last_success is None:
         found.append("no run has succeeded so far")
@@ -358,7 +361,10 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
         if status.last_change is not None:
             said += f", last changed {_ago(status.last_change, now)}"
         lines.append(_pair("policy", said))
-    server = status.server or "none so far, of " + ", ".join(status.servers)
+    configured = ", ".join(status.servers)
+    server = (
+        status.server or f"none has given anything so far (configured: {configured})"
+    )
     lines.append(_pair("server", server))
     if status.server_key:
         lines.append(_pair("its key", status.server_key))
@@ -387,6 +393,10 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
         lines += _copy_lines(copy, now)
     # What was made safe stays as it is.
     return [safe(line) for line in lines]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _pair(name: str, said: str) -> str:
@@ -422,9 +432,9 @@ def _copy_lines(copy: CopyStatus, now: Point) -> Sequence[str]:
     lines = [f"{safe(copy.source)} -> {safe(copy.destination)}: {copy.outcome}"]
     if copy.outcome != "failed":
         lines[0] += (
-            f" from {safe(copy.server)} ({copy.files} files, {copy.fetched} fetched,"
-            f" {copy.removed} removed, {copy.bytes_received} bytes,"
-            f" {copy.round_trips} round trips, {copy.seconds:.1f} s)"
+            f" from {safe(copy.server)} ({_count(copy.files, 'file')}, {copy.fetched}"
+            f" fetched, {copy.removed} removed, {_count(copy.bytes_received, 'byte')},"
+            f" {_count(copy.round_trips, 'round trip')}, {copy.seconds:.1f} s)"
         )
     elif copy.last_success is not None:
         lines[0] += f"; what is there is of {_ago(copy.last_success, now)}"
@@ -438,6 +448,7 @@ def _copy_lines(copy: CopyStatus, now: Point) -> Sequence[str]:
         lines.append(f"    what to do: {safe(failure.remedy)}")
     lines += [f"  {what}: {safe(name) or '.'}" for name, what in copy.changes]
     if copy.changed_names > len(copy.changes):
-        lines.append(f"  and {copy.changed_names - len(copy.changes)} more changes")
+        more = copy.changed_names - len(copy.changes)
+        lines.append(f"  and {_count(more, 'more change')}")
     lines += [f"  warning: {safe(warning)}" for warning in copy.warnings]
     return lines

@@ -252,3 +252,16 @@ def test_many_changes_are_cut() -> None:
     assert len(copy.changes) == MOST_CHANGES
     lines = describe(attrs.evolve(GOOD, copies=(copy,)), NOW, running=True)
     assert "  and 7 more changes" in lines
+
+
+def test_one_of_each() -> None:
+    """What there is one of is told so; who gave nothing has not given anything."""
+    copy = attrs.evolve(GOOD.copies[0], files=1, bytes_received=1, round_trips=1)
+    status = attrs.evolve(GOOD, server="", copies=(copy,))
+    lines = describe(status, NOW, running=True)
+
+    assert "(1 file, 1 fetched, 0 removed, 1 byte, 1 round trip," in "".join(lines)
+    assert (
+        "server:        none has given anything so far (configured: a:5308, b:5308)"
+        in lines
+    )
