@@ -13,7 +13,13 @@ from typing import Any, TextIO
 
 import attrs
 
-from nodecomm.cli.options import CommandOptions, GroupOptions, fail, write_json
+from nodecomm.cli.options import (
+    CommandOptions,
+    GroupOptions,
+    fail,
+    repeat_state_dir,
+    write_json,
+)
 from nodecomm.service.agent_status import (
     LOCK_NAME,
     AgentStatus,
@@ -87,7 +93,8 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         write_json({**facts, "ailments": wrong}, stdout)
     elif status is not None:
         for line in describe(status, now, running=running):
-            stdout.write(f"{line}\n")
+            said = safe(repeat_state_dir(line, options.named_state_dir))
+            stdout.write(f"{said}\n")
     for line in wrong:
         stderr.write(f"error: {safe(line)} (state folder {safe(folder)})\n")
     return 1 if wrong else 0

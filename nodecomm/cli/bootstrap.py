@@ -188,6 +188,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         stdout,
         stderr,
         as_json=as_json,
+        state_dir=options.named_state_dir,
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from twisted.python import usage
 
-from nodecomm.cli.options import CommandOptions, write_json
+from nodecomm.cli.options import CommandOptions, repeat_state_dir, write_json
 from nodecomm.cli.statuses import Status, code_of, status_of, text_of
 from nodecomm.client.address import ServerAddress, Target, parse_server, parse_target
 from nodecomm.identity.files import read_small
@@ -262,6 +262,7 @@ def run_command(
     stderr: TextIO,
     *,
     as_json: bool = False,
+    state_dir: Path | None = None,
 ) -> int:
     """
     Run a command until it is done, tell what went wrong, and return the exit status.
@@ -271,6 +272,7 @@ def run_command(
         stdout: For facts.
         stderr: For errors.
         as_json: Whether errors are facts for a program too.
+        state_dir: What the command line named; what it says to do names it again.
     """
     try:
         return run_until_done(work)
@@ -278,14 +280,19 @@ def run_command(
         stderr.write("error: interrupted\n")
         return 128 + stopped.number
     except Exception as error:
-        status = report(error, stdout, stderr, as_json=as_json)
+        status = report(error, stdout, stderr, as_json=as_json, state_dir=state_dir)
         if status is None:
             raise
         return status
 
 
 def report(
-    error: Exception, stdout: TextIO, stderr: TextIO, *, as_json: bool = False
+    error: Exception,
+    stdout: TextIO,
+    stderr: TextIO,
+    *,
+    as_json: bool = False,
+    state_dir: Path | None = None,
 ) -> Status | None:
     """
     Tell what went wrong; the exit status, None for a bug, which is not told.
@@ -293,14 +300,15 @@ def report(
     status = status_of(error)
     if status is None:
         return None
+    text = repeat_state_dir(text_of(error), state_dir)
     if as_json:
         facts = {
             "code": code_of(error),
-            "text": text_of(error),
+            "text": text,
             "status": int(status),
         }
         write_json({"error": facts}, stdout)
-    stderr.write(f"error: {safe(text_of(error))}\n")
+    stderr.write(f"error: {safe(text)}\n")
     return status
 
 

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
+import re
 import stat
 import tempfile
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
@@ -24,8 +27,9 @@ from nodecomm.cli.options import write_json
 from nodecomm.cli.remote import TargetOptions, ask, kind_of
 from nodecomm.cli.statuses import Status
 from nodecomm.client.errors import BadAnswer, ConnectionBroken
-from nodecomm.identity.files import sync_folder
-from nodecomm.sync.errors import SourceRefused, VerificationFailed
+from nodecomm.identity.files import remove_leftovers, sync_folder
+from nodecomm.sync.disk_errors import local_error
+from nodecomm.sync.errors import LocalError, SourceRefused, VerificationFailed
 from nodecomm.wire.replies import REGULAR
 from nodecomm.wire.text import safe, to_text
 
@@ -49,6 +53,9 @@ __all__ = [
 #: How often a file is fetched that never agrees with its own digest, or whose
 #: connection breaks.
 ATTEMPTS = 4
+
+#: How files are called that are not yet whole, as mkstemp makes the names.
+_PARTS = re.compile(r"\.nodecomm-[a-z0-9_]{8}\.part")
 
 #: Bytes that wait for whoever reads standard output before the server is made to
 #: wait.
@@ -98,6 +105,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     target: Target = options["target"]
     as_json = options.as_json
+    named = options.named_state_dir
     if options["local"] == "-":
         if as_json:
             msg = "--json goes to standard output too: name a file"
@@ -109,7 +117,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
             await get_to_stream(dialer, target, output)
             return Status.DONE
 
-        return run_command(to_stream, stdout, stderr)
+        return run_command(to_stream, stdout, stderr, state_dir=named)
     local = local_name(options["local"], target.path)
 
     async def to_file(reactor: Any) -> int:
@@ -130,7 +138,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
             stdout.write(f"{shown}: {got.size} bytes, verified\n")
         return Status.DONE
 
-    return run_command(to_file, stdout, stderr, as_json=as_json)
+    return run_command(to_file, stdout, stderr, as_json=as_json, state_dir=named)
 
 
 def local_name(given: str | None, path: bytes) -> Path:
@@ -170,8 +178,34 @@ async def get_to_file(dialer: Dialer, target: Target, local: Path) -> Got:
         VerificationFailed: It never agreed with its digest.
         SourceRefused: It is no ordinary file.
         ClientError: As `Dialer.connect` and the requests.
-        OSError: It could not be written.
+        LocalError: It could not be written.
     """
+    try:
+        return await _get_to_file(dialer, target, local)
+    except OSError as error:
+        raise _cannot_write(local, error) from error
+
+
+def _cannot_write(local: Path, error: OSError) -> LocalError:
+    """
+    What a person has to know: his own names, not those of temporary files.
+    """
+    folder = to_text(os.fsencode(local.parent))
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        msg = f"the folder {folder} does not exist: make it first"
+        return LocalError("not-a-folder", msg)
+    nameless = OSError(error.errno, error.strerror) if error.errno else error
+    told = local_error(nameless, f"write {to_text(os.fsencode(local))}")
+    if told.code == "permission":
+        msg = f"{told.text}; run as the owner of {folder}, or name another LOCAL"
+        return LocalError(told.code, msg)
+    return told
+
+
+async def _get_to_file(dialer: Dialer, target: Target, local: Path) -> Got:
+    with contextlib.suppress(OSError):
+        # Of one that was killed.
+        remove_leftovers(os.fspath(local.parent), time.time(), _PARTS)
     for attempt in range(1, ATTEMPTS + 1):
         descriptor, temporary = tempfile.mkstemp(
             prefix=".nodecomm-", suffix=".part", dir=local.parent

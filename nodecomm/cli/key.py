@@ -19,6 +19,7 @@ from nodecomm.cli.options import (
     GroupOptions,
     StateOptions,
     fail,
+    repeat_state_dir,
     write_json,
 )
 from nodecomm.identity.files import read_small
@@ -176,7 +177,8 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     try:
         command(state, chosen, output)
     except (_Refused, OwnKeyError) as error:
-        return fail(stderr, safe(str(error)))
+        text = repeat_state_dir(str(error), options.named_state_dir)
+        return fail(stderr, safe(text))
     except OSError as error:
         where = error.filename if error.filename is not None else state.folder
         return fail(stderr, safe(f"{os.fsdecode(where)}: {error.strerror or error}"))

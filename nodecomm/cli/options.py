@@ -8,6 +8,8 @@ from __future__ import annotations
 import getopt
 import json
 import os
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -23,8 +25,15 @@ __all__ = [
     "StateOptions",
     "default_state_dir",
     "fail",
+    "repeat_state_dir",
     "write_json",
 ]
+
+
+#: Commands about this machine's own state, as texts name them.
+_ADVICE = re.compile(
+    r"`nodecomm (?:server-key|bootstrap|key (?:generate|list|remove))\b[^`]*`"
+)
 
 
 def default_state_dir() -> Path:
@@ -176,6 +185,17 @@ class GroupOptions(StateOptions):
     @property
     def _chosen(self) -> StateOptions:
         return cast(StateOptions, self.subOptions)
+
+
+def repeat_state_dir(text: str, state_dir: Path | None) -> str:
+    """
+    *text* with the state folder that a command line named in each command that it
+    says to run on this machine: without it they would be about another one.
+    """
+    if state_dir is None:
+        return text
+    named = f" --state-dir {shlex.quote(str(state_dir))}`"
+    return _ADVICE.sub(lambda found: found[0][:-1] + named, text)
 
 
 def write_json(facts: Any, stdout: TextIO) -> None:

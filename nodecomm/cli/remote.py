@@ -89,7 +89,8 @@ def run_asking(
     async def begin(reactor: Any) -> int:
         return await work(make_dialer(reactor, options, options.state_dir))
 
-    return run_command(begin, stdout, stderr, as_json=options.as_json)
+    named = options.named_state_dir
+    return run_command(begin, stdout, stderr, as_json=options.as_json, state_dir=named)
 
 
 async def ask(

@@ -27,6 +27,7 @@ from nodecomm.cli.options import (
     GroupOptions,
     StateOptions,
     fail,
+    repeat_state_dir,
     write_json,
 )
 from nodecomm.cli.statuses import Status
@@ -148,12 +149,14 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     chosen = cast(StateOptions, options.subOptions)
     state_dir = options.state_dir
     store = ServerKeyStore(state_dir / SERVER_KEYS_FOLDER)
-    as_json = options.as_json
+    named, as_json = options.named_state_dir, options.as_json
     try:
         if isinstance(chosen, _AcceptOptions):
-            return _accept(chosen, state_dir, store, stdout, stderr, as_json=as_json)
+            return _accept(
+                chosen, state_dir, store, stdout, stderr, named, as_json=as_json
+            )
         if isinstance(chosen, _ForgetOptions):
-            return _forget(chosen, store, stdout, stderr, as_json=as_json)
+            return _forget(chosen, store, stdout, stderr, named, as_json=as_json)
         return _list(store, stdout, as_json=as_json)
     except ServerKeysUnreadable as error:
         return fail(stderr, safe(str(error)))
@@ -200,6 +203,7 @@ def _forget(
     store: ServerKeyStore,
     stdout: TextIO,
     stderr: TextIO,
+    named: Path | None,
     *,
     as_json: bool,
 ) -> int:
@@ -209,7 +213,8 @@ def _forget(
     if not gone and (options["digest"] or not there):
         what = options["digest"] or "no key"
         known = "is not known of" if options["digest"] else "is known of"
-        return fail(stderr, safe(f"{what} {known} {server}; see `server-key list`"))
+        text = f"{what} {known} {server}; see `nodecomm server-key list`"
+        return fail(stderr, safe(repeat_state_dir(text, named)))
     if as_json:
         facts = {"server": server, "forgotten": [_key_facts(key) for key in gone]}
         write_json(facts, stdout)
@@ -226,6 +231,7 @@ def _accept(
     store: ServerKeyStore,
     stdout: TextIO,
     stderr: TextIO,
+    named: Path | None,
     *,
     as_json: bool,
 ) -> int:
@@ -243,7 +249,7 @@ def _accept(
             found.append(await look_at_key(dialer, address))
             return Status.DONE
 
-        status = run_command(work, stdout, stderr, as_json=as_json)
+        status = run_command(work, stdout, stderr, as_json=as_json, state_dir=named)
         if not found:
             return status
         (key,) = found
@@ -251,7 +257,8 @@ def _accept(
             server, key, digest, store, partial(open_terminal, stderr)
         )
         if refusal:
-            stderr.write(f"error: {safe(refusal)}\n")
+            refusal = safe(repeat_state_dir(refusal, named))
+            stderr.write(f"error: {refusal}\n")
             return Status.UNTRUSTED
     changed = store.add(server, key, replace=not options["keep-old"])
     keys = store.keys(server)
@@ -307,6 +314,6 @@ def _not_confirmed(
     if answer is None:
         return (
             f"{server} shows the key {key.md5}, and there is no terminal to ask at; "
-            f"if it is right: nodecomm server-key accept {server} {key.md5}"
+            f"if it is right: `nodecomm server-key accept {server} {key.md5}`"
         )
     return f"the key of {server} was not accepted"

@@ -6,6 +6,7 @@ What the exit status of a command that talks to a server says.
 from __future__ import annotations
 
 import os
+import re
 from enum import IntEnum
 
 from nodecomm.client.errors import (
@@ -20,6 +21,7 @@ from nodecomm.client.errors import (
 from nodecomm.identity.own import OwnKeyError
 from nodecomm.sync.errors import (
     LimitExceeded,
+    LocalError,
     SourceRefused,
     SyncError,
     VerificationFailed,
@@ -83,6 +85,9 @@ _BY_CODE = {
 }
 
 
+_IN_CONFIGURATION = re.compile(r'replace = "(\w+)"')
+
+
 def status_of(error: BaseException) -> Status | None:
     """
     The exit status for an error; None for a bug.
@@ -114,7 +119,13 @@ def text_of(error: BaseException) -> str:
             "generate` (`nodecomm bootstrap` makes one too)"
         )
     if isinstance(error, Refused) and error.code == "refused":
-        return f"{error}: it is missing or not allowed, one answer stands for both"
+        return (
+            f"{error}: it is missing or not allowed, one answer stands for both; on the"
+            " server, its log or `nodecomm access explain` says which"
+        )
+    if isinstance(error, LocalError):
+        # An update tells it as a configuration says it.
+        return _IN_CONFIGURATION.sub(r"--replace \1", str(error))
     if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__
         if error.filename is not None:

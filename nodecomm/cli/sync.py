@@ -144,6 +144,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     `nodecomm sync`.
     """
     as_json = options.as_json
+    named = options.named_state_dir
     quiet = bool(options["quiet"])
     request = options.request()
     line = ProgressLine.on(stderr) if not (as_json or quiet) else None
@@ -170,7 +171,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     before = gc.get_threshold()
     gc.set_threshold(*COLLECTING)
     try:
-        return run_command(work, stdout, stderr, as_json=as_json)
+        return run_command(work, stdout, stderr, as_json=as_json, state_dir=named)
     finally:
         gc.set_threshold(*before)
 

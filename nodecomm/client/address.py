@@ -6,6 +6,7 @@ How a person names a server, and something on it.
 from __future__ import annotations
 
 import re
+import socket
 
 from attrs import frozen
 
@@ -19,6 +20,10 @@ DEFAULT_PORT = 5308
 _MAX_PORT = 65535
 
 _IN_BRACKETS = re.compile(r"\[([^\[\]]+)\](?::(.*))?", re.DOTALL)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^\s/:@\x00-\x1f]*)")
+
+#: What may be an IPv6 address without brackets, and what follows it.
+_BARE_IPV6 = re.compile(r"([0-9A-Fa-f:]{2,39})(?::|\Z)(.*)", re.DOTALL)
 _DIGITS = re.compile(r"[0-9]+")
 
 #: A host name or an address: no white space, no slash, nothing a terminal acts on.
@@ -68,6 +73,7 @@ def parse_server(text: str) -> ServerAddress:
     Raises:
         ValueError: It is none of these; the text says what to write.
     """
+    _no_url(text)
     found = _IN_BRACKETS.fullmatch(text)
     if found is not None:
         host, port = found.groups()
@@ -88,6 +94,7 @@ def parse_target(text: str) -> Target:
     Raises:
         ValueError: It is none of these; the text says what to write.
     """
+    _no_url(text)
     if text.startswith("["):
         end = text.find("]")
         host, rest = text[1:end], text[end + 1 :]
@@ -96,6 +103,14 @@ def parse_target(text: str) -> Target:
             raise ValueError(msg)
         rest = rest[1:]
     else:
+        found = _BARE_IPV6.match(text)
+        if found is not None and _is_ipv6(found[1]):
+            address, rest = found.groups()
+            msg = (
+                f"{text!r}: an IPv6 address stands in brackets here: write"
+                f" [{address}]:{rest or 'PATH'}"
+            )
+            raise ValueError(msg)
         host, colon, rest = text.partition(":")
         if not colon:
             msg = f"{text!r} names no server: write HOST:PATH or HOST:PORT:PATH"
@@ -109,6 +124,25 @@ def parse_target(text: str) -> Target:
         raise ValueError(msg)
     server = ServerAddress(_host(host, text), _port(port, text))
     return Target(server, from_text(rest))
+
+
+def _no_url(text: str) -> None:
+    """
+    Refuse what belongs into a browser.
+    """
+    found = _URL.match(text)
+    if found is not None:
+        host = found[1] or "HOST"
+        msg = f"{text!r} is a URL: write {host} or {host}:PORT, and a path behind :"
+        raise ValueError(msg)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, text)
+    except OSError:
+        return False
+    return True
 
 
 def _host(host: str, text: str) -> str:

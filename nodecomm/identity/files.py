@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import tempfile
 
@@ -140,6 +141,7 @@ def write_new(folder: str, name: str, data: bytes) -> bool:
 
 #: How temporary files are called.
 _PREFIX, _SUFFIX = ".new-", ".tmp"
+_TEMPORARY = re.compile(re.escape(_PREFIX) + ".*" + re.escape(_SUFFIX), re.DOTALL)
 
 #: Seconds after which a temporary file is nobody's any more.
 _LEFT = 3600
@@ -159,7 +161,9 @@ def replace_file(path: str, data: bytes) -> None:
     sync_folder(folder)
 
 
-def remove_leftovers(folder: str, now: float) -> int:
+def remove_leftovers(
+    folder: str, now: float, names: re.Pattern[str] = _TEMPORARY
+) -> int:
     """
     Remove temporary files that a program killed in the middle left behind: those
     that nobody has written to for an hour.
@@ -167,6 +171,7 @@ def remove_leftovers(folder: str, now: float) -> int:
     Args:
         folder: Where they may be; it need not exist.
         now: Civil time, in seconds since 1970.
+        names: What they are called in full.
 
     Returns:
         How many there were.
@@ -174,7 +179,7 @@ def remove_leftovers(folder: str, now: float) -> int:
     removed = 0
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX):
+            if names.fullmatch(entry.name):
                 with contextlib.suppress(FileNotFoundError):
                     if now - entry.stat(follow_symlinks=False).st_mtime > _LEFT:
                         os.unlink(entry.path)

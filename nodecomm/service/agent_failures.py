@@ -75,7 +75,7 @@ _BY_CODE = {
     " there; if not, somebody may stand between",
     "key-unknown": "compare the digest with the server's own, then: `nodecomm"
     " server-key accept {server}`, or put it into server_keys",
-    "key-unusable": "the server needs a proper key: `nodecomm key generate` there",
+    "key-unusable": "the server needs a proper key, made there anew",
     "store-unusable": "check the folder server-keys in the state folder: `nodecomm"
     " server-key list` says what is wrong with it",
     "not-copyable": "name a folder or a file as the source",

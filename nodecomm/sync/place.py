@@ -309,7 +309,8 @@ def open_destination(
             except OSError as error:
                 told = local_error(error, f"write beside {site.show()}")
                 if not files:
-                    raise LocalError(told.code, f"{told.text}; {_REMEDY}") from error
+                    said = _instead(site, told)
+                    raise LocalError(told.code, f"{told.text}{said}") from error
                 if told.code not in ("read-only", "permission"):
                     raise told from error
                 # Then the folder itself is the lock, below.
@@ -325,7 +326,10 @@ def open_destination(
             if not locks:
                 locks.append(present)
         if not locks and not request.dry_run:
-            msg = f"{site.show()} is not there, and cannot be made: {_REMEDY}"
+            msg = (
+                f"{site.show()} is not there, and cannot be made: run as the owner of"
+                f" {to_text(site.parent)}, or choose another destination"
+            )
             raise LocalError("read-only", msg)
     except BaseException:
         if present is not None and present not in locks:
@@ -335,6 +339,22 @@ def open_destination(
         site.close()
         raise
     return Destination(site, request, present, kind, warnings, locks)
+
+
+def _instead(site: Site, told: LocalError) -> str:
+    """
+    What to do when nothing can be written beside the destination.
+    """
+    if told.code not in ("permission", "read-only"):
+        return ""
+    kind = os.stat(site.path).st_mode if os.path.exists(site.path) else 0
+    if stat.S_ISDIR(kind) and os.access(site.path, os.W_OK | os.X_OK):
+        return f"; {_REMEDY}"
+    if told.code == "read-only":
+        return "; choose another destination"
+    return (
+        f"; run as the owner of {to_text(site.parent)}, or choose another destination"
+    )
 
 
 def _find(request: SyncRequest) -> Site:

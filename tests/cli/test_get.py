@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from nodecomm.cli.get import (
 )
 from nodecomm.client.address import parse_target
 from nodecomm.client.errors import BadAnswer, ConnectionBroken, Refused
-from nodecomm.sync.errors import SourceRefused, VerificationFailed
+from nodecomm.sync.errors import LocalError, SourceRefused, VerificationFailed
 from nodecomm.wire.replies import StatReply
 
 TARGET = parse_target("hub:share/file")
@@ -193,6 +194,53 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(1, len(dialer.sessions))
             self.assertTrue(dialer.sessions[0].closed)
             self.nothing_left()
+
+    def test_what_a_killed_one_left(self) -> None:
+        """
+        Files that are not yet whole go when they are an hour old; others stay.
+        """
+        long_ago = time.time() - 4000
+        for name, age in (
+            (".nodecomm-abcd_012.part", long_ago),
+            (".nodecomm-abcd_013.part", None),
+            (".nodecomm-notes-of-mine.part", long_ago),
+        ):
+            (self.folder / name).touch()
+            if age is not None:
+                os.utime(self.folder / name, (age, age))
+        self.successResultOf(self.get(Dialer()))
+
+        self.assertEqual(
+            {"file", ".nodecomm-abcd_013.part", ".nodecomm-notes-of-mine.part"},
+            set(os.listdir(self.folder)),
+        )
+
+    def test_a_folder_that_is_not_there(self) -> None:
+        """
+        Errors name what the person named, and never a temporary file.
+        """
+        self.local = self.folder / "no" / "file"
+        error = self.failureResultOf(self.get(Dialer()), LocalError).value
+        self.assertEqual(
+            (
+                "not-a-folder",
+                f"the folder {self.folder}/no does not exist: make it first",
+            ),
+            (error.code, error.text),
+        )
+
+        def mkstemp(**_: object) -> None:
+            raise PermissionError(13, "no", f"{self.folder}/.nodecomm-x.part")
+
+        self.patch(tempfile, "mkstemp", mkstemp)
+        self.local = self.folder / "file"
+        error = self.failureResultOf(self.get(Dialer()), LocalError).value
+        self.assertEqual("permission", error.code)
+        self.assertEqual(
+            f"cannot write {self.local}: Permission denied; run as the owner of"
+            f" {self.folder}, or name another LOCAL",
+            error.text,
+        )
 
     def test_cancelled(self) -> None:
         """

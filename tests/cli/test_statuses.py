@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.cli.connecting import report
+from nodecomm.cli.options import repeat_state_dir
 from nodecomm.cli.statuses import Status, code_of, status_of, text_of
 from nodecomm.client.address import ServerAddress
 from nodecomm.client.errors import (
@@ -122,10 +124,34 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual("TimeoutError", text_of(TimeoutError()))
         error = Refused("refused", b"a", b"BAD: no")
         self.assertIn("missing or not allowed", text_of(error))
+        self.assertIn("on the server, its log or `nodecomm access", text_of(error))
         self.assertNotIn("missing", text_of(Refused("clock", b"a", b"BAD: no")))
         error = OwnKeyError("/k", "there is no key; x")
         self.assertIn("nodecomm key generate", text_of(error))
         self.assertEqual("/k: damaged", text_of(OwnKeyError("/k", "damaged")))
+        told = text_of(LocalError("mount-point", 'write replace = "files" here'))
+        self.assertEqual("write --replace files here", told)
+
+    def test_the_state_folder_is_said_again(self) -> None:
+        """
+        What is to be typed on this machine names the folder that the command line
+        named; what is to be typed elsewhere does not.
+        """
+        error = OwnKeyError("/k", "there is no key")
+        for state_dir, key in (
+            (None, "`nodecomm key generate`"),
+            (Path("/x y"), "`nodecomm key generate --state-dir '/x y'`"),
+        ):
+            out, err = io.StringIO(), io.StringIO()
+            report(error, out, err, as_json=True, state_dir=state_dir)
+            self.assertIn(key, err.getvalue())
+            self.assertIn(key, json.loads(out.getvalue())["error"]["text"])
+        text = "`nodecomm key show` on the server, then `nodecomm server-key accept h`"
+        self.assertEqual(
+            "`nodecomm key show` on the server, then `nodecomm server-key accept h"
+            " --state-dir /x`",
+            repeat_state_dir(text, Path("/x")),
+        )
 
     def test_reports(self) -> None:
         """

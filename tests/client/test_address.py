@@ -129,3 +129,21 @@ class AddressTests(SynchronousTestCase):
                 parse(text)
             except ValueError as error:
                 self.assertTrue(str(error))
+
+    def test_what_was_meant(self) -> None:
+        """
+        An IPv6 address without brackets and a URL are told as what they are.
+        """
+        for text, said in (
+            ("::1:masterfiles", "write [::1]:masterfiles"),
+            ("2001:db8::1:/srv", "write [2001:db8::1]:/srv"),
+            ("::1", "write [::1]:PATH"),
+            ("http://hub:80/x", "is a URL: write hub or hub:PORT"),
+            ("https://", "is a URL: write HOST or HOST:PORT"),
+        ):
+            with self.assertRaises(ValueError) as caught:
+                parse_target(text)
+            self.assertIn(said, str(caught.exception))
+        with self.assertRaisesRegex(ValueError, "is a URL: write hub or"):
+            parse_server("cf://hub")
+        self.assertEqual(b":x", parse_target("abc::x").path)

@@ -574,10 +574,19 @@ def test_without_being_root(open_folder: Path) -> None:
                     [Wanted(b"x", Kind.FOLDER, 0o755, "fetched", owner=(0, 0))]
                 )
             assert caught.value.code == "permission"
+        (open_folder / "mine").mkdir()
+        (open_folder / "closed").mkdir(0o555)
         open_folder.chmod(0o555)
-        with pytest.raises(LocalError, match='"files"') as caught:
-            update(open_folder / "new", {b"a": b"1"})
-        assert caught.value.code == "permission"
+        for name, said in (
+            ("mine", 'replace = "files"'),
+            ("closed", f"run as the owner of {open_folder}"),
+            ("new", f"run as the owner of {open_folder}"),
+        ):
+            with pytest.raises(LocalError) as caught:
+                update(open_folder / name, {b"a": b"1"})
+            assert caught.value.code == "permission"
+            assert said in caught.value.text
+            assert ("files" in caught.value.text) == (name == "mine")
 
     as_nobody(work)
     open_folder.chmod(0o755)
