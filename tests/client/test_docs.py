@@ -36,6 +36,49 @@ def test_the_table_of_stages() -> None:
     assert rows[begin + len(expected)][0].startswith("===")
 
 
+def run_example(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """
+    Python with *words*, in the folder of the examples.
+    """
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=DOCS / "examples" / "client",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONWARNINGS": "error", **environ},
+    )
+
+
+def test_the_test() -> None:
+    """
+    The test on the page runs, and succeeds.
+    """
+    done = run_example("-B", "-m", "unittest", "test_tree_size")
+
+    assert done.returncode == 0, done.stderr
+    assert "Ran 1 test" in done.stderr
+
+
+def test_mistakes_with_the_program(tmp_path: Path) -> None:
+    """
+    What a person did wrong is one line, and how it is called stands in its help.
+    """
+    empty = {"NODECOMM_STATE_DIR": str(tmp_path)}
+    for words, said in (
+        ([], "HOST[:PORT]:PATH [STATE_DIR]"),
+        (["hub"], "error: 'hub' names no server"),
+        (["hub:x"], f"error: {tmp_path}/ppkeys/localhost.priv"),
+    ):
+        done = run_example("-B", "tree_size.py", *words, **empty)
+
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert said in done.stderr
+        assert (done.stderr.count("\n") == 1) == bool(words)
+
+
 def test_the_program(tmp_path: Path) -> None:
     """
     The program on the page counts the files of a folder of a real server.
@@ -47,18 +90,8 @@ def test_the_program(tmp_path: Path) -> None:
     state = tmp_path / "node"
     create_own_key(str(state / "ppkeys"))
     with NodecommServer(tmp_path / "server", config_for({"share": share})) as server:
-        done = subprocess.run(
-            [
-                sys.executable,
-                str(DOCS / "examples" / "client" / "tree_size.py"),
-                f"127.0.0.1:{server.port}:share",
-                str(state),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env={**os.environ, "PYTHONWARNINGS": "error"},
+        done = run_example(
+            "-B", "tree_size.py", f"127.0.0.1:{server.port}:share", str(state)
         )
 
     assert done.stderr == ""
