@@ -29,7 +29,7 @@ from nodecomm.sync.folders import (
 )
 from nodecomm.sync.model import Kind, LocalEntry, Wanted
 from nodecomm.sync.posix import copy_content
-from nodecomm.sync.siblings import INSIDE, Site
+from nodecomm.sync.siblings import INSIDE, Site, identity_of
 from nodecomm.sync.staging import (
     Before,
     Commit,
@@ -126,6 +126,7 @@ class PiecewiseStaging(Fetches):
         if self._wanted is None:
             msg = "there is no set yet"
             raise ValueError(msg)
+        self._check_present()
         if before is not None:
             before(Commit(None))
         wanted = self._wanted
@@ -150,6 +151,22 @@ class PiecewiseStaging(Fetches):
                 if names.get(name) is entry.kind
             },
         )
+
+    def _check_present(self) -> None:
+        """
+        Make sure that the name still leads to the folder that was looked at, so that
+        nobody hears of an update that no reader finds.
+        """
+        site = self._site
+        with suppress(OSError):
+            found = identity_of(os.stat(site.name, dir_fd=site.folder))
+            if found == identity_of(os.fstat(self._root)):
+                return
+        msg = (
+            f"{site.show()} was replaced by another program while the update was at"
+            " work; the next run begins anew"
+        )
+        raise LocalError("exists", msg)
 
     def _place(self, tree: Folders, each: Wanted) -> None:
         if each.origin == "carried":

@@ -842,7 +842,8 @@ def test_refusal_right_before(tmp_path: Path) -> None:
     assert own_names(root) == {"lock"}
 
 
-def test_destination_that_somebody_replaces(tmp_path: Path) -> None:
+@pytest.mark.parametrize("replace", ["exchange", "files"])
+def test_destination_that_somebody_replaces(tmp_path: Path, replace: Replace) -> None:
     """
     If another program puts another folder in place meanwhile, that one stays.
     """
@@ -854,9 +855,10 @@ def test_destination_that_somebody_replaces(tmp_path: Path) -> None:
         make(root, {b"x": b"x"})
 
     with (
-        open_destination(request(root)) as place,
+        open_destination(request(root, replace=replace)) as place,
         pytest.raises(LocalError, match="replaced by another program"),
     ):
         put(place, {b"a": b"2"}, assembled=meanwhile)
 
     assert read(root) == {b"x": b"x"}
+    assert read(tmp_path / "aside") == {b"a": b"1"}
