@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from typing import TYPE_CHECKING, Any, TextIO
@@ -33,11 +32,6 @@ __all__ = ["Options", "destination", "result_facts", "run", "summary"]
 
 COMPARE = ("auto", "digest", "mtime", "size")
 REPLACE = ("exchange", "symlink", "files")
-
-#: How seldom objects in cycles are looked for. Nearly all objects of an update live
-#: to its end, and to look through them again and again was a fifth of the user time
-#: of 20,000 files.
-COLLECTING = (50_000, 20, 100)
 
 
 class Options(ConnectingOptions):
@@ -168,12 +162,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
             stdout.write(summary(request, result) + "\n")
         return Status.DONE
 
-    before = gc.get_threshold()
-    gc.set_threshold(*COLLECTING)
-    try:
-        return run_command(work, stdout, stderr, as_json=as_json, state_dir=named)
-    finally:
-        gc.set_threshold(*before)
+    return run_command(work, stdout, stderr, as_json=as_json, state_dir=named)
 
 
 async def update(
