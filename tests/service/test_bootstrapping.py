@@ -354,7 +354,12 @@ class TestTrust:
         assert caught.value.code == "key-changed"
         assert machine.known == ()
 
-    @pytest.mark.parametrize("form", [HUB_KEY.md5, HUB_KEY.sha, HUB_KEY])
+    @pytest.mark.parametrize(
+        "form",
+        [HUB_KEY.md5, HUB_KEY.sha, HUB_KEY],
+        # The key is another in each process; names of tests are the same in all.
+        ids=["MD5", "SHA", "whole"],
+    )
     def test_the_key_named(self, machine: Machine, form: str | PublicKey) -> None:
         """
         A key that was named beforehand, by digest or whole, is not asked about.
