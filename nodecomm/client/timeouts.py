@@ -38,9 +38,17 @@ class Timeouts:
     @classmethod
     def of(cls, seconds: float) -> Timeouts:
         """
-        Those of somebody who says how long, in one number.
+        Those of somebody who says how long, in one number. Slowness is judged over
+        twice that, but never over less than 20 s (one small answer at a time, from
+        very far away, must not count as slow) and never over more than 60.
         """
-        return cls(connect=seconds, handshake=seconds, dialog=seconds, answer=seconds)
+        return cls(
+            connect=seconds,
+            handshake=seconds,
+            dialog=seconds,
+            answer=seconds,
+            slow=min(60.0, max(20.0, 2 * seconds)),
+        )
 
 
 #: Bytes a second below which a server counts as too slow.
