@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -150,7 +151,12 @@ class SyncAgent:
         The environment of the commands.
         """
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        return {**kept, "PYTHONWARNINGS": "default", "LC_ALL": "C.UTF-8"}
+        return {
+            **kept,
+            "PYTHONWARNINGS": "default",
+            "PYTHONFAULTHANDLER": "1",
+            "LC_ALL": "C.UTF-8",
+        }
 
     def _run(self, command: list[str]) -> SyncRun:
         return ended(self.start(*command))
@@ -163,9 +169,11 @@ def ended(process: subprocess.Popen[bytes]) -> SyncRun:
     try:
         output, errors = process.communicate(timeout=RUN_TIMEOUT)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise
+        # What does not end says where it is: Python prints the stack of each thread.
+        process.send_signal(signal.SIGABRT)
+        output, errors = process.communicate()
+        words = (output + errors).decode("utf-8", "backslashreplace")
+        raise AssertionError(f"{process.args!r} does not end:\n{words}") from None
     done = SyncRun(process.returncode, output.decode(), errors.decode())
     for word in ("Traceback", "Unhandled", "Warning:"):
         assert word not in done.said, done
