@@ -39,5 +39,6 @@ then
     touch "$stamp"
 fi
 echo "Unit tests on $("$venv/bin/python" --version), $end dependencies"
+# Two at a time: most of the time a test waits, for the disk or for a process.
 exec "$venv/bin/python" -m pytest -q -m "not slow and not interop" \
-    -p no:cacheprovider "$@"
+    -n 2 --dist loadfile -p no:cacheprovider "$@"

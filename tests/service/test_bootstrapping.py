@@ -676,6 +676,7 @@ class Killed(BaseException):
     """
 
 
+@pytest.mark.slow
 def test_killed_anywhere(tmp_path: Path) -> None:
     """
     Whatever call to the system a bootstrap does not get beyond, the next one

@@ -24,6 +24,10 @@ from tests.sync.injected import failing
 from tests.sync.killed import BEFORE, END, NEW, OLD, prepare
 from tests.sync.trees import own_names, put, read, request
 
+# What is tried is what the system does, hundreds of times; the interpreter's release
+# makes no difference to it.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 #: Updates a destination with versions of a tree, for ever.
