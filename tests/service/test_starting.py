@@ -156,7 +156,9 @@ class TestSystemd:
 #: Stands for twistd: writes the PID file that it is told, and becomes a daemon whose
 #: command line has the program's name.
 FAKE_TWISTD = """\
-import os, sys, time
+import os, signal, sys, time
+# Whoever runs the tests may ignore it (nohup), and that is inherited.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 options = dict(w.split("=", 1) for w in sys.argv[1:] if w.startswith("--"))
 if os.environ.get("FAIL"):
     sys.stderr.write("several\\nerror: no such luck\\n")
