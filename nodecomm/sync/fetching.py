@@ -241,7 +241,8 @@ class Errands:
 
     def fail(self, failure: Failure) -> None:
         """
-        Something went wrong that ends the work on this connection.
+        Something went wrong that ends the work on this connection: also a mistake
+        of this program, or the run would wait for what never comes.
         """
         done, self._done = self._done, None
         if done is not None:
@@ -360,7 +361,7 @@ class Errands:
             self._failed,
             callbackArgs=(errand,),
             errbackArgs=(asking,),
-        )
+        ).addErrback(self.fail)
 
     def _received(self, _none: object, errand: Errand) -> None:
         """
@@ -468,7 +469,7 @@ class Errands:
             self._not_described,
             callbackArgs=(errand, asking),
             errbackArgs=(errand, asking),
-        )
+        ).addErrback(self.fail)
 
     def _described(self, reply: StatReply, errand: Errand, asking: Asking) -> None:
         if self._asking is not asking or errand.state is not State.GET:

@@ -127,7 +127,7 @@ class Lane:
         self._running = True
         maybeDeferred(self._pool.run, _run, batch).addCallbacks(
             self._finished, self._stop, callbackArgs=(batch,)
-        )
+        ).addErrback(self._stop)
 
     def _finished(self, results: list[Any], batch: list[_Work]) -> None:
         self._running = False

@@ -83,3 +83,4 @@ class Questions:
         errand.confirmed = self._steady()
         asked = asking.differs(path, errand.md5, errand.entry.size)
         asked.addCallbacks(over, failed)
+        asked.addErrback(self._failed, asking)

@@ -14,7 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.client.errors import ClientError, Rejected, Unreachable
 from nodecomm.sync.errors import VerificationFailed
+from nodecomm.sync.fetching import Errands
 from nodecomm.sync.model import SyncLimits
+from nodecomm.sync.receiving import Receiving
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import DIGEST_EQUAL, REFUSAL, encode_listing
 from tests.sync.upstream import Node, Upstream, make_node, refusal_block
@@ -370,3 +372,37 @@ class TroubleTests(SynchronousTestCase):
         node.run(limits=SyncLimits(attempts=9))
 
         self.right(node)
+
+
+class MistakeTests(SynchronousTestCase):
+    """
+    Mistakes of this program.
+    """
+
+    def test_each_ends_the_run(self) -> None:
+        """
+        What goes wrong in the course of an update, in whatever way nobody thought of,
+        ends it with that error: it never waits for what cannot come any more.
+        """
+
+        def mistaken(*_arguments: object, **_more: object) -> None:
+            raise ZeroDivisionError("a mistake")
+
+        places: list[tuple[type, str]] = [
+            (Receiving, "take"),
+            (Receiving, "finish"),
+            (Errands, "_hashed"),
+            (Errands, "_written"),
+            (Errands, "_verified"),
+            (Errands, "_submit"),
+        ]
+        for kind, method in places:
+            upstream = Upstream({b"": None, b"a": b"1" * 100, b"b": b"2" * 50_000})
+            node = make_node(self.addCleanup, upstream, 0.0)
+            patched = self.patch(kind, method, mistaken)
+
+            error = node.fail()
+
+            patched.restore()
+            self.assertIn("a mistake", str(error), method)
+            self.assertFalse(node.dest.exists())
