@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from nodecomm.client.errors import (
     BadAnswer,
     ConnectionBroken,
+    Rejected,
     Unreachable,
 )
 from nodecomm.sync.asking import Asking, Session
@@ -285,6 +286,14 @@ class Syncer:
                 error = why
             except Unreachable as why:
                 if not tally.connections:
+                    raise
+                error = why
+            except Rejected as why:
+                # A server that welcomed us a moment ago and hangs up in the dialog
+                # now has lost its connection rather than its trust in us.
+                if tally.connections < 2:
+                    await self._drop(tally)
+                    await update.interrupted(None)
                     raise
                 error = why
             except BaseException:

@@ -192,8 +192,9 @@ def test_cut_at_any_byte(
     """
     A connection that breaks after any number of bytes is made again and what is
     missing is asked for again; when it breaks every time, the copy is as it was, the
-    status says that the server could not be reached, and there is never more than one
-    connection.
+    status says that the server could not be reached (or, where the very first one broke
+    right behind our name, that it may not trust us, for that looks the same), and there
+    is never more than one connection.
     """
     tree, name = scratch
     write_generation(tree, 1)
@@ -213,7 +214,7 @@ def test_cut_at_any_byte(
             always = [draw.randrange(20_000) for _ in range(20)]
             relay.cuts = iter(always)
             failed = ours.sync(relay.port, name, copy)
-            assert failed.status in (DONE, UNREACHABLE), (always, failed)
+            assert failed.status in (DONE, UNREACHABLE, REFUSED), (always, failed)
             assert generation_of(copy) == generation + (failed.status == DONE)
             assert leftovers(copy) == set(), (always, failed)
             relay.cuts = iter(())
