@@ -254,9 +254,7 @@ class Phase(Enum):
 
     CONNECTING = "connecting"
     LISTING = "listing"
-    COMPARING = "comparing"
     FETCHING = "fetching"
-    VERIFYING = "verifying"
     PLACING = "putting in place"
 
 
