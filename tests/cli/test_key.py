@@ -216,6 +216,7 @@ class TestTrust:
             (b"x" * 100_000, "larger"),
             (pair().to_pem(), "private key"),
         ],
+        ids=["missing", "empty", "no-text", "large", "private"],
     )
     def test_bad_file(
         self, machine: Machine, file: Path, content: bytes | None, word: str
