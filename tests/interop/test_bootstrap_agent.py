@@ -250,7 +250,8 @@ class TestPolicyServer:
 
         assert done.status == 0, done.output[-5000:]
         assert "completed successfully" in done.output
-        assert "This policy came from a nodecomm server" in done.output
+        # Not what the policy reports: the cf-execd that a bootstrap starts may have
+        # run it a moment before, and it is run once a minute.
         masterfiles = machine.state / "masterfiles"
         for folder in (node.path / "inputs", machine.state / "inputs"):
             assert copied(folder, masterfiles) == plain(masterfiles)
