@@ -65,18 +65,23 @@ class _Checks(Checks[Settings]):
                 yield self.problem(
                     path, "an empty text is no address", network, "leave it out"
                 )
-        for key, served in (
-            ("allowlegacyconnects", "only protocol 2 and 3 are served"),
-            ("allowusers", "no remote runs are served"),
-        ):
-            if getattr(server, key):
-                yield self.problem(
-                    f"server.{key}",
-                    f"it has no effect in this release: {served}",
-                    list(getattr(server, key)),
-                    "leave it out",
-                    warning=True,
-                )
+        if server.allowlegacyconnects:
+            yield self.problem(
+                "server.allowlegacyconnects",
+                "the classic protocol does not protect what is sent: whoever is "
+                "between node and server can read or change it",
+                list(server.allowlegacyconnects),
+                "list only nodes that cannot speak TLS yet",
+                warning=True,
+            )
+        if server.allowusers:
+            yield self.problem(
+                "server.allowusers",
+                "it has no effect in this release: no remote runs are served",
+                list(server.allowusers),
+                "leave it out",
+                warning=True,
+            )
         if not re.fullmatch(r"[!-~]+", server.allowciphers):
             yield self.problem(
                 "server.allowciphers",

@@ -145,8 +145,9 @@ class ServerSettings:
     allowlegacyconnects: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            "These addresses may speak the classic protocol (version 1). It has no "
-            "effect in this release: only protocol 2 and 3 are served.",
+            "These addresses may also speak the classic protocol (version 1), on the "
+            "same port. Empty: nobody may. It proves the node's key and protects "
+            "nothing that is sent.",
             addresses=True,
         ),
     )
@@ -297,16 +298,19 @@ class AccessSettings:
     maproot: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            "Addresses whose root may read files of any owner. It concerns the "
-            "classic protocol only, which is not served; over TLS it has no effect.",
+            "Addresses whose users may read files of any owner and mode. It concerns "
+            "the classic protocol only; over TLS it has no effect.",
+            upstream="A host name in the list is compared with what the node says it "
+            "is called; here with its name as it was looked up.",
             addresses=True,
         ),
     )
     ifencrypted: bool = field(
         default=False,
         metadata=about(
-            "Serve encrypted only. It concerns the classic protocol only, which is "
-            "not served; over TLS it has no effect.",
+            "Serve encrypted requests only. It concerns the classic protocol only: "
+            "there OPENDIR, MD5, GET and names in the clear are refused, and STAT is "
+            "served. Over TLS everything is encrypted, and it has no effect.",
         ),
     )
 
@@ -441,6 +445,15 @@ class LimitSettings:
         default=2,
         metadata=about(
             "Threads that compute digests.", unit="threads", minimum=1, maximum=256
+        ),
+    )
+    crypto_threads: int = field(
+        default=2,
+        metadata=about(
+            "Threads that encrypt for sessions of the classic protocol.",
+            unit="threads",
+            minimum=1,
+            maximum=256,
         ),
     )
     stop_grace: float = field(

@@ -32,6 +32,7 @@ _AT_START = (
     "limits.digest_cache_entries",
     "limits.disk_threads",
     "limits.digest_threads",
+    "limits.crypto_threads",
     "limits.name_lookups_at_once",
     "log.format",
     "log.file",

@@ -105,6 +105,7 @@ class KeysTests(SynchronousTestCase):
                 "name_timeout": 10,
                 "disk_threads": 4,
                 "digest_threads": 2,
+                "crypto_threads": 2,
                 "stop_grace": 10,
             },
         )

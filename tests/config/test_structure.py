@@ -501,16 +501,29 @@ class MistakeTests(SynchronousTestCase):
             with self.subTest(entry):
                 self.check(f"server.trustkeysfrom = [{entry}]", "error: " + said)
 
-    def test_keys_without_effect(self) -> None:
-        """What this release does not serve is a warning where it is configured."""
+    def test_keys_to_think_about(self) -> None:
+        """
+        The unprotected protocol, and what this release does not serve, are a warning
+        where they are configured.
+        """
         for key, value, why in (
-            ("allowlegacyconnects", "::1", "only protocol 2 and 3 are served"),
-            ("allowusers", "root", "no remote runs are served"),
+            (
+                "allowlegacyconnects",
+                "::1",
+                "the classic protocol does not protect what is sent: whoever is "
+                "between node and server can read or change it; list only nodes that "
+                "cannot speak TLS yet",
+            ),
+            (
+                "allowusers",
+                "root",
+                "it has no effect in this release: no remote runs are served; leave it "
+                "out",
+            ),
         ):
             self.check(
                 f'server.{key} = ["{value}"]',
-                f'warning: server.{key} = ["{value}"]: it has no effect in this '
-                f"release: {why}; leave it out",
+                f'warning: server.{key} = ["{value}"]: {why}',
             )
             result, problems = structure({"server": {key: []}})
             self.assertEqual(problems, [])
