@@ -178,8 +178,8 @@ def test_file_is_for_us_alone(tmp_path: Path) -> None:
 
 
 def saved(tmp_path: Path) -> Record:
-    """A record on disk, with a file, a folder and a manifest."""
-    record = load(tmp_path)
+    """A record on disk, with a file, a folder and a manifest, and nothing else."""
+    record = Record(load(tmp_path).path)
     record.note(b"f\xff", SERVER, LOCAL, MD5, seen=at(0), confirmed=at(5))
     record.kinds = {b"d": Kind.FOLDER}
     record.hold_manifest(b"manifest")
