@@ -20,6 +20,7 @@ __all__ = [
     "HOSTNAME_NEEDED",
     "NOT_ADMITTED",
     "NOT_ALLOW_CONNECTS",
+    "NOT_ALLOW_LEGACY_CONNECTS",
     "NOT_ENCRYPTED",
     "NO_RIGHT",
     "NO_RULE",
@@ -40,6 +41,7 @@ UNRESOLVED_PATH = "unresolved_path"
 UNKNOWN_OPERATION = "unknown_operation"
 NOT_ALLOW_CONNECTS = "not_in_allowconnects"
 DENY_CONNECTS = "in_denyconnects"
+NOT_ALLOW_LEGACY_CONNECTS = "not_in_allowlegacyconnects"
 
 #: Every reason code and what it means.
 REASONS = {
@@ -54,6 +56,7 @@ REASONS = {
     UNKNOWN_OPERATION: "there are no rules for such a request",
     NOT_ALLOW_CONNECTS: "the address is not in allowconnects",
     DENY_CONNECTS: "the address is in denyconnects",
+    NOT_ALLOW_LEGACY_CONNECTS: "the address may not speak the classic protocol",
 }
 
 

@@ -271,7 +271,9 @@ class AccessEvaluator:
             request.encrypted if request.encrypted is not None else peer.encrypted
         )
         if decision.allowed and decision.rule is not None and not encrypted:
-            needing = [r for r in snapshot.named(operation, name) if r.ifencrypted]
+            # Those that were asked, which may be the ones of type variable.
+            asked = snapshot.named(decision.rule.kind, name)
+            needing = [rule for rule in asked if rule.ifencrypted]
             if needing:
                 return _not_encrypted(needing[0])
         return decision

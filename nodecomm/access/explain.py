@@ -270,8 +270,8 @@ def _file_steps(
             yield Step("right", decision.text)
         return
     if rule.ifencrypted:
-        encrypted = peer.encrypted if request.encrypted is None else request.encrypted
-        yield Step("ifencrypted", "encrypted" if encrypted else "not encrypted")
+        encrypted = _is_encrypted(peer, request)
+        yield _encryption_step(peer, request)
         if not encrypted:
             return
     if request.operation not in RIGHT_OPERATIONS or request.is_directory:
@@ -287,6 +287,20 @@ def _file_steps(
         yield Step("right", f"{what} may not read it, but {maps_root(rule, peer)} does")
     else:
         yield Step("right", f"{what} may not read it")
+
+
+def _is_encrypted(peer: Peer, request: AccessRequest) -> bool:
+    return peer.encrypted if request.encrypted is None else request.encrypted
+
+
+def _encryption_step(peer: Peer, request: AccessRequest) -> Step:
+    """
+    What a rule with `ifencrypted` sees.
+    """
+    text = "encrypted" if _is_encrypted(peer, request) else "not encrypted"
+    if peer.protocol == 1 and request.operation == "stat":
+        text = "a STAT of the classic protocol counts as encrypted"
+    return Step("ifencrypted", text)
 
 
 def _others(
@@ -386,11 +400,15 @@ def _explain_name(
     shown = safe(to_text(request.path))
     steps = [Step("request", f"{request.operation} {shown}")]
     involved = snapshot.named(request.operation, request.path)
+    if request.operation == "literal" and peer.protocol == 1:
+        involved = [*involved, *snapshot.named("variable", request.path)]
     if not involved:
         steps.append(Step("look-up", f"no rule of that type names {shown}"))
     for rule in involved:
         steps.append(Step("look-up", f"{_named(rule)} names it"))
         steps.extend(_list_steps(rule, peer))
+    if any(rule.ifencrypted for rule in involved):
+        steps.append(_encryption_step(peer, request))
     others = [
         Other(rule, "elsewhere", f"it is a rule of type {rule.kind}")
         for rule in snapshot.names

@@ -278,6 +278,29 @@ class Snapshot:
             True, reasons.ADMITTED, f"{address} may connect", list_name="allowconnects"
         )
 
+    def check_legacy_connection(self, address: str) -> Decision:
+        """
+        Whether *address*, which may connect, may speak the classic protocol. An empty
+        list allows nobody.
+        """
+        found = self.allowlegacyconnects.find(address)
+        if found is None:
+            return Decision(
+                False,
+                reasons.NOT_ALLOW_LEGACY_CONNECTS,
+                f"no entry of allowlegacyconnects matches {address}, so it may not "
+                "speak the classic protocol",
+                list_name="allowlegacyconnects",
+            )
+        return Decision(
+            True,
+            reasons.ADMITTED,
+            f'entry "{found.text}" of allowlegacyconnects lets {address} speak the '
+            "classic protocol",
+            list_name="allowlegacyconnects",
+            entry=found.text,
+        )
+
 
 def path_pattern(path: bytes, *, tree: bool) -> Pattern:
     """

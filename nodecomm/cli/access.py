@@ -45,6 +45,17 @@ NO_SHORTCUT = "no_shortcut"
 #: A file that everybody may read: what is assumed where there is no file to look at.
 _READABLE = 0o100644
 
+#: The names of protocols; versions 2 and 3 do not differ here.
+#: Source: CFEngine 3.21, the values of `protocol_version`.
+_CLASSIC = frozenset({"1", "classic"})
+_TLS = frozenset({"2", "tls", "3", "cookie", "latest"})
+
+#: What is said of a classic peer, by whether its request is encrypted.
+_CLASSIC_SHOWN = {
+    False: ", over the classic protocol in the clear",
+    True: ", over the classic protocol, encrypted",
+}
+
 
 class _ExplainOptions(CommandOptions):
     """
@@ -70,12 +81,18 @@ class _ExplainOptions(CommandOptions):
             "stat",
             "stat, get, md5, opendir; or literal, context, query, bundle, variable",
         ],
+        ["protocol", None, "latest", "what it speaks: latest (over TLS) or classic"],
     ]
-    optFlags = [["unencrypted", None, "as over the classic protocol in the clear"]]
+    optFlags = [
+        ["encrypt", None, "classic: the request is encrypted"],
+        ["unencrypted", None, "the same as --protocol classic without --encrypt"],
+    ]
 
     def __init__(self) -> None:
         super().__init__()
         self.digests: list[str] = []
+        #: Whether the node speaks the classic protocol.
+        self.classic = False
 
     def opt_key(self, digest: str) -> None:
         """
@@ -103,6 +120,18 @@ class _ExplainOptions(CommandOptions):
             known = ", ".join(sorted(operations))
             raise usage.UsageError(
                 f"unknown operation {self['operation']!r}; there are {known}"
+            )
+        protocol = self["protocol"].lower()
+        if protocol not in _CLASSIC | _TLS:
+            raise usage.UsageError(
+                f"--protocol takes latest or classic, not {self['protocol']!r}"
+            )
+        self.classic = protocol in _CLASSIC or bool(self["unencrypted"])
+        if self["encrypt"] and self["unencrypted"]:
+            raise usage.UsageError("--encrypt and --unencrypted contradict each other")
+        if self["encrypt"] and not self.classic:
+            raise usage.UsageError(
+                "--encrypt belongs to --protocol classic; TLS is always encrypted"
             )
 
 
@@ -158,19 +187,13 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         return 2
     keys = Path(loaded.usable().server.state_dir) / "ppkeys"
     peer = _peer(given, keys)
-    connection = snapshot.check_connection(peer.address)
-    if not connection.allowed:
-        answer = Explanation(connection, (Step("connection", connection.text),), ())
-    elif given["operation"] in NAME_OPERATIONS:
-        answer = explain(snapshot, peer, AccessRequest(given["operation"], asked))
-    else:
-        answer = _explain_file(snapshot, peer, given["operation"], asked)
+    answer = _explain(snapshot, peer, given, asked)
     if options.as_json:
-        shown = {"peer": _peer_json(peer), "operation": given["operation"]}
+        shown = {"peer": _peer_json(peer, given), "operation": given["operation"]}
         shown |= {"asked": to_text(asked)} | answer.as_json()
         write_json(shown, stdout)
     else:
-        stdout.write(_as_text(peer, answer))
+        stdout.write(_as_text(peer, given, answer))
     return 0 if answer.decision.allowed else 1
 
 
@@ -189,9 +212,43 @@ def _peer(given: _ExplainOptions, keys: Path) -> Peer:
         uid=uid,
         hostname=given["hostname"] or None,
         hostname_known=given["hostname"] is not None,
-        protocol=1 if given["unencrypted"] else 3,
-        encrypted=not given["unencrypted"],
+        protocol=1 if given.classic else 3,
+        # A classic connection never is; a request on it may be.
+        encrypted=not given.classic,
     )
+
+
+def _explain(
+    snapshot: Snapshot, peer: Peer, given: _ExplainOptions, asked: bytes
+) -> Explanation:
+    """
+    Walk the way of a connection, then of a request.
+    """
+    connection = snapshot.check_connection(peer.address)
+    if given.classic and connection.allowed:
+        connection = snapshot.check_legacy_connection(peer.address)
+    step = Step("connection", connection.text)
+    if not connection.allowed:
+        return Explanation(connection, (step,), ())
+    operation = given["operation"]
+    encrypted = _counts_as_encrypted(given)
+    if operation in NAME_OPERATIONS:
+        request = AccessRequest(operation, asked, encrypted=encrypted)
+        answer = explain(snapshot, peer, request)
+    else:
+        answer = _explain_file(snapshot, peer, operation, asked, encrypted)
+    return evolve(answer, steps=(step, *answer.steps)) if given.classic else answer
+
+
+def _counts_as_encrypted(given: _ExplainOptions) -> bool | None:
+    """
+    Whether rules with `ifencrypted` take the request for an encrypted one; None: as
+    the connection.
+    """
+    if not given.classic:
+        return None
+    # Source: CFEngine 3.21: a STAT always counts as encrypted.
+    return bool(given["encrypt"]) or given["operation"] == "stat"
 
 
 def _key(digests: Sequence[str], folder: Path) -> PublicKey | None:
@@ -209,7 +266,11 @@ def _key(digests: Sequence[str], folder: Path) -> PublicKey | None:
 
 
 def _explain_file(
-    snapshot: Snapshot, peer: Peer, operation: str, asked: bytes
+    snapshot: Snapshot,
+    peer: Peer,
+    operation: str,
+    asked: bytes,
+    encrypted: bool | None,
 ) -> Explanation:
     """
     Walk the way of a request for a path: shortcut, links, rules.
@@ -239,7 +300,8 @@ def _explain_file(
     if not target.exists:
         kind = "folder" if target.request.is_directory else "file"
         steps.append(Step("file", f"below, as if it were a {kind} that all may read"))
-    answer = explain(snapshot, peer, target.request, asked=path)
+    request = target.request._replace(encrypted=encrypted)
+    answer = explain(snapshot, peer, request, asked=path)
     if not target.exists:
         answer = evolve(answer, decision=Decision(False, NOT_FOUND, target.note))
     return evolve(answer, steps=(*steps, *answer.steps))
@@ -280,19 +342,20 @@ def _look(snapshot: Snapshot, operation: str, path: bytes) -> _Target:
     )
 
 
-def _peer_json(peer: Peer) -> dict[str, Any]:
+def _peer_json(peer: Peer, given: _ExplainOptions) -> dict[str, Any]:
     return {
+        "protocol": "classic" if given.classic else "tls",
         "address": peer.address,
         "key": list(peer.key.digests) if peer.key is not None else [],
         "user": peer.user,
         "uid": peer.uid,
         "hostname": peer.hostname,
         "hostname_known": peer.hostname_known,
-        "encrypted": peer.encrypted,
+        "encrypted": not given.classic or bool(given["encrypt"]),
     }
 
 
-def _as_text(peer: Peer, answer: Explanation) -> str:
+def _as_text(peer: Peer, given: _ExplainOptions, answer: Explanation) -> str:
     """
     The explanation for a person.
     """
@@ -307,6 +370,7 @@ def _as_text(peer: Peer, answer: Explanation) -> str:
     lines.append(
         safe(f"peer: {peer.address}, host name {name}, user {peer.user} ({uid}), ")
         + f"key {key}"
+        + (_CLASSIC_SHOWN[bool(given["encrypt"])] if given.classic else "")
     )
     for number, step in enumerate(answer.steps, 1):
         lines.append(f"{number}. {step.about}: {step.text}")

@@ -630,6 +630,52 @@ def test_ifencrypted_of_names() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "encrypted", "expected"),
+    [
+        ("literal", False, "not_encrypted"),
+        ("literal", True, "admitted"),
+        ("variable", False, "not_encrypted"),
+        ("variable", True, "admitted"),
+    ],
+)
+def test_ifencrypted_of_literals(kind: str, encrypted: bool, expected: str) -> None:
+    """
+    On the classic protocol a literal may be had by a rule of either type, and the
+    `ifencrypted` of that rule holds.
+    """
+    snapshot = rules({"path": "h", "resource_type": kind, "ifencrypted": True} | LOCAL)
+    who = peer(encrypted=False, protocol=1)
+    request = AccessRequest("literal", b"h", encrypted=encrypted)
+
+    assert reason(snapshot, who, request) == expected
+
+
+@pytest.mark.parametrize(
+    ("listed", "address", "expected"),
+    [
+        ((), "10.0.0.1", "not_in_allowlegacyconnects"),
+        (("10.0.0.0/8",), "10.0.0.1", "admitted"),
+        (("10.0.0.0/8",), "11.0.0.1", "not_in_allowlegacyconnects"),
+        (("::1",), "::1", "admitted"),
+        # An entry that matches nobody is none that lets everybody in.
+        ((r"1(?=0)0.*",), "10.0.0.1", "not_in_allowlegacyconnects"),
+    ],
+)
+def test_who_may_speak_the_classic_protocol(
+    listed: tuple[str, ...], address: str, expected: str
+) -> None:
+    """
+    Whoever allowlegacyconnects lists; an empty list is nobody.
+    """
+    decision = rules(allowlegacyconnects=listed).check_legacy_connection(address)
+
+    assert expected == decision.reason
+    assert decision.allowed is (expected == "admitted")
+    assert decision.list_name == "allowlegacyconnects"
+    assert address in decision.text
+
+
+@pytest.mark.parametrize(
     ("lists_", "address", "expected"),
     [
         ({}, "10.0.0.1", "admitted"),

@@ -33,6 +33,7 @@ CONFIG = """\
 state_dir = "{root}/state"
 allowed_networks = ["10.0.0.0/8"]
 denyconnects = ["10.9.0.0/16"]
+allowlegacyconnects = ["10.2.0.0/16"]
 
 [[access]]
 path = "{root}/files"
@@ -66,6 +67,19 @@ admit_ips = ["10.1.1.1"]
 path = "delta"
 resource_type = "query"
 admit_ips = ["10.1.1.1"]
+
+[[access]]
+path = "{root}/sealed"
+shortcut = "sealed"
+ifencrypted = true
+admit_ips = ["@allowed_networks"]
+maproot = ["10.2.1.1"]
+
+[[access]]
+path = "secret"
+resource_type = "variable"
+ifencrypted = true
+admit_ips = ["@allowed_networks"]
 """
 
 
@@ -75,12 +89,14 @@ def root(tmp_path: Path) -> Path:
     A small tree, and a configuration that serves it.
     """
     root = tmp_path.resolve()
-    for folder in ("files/secret", "named", "new", "outside"):
+    for folder in ("files/secret", "named", "new", "outside", "sealed"):
         (root / folder).mkdir(parents=True)
     for name in ("files/a", "files/secret/s", "named/n", "new/f", "outside/o"):
         (root / name).write_text("content")
     (root / "files/private").write_text("content")
     (root / "files/private").chmod(0o600)
+    (root / "sealed/private").write_text("content")
+    (root / "sealed/private").chmod(0o600)
     (root / "files/link").symlink_to(root / "outside/o")
     (root / "files/nowhere").symlink_to(root / "gone")
     text = CONFIG.format(root=root, key=KEY.md5)
@@ -136,8 +152,56 @@ CASES = [
     (["--ip", "10.1.1.1", "delta", "--operation", "literal"], 1, "no_rule"),
 ]
 
+CLASSIC = ["--protocol", "classic"]
+GET = ["--operation", "get"]
+VAR = ["secret", "--operation", "literal"]
 
-@pytest.mark.parametrize(("arguments", "status", "reason"), CASES)
+#: As above, of nodes that speak the classic protocol.
+CLASSIC_CASES = [
+    (["--ip", "10.1.1.1", "files/a", *CLASSIC], 1, "not_in_allowlegacyconnects"),
+    (["--ip", "10.9.1.1", "files/a", *CLASSIC], 1, "in_denyconnects"),
+    (["--ip", "10.2.1.1", "files/a", *CLASSIC], 0, "admitted"),
+    (["--ip", "10.2.1.1", "files/a", "--unencrypted"], 0, "admitted"),
+    (["--ip", "10.1.1.1", "files/a", "--unencrypted"], 1, "not_in_allowlegacyconnects"),
+    # A STAT counts as encrypted, whatever it is.
+    (["--ip", "10.2.1.1", "sealed/private", *CLASSIC], 0, "admitted"),
+    (["--ip", "10.2.1.1", "sealed/private", *GET, *CLASSIC], 1, "not_encrypted"),
+    (["--ip", "10.2.1.1", "sealed/private", *GET, "--unencrypted"], 1, "not_encrypted"),
+    (
+        ["--ip", "10.2.1.1", "sealed/private", *GET, *CLASSIC, "--encrypt"],
+        0,
+        "admitted",
+    ),
+    (["--ip", "10.2.1.1", "sealed/private", *GET], 0, "admitted"),
+    (
+        ["--ip", "10.2.1.1", "sealed", "--operation", "opendir", *CLASSIC],
+        1,
+        "not_encrypted",
+    ),
+    # maproot lifts the right on the file itself, on the classic protocol only.
+    (
+        ["--ip", "10.2.1.1", "sealed/private", "--user", "x-y", "--protocol", "1"],
+        0,
+        "admitted",
+    ),
+    (
+        ["--ip", "10.2.1.1", "sealed/private", "--user", "x-y", "--protocol", "2"],
+        1,
+        "no_right_on_file",
+    ),
+    (
+        ["--ip", "10.2.1.2", "sealed/private", "--user", "x-y", *CLASSIC],
+        1,
+        "no_right_on_file",
+    ),
+    # A rule of type variable counts for a VAR on the classic protocol.
+    (["--ip", "10.2.1.1", *VAR], 1, "no_rule"),
+    (["--ip", "10.2.1.1", *VAR, *CLASSIC], 1, "not_encrypted"),
+    (["--ip", "10.2.1.1", *VAR, *CLASSIC, "--encrypt"], 0, "admitted"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "reason"), CASES + CLASSIC_CASES)
 def test_decision_and_exit_status(
     root: Path, arguments: list[str], status: int, reason: str
 ) -> None:
@@ -160,8 +224,8 @@ def test_output_names_rule_with_file_and_line(root: Path) -> None:
     _, text, _ = explained(root, "--ip", "10.1.1.1", "files/secret/s")
 
     config = root / "server.toml"
-    assert f"{root}/files/secret/ ({config}:12)" in text
-    assert f"- {root}/files/ ({config}:7): hidden: only the longest path" in text
+    assert f"{root}/files/secret/ ({config}:13)" in text
+    assert f"- {root}/files/ ({config}:8): hidden: only the longest path" in text
     assert "shortcut: files stands for the path" in text
 
 
@@ -206,6 +270,46 @@ def test_right_on_the_file_is_named(root: Path) -> None:
     assert "purge" in note
 
 
+def test_a_classic_peer_is_shown(root: Path) -> None:
+    """
+    The answer says that the node speaks the classic protocol and whether its request
+    is encrypted; of one over TLS neither.
+    """
+    asked = ("--ip", "10.2.1.1", "sealed/private", "--operation", "get")
+    shown = []
+    for more in ((), CLASSIC, (*CLASSIC, "--encrypt")):
+        _, text, _ = explained(root, *asked, *more)
+        _, given, _ = explained(root, *asked, *more, "--json")
+        peer = json.loads(given)["peer"]
+        (line,) = [line for line in text.splitlines() if line.startswith("peer: ")]
+        shown.append(
+            (peer["protocol"], peer["encrypted"], line.partition("key not given")[2])
+        )
+
+    assert shown == [
+        ("tls", True, ""),
+        ("classic", False, ", over the classic protocol in the clear"),
+        ("classic", True, ", over the classic protocol, encrypted"),
+    ]
+
+
+def test_steps_of_a_classic_request(root: Path) -> None:
+    """
+    The steps begin with the list that lets the node speak the classic protocol, and
+    say what a rule with ifencrypted makes of the request.
+    """
+    asked = ("--ip", "10.2.1.1", "sealed/private", *CLASSIC)
+    _, text, _ = explained(root, *asked)
+    _, refused, _ = explained(root, *asked, "--operation", "md5")
+    _, name, _ = explained(root, "--ip", "10.2.1.1", *VAR, *CLASSIC)
+
+    assert 'connection: entry "10.2.0.0/16" of allowlegacyconnects lets' in text
+    assert "ifencrypted: a STAT of the classic protocol counts as encrypted" in text
+    assert "ifencrypted: not encrypted" in refused
+    assert "look-up: variable secret (" in name
+    assert "ifencrypted: not encrypted" in name
+
+
 def test_stored_key_is_known_by_both_names(root: Path) -> None:
     """
     One name of a stored key is enough for rules that have the other.
@@ -229,6 +333,12 @@ def test_stored_key_is_known_by_both_names(root: Path) -> None:
         (["--ip", "10.1.1.1", "a", "b"], "one REQUEST_PATH"),
         (["--ip", "10.1.1.1", "a", "--operation", "put"], "unknown operation 'put'"),
         (["--ip", "10.1.1.1", "a", "--key", "x"], "--key"),
+        (["--ip", "10.1.1.1", "a", "--protocol", "4"], "latest or classic, not '4'"),
+        (["--ip", "10.1.1.1", "a", "--encrypt"], "TLS is always encrypted"),
+        (
+            ["--ip", "10.1.1.1", "a", "--encrypt", "--unencrypted"],
+            "contradict each other",
+        ),
         (["--ip", "10.1.1.1", "a", "--nonsense"], "nonsense"),
         (["--ip", "10.1.1.1", "a\\q"], "no escape"),
     ],
@@ -254,7 +364,7 @@ def test_wrong_configuration(root: Path) -> None:
     status, out, errors = explained(root, "--ip", "10.1.1.1", "files/a")
 
     assert (status, out) == (2, "")
-    assert f"{config}:38:13: error: access[6].deny_ips[0]" in errors
+    assert f"{config}:52:13: error: access[8].deny_ips[0]" in errors
     assert "write '192.168' or '192.168.0.0/16'" in errors
 
 
