@@ -5,59 +5,22 @@ The factories: ordinary Twisted ones, for any `IStreamServerEndpoint`.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
+from twisted.internet.protocol import Factory
 
-from nodecomm import __version__
-from nodecomm.config.model import LimitSettings
-from nodecomm.identity.peer import Peer
-from nodecomm.server.admission import Admission, peer_address
-from nodecomm.server.commands import builtin_commands, command_table
-from nodecomm.server.digests import DigestCache
-from nodecomm.server.events import BurstLog, EventLog
-from nodecomm.server.filesystem import FileSystemSource
-from nodecomm.server.inodes import InodeNumbers
-from nodecomm.server.manifest import Manifests
-from nodecomm.server.names import HostNames
-from nodecomm.server.pools import WorkerPool, Workers
-from nodecomm.server.requests import Serving
-from nodecomm.server.session import SessionState, TLSSession
-from nodecomm.transport.limits import HandshakeGate
-from nodecomm.transport.port import SecurePort
+from nodecomm.server.core import ServerFactory
+from nodecomm.server.session import TLSSession
 
 if TYPE_CHECKING:
-    import typing
-    from collections.abc import Callable, Iterable, Mapping
+    from twisted.internet.interfaces import IAddress
 
-    from OpenSSL import SSL
-    from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
-
-    from nodecomm.identity.trust import TrustPolicy
-    from nodecomm.interfaces import IAccessEvaluator, ICommand, IFileSource
-    from nodecomm.server.digests import DigestStore
-
-    class SeenStore(typing.Protocol):
-        """Where trusted peers are noted."""
-
-        def record(
-            self, digest: str, address: str, direction: str, when: float
-        ) -> None:
-            """Note that the peer was here."""
-
+    from nodecomm.identity.peer import Peer
 
 __all__ = ["PortFactory", "TLSFactory"]
 
-#: Seconds between two looks for connections that are overdue.
-_SWEEP = 1.0
 
-
-class TLSFactory(Factory):
+class TLSFactory(ServerFactory):
     """
     Serves protocol 2 and 3 on connections that begin with TLS.
 
@@ -84,268 +47,17 @@ class TLSFactory(Factory):
         sessions: The connections that have a session now.
     """
 
-    noisy = False
-
-    def __init__(
-        self,
-        reactor: Any,
-        *,
-        context: SSL.Context,
-        trust: TrustPolicy,
-        evaluator: IAccessEvaluator,
-        sources: Mapping[str, IFileSource] | None = None,
-        commands: Iterable[ICommand] = (),
-        limits: LimitSettings | None = None,
-        max_connections: int = 10_000,
-        deny_bad_clocks: bool = True,
-        manifest_max_age: float = 10.0,
-        digests: DigestStore | None = None,
-        seen: SeenStore | None = None,
-        events: EventLog | None = None,
-        workers: Workers | None = None,
-        now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        product: bytes = b"nodecomm-server " + __version__.encode("ascii"),
-    ) -> None:
-        self.limits = limits = LimitSettings() if limits is None else limits
-        self.events = EventLog() if events is None else events
-        self.log: Logger = self.events.log
-        self.bursts = BurstLog(self.log, monotonic)
-        self.trust = trust
-        self.seen = seen
-        self.monotonic = monotonic
-        self.now = now
-        self.product = product
-        self.sessions: set[TLSSession] = set()
-        self._reactor = reactor
-        self._own_pools: list[WorkerPool] = []
-        self.workers = self._make_workers(limits) if workers is None else workers
-        self.digests = DigestCache(
-            self.workers.digests,
-            digests,
-            limits.digest_cache_entries,
-            lambda: int(now() * 1_000_000_000),
-            reactor,
-        )
-        self.names = HostNames(
-            self.workers.names,
-            reactor,
-            monotonic,
-            keep=limits.name_cache_seconds,
-            timeout=limits.name_timeout,
-        )
-        files = FileSystemSource(self.digests, self.workers.disk)
-        self.manifests = Manifests(
-            files,
-            self.digests,
-            self.workers.disk,
-            reactor,
-            now,
-            monotonic,
-            self.log,
-            manifest_max_age,
-        )
-        self.serving = Serving(
-            evaluator,
-            files,
-            {} if sources is None else sources,
-            InodeNumbers(),
-            now,
-            deny_bad_clocks,
-            self.manifests,
-        )
-        self.commands = command_table([*builtin_commands(), *commands])
-        self.admission = Admission(
-            max_connections,
-            limits.connections_before_trust,
-            limits.connections_per_address,
-        )
-        self.gate = HandshakeGate(reactor, limits.handshakes_at_once)
-        self.port = SecurePort(
-            context,
-            reactor,
-            gate=self.gate,
-            first_byte_timeout=limits.first_byte_timeout,
-            handshake_timeout=limits.handshake_timeout,
-        )
-        self._sweeping: LoopingCall | None = None
-        self._stopping: Deferred[None] | None = None
-
-    def _make_workers(self, limits: LimitSettings) -> Workers:
-        disk = WorkerPool(self._reactor, "nodecomm-disk", limits.disk_threads)
-        digests = WorkerPool(self._reactor, "nodecomm-digests", limits.digest_threads)
-        names = WorkerPool(self._reactor, "nodecomm-names", limits.name_lookups_at_once)
-        self._own_pools = [disk, digests, names]
-        return Workers(disk, digests, names)
-
-    # What Twisted asks for.
-
-    def startFactory(self) -> None:
-        """The first port listens."""
-        for pool in self._own_pools:
-            pool.start()
-        self._sweeping = LoopingCall(self._sweep)
-        self._sweeping.clock = self._reactor
-        self._sweeping.start(_SWEEP, now=False)
-
-    def stopFactory(self) -> None:
-        """The last port has stopped listening; sessions may still be here."""
-        if not self.sessions:
-            self._rest()
-
-    def _rest(self) -> None:
-        """
-        Nothing is left to do: end the timer and the threads.
-        """
-        sweeping, self._sweeping = self._sweeping, None
-        if sweeping is not None:
-            sweeping.stop()
-            self.manifests.stop()
-            for pool in self._own_pools:
-                pool.stop()
-
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """
         Take the connection, or turn it away without a word.
         """
-        return self.take(addr, None)
+        return self.take(addr, tls=self.session)
 
-    def take(
-        self,
-        addr: Any,
-        classic: Callable[[Any, Callable[[], None]], IProtocol] | None,
-    ) -> IProtocol | None:
+    def session(self, peer: Peer) -> TLSSession:
         """
-        As `buildProtocol`. *classic* makes the protocol for a connection that begins
-        like the classic protocol; it is given the address, and what to call when
-        the connection is over.
+        The session of a connection that begins with TLS.
         """
-        host, port = peer_address(addr)
-        if self._stopping is not None:
-            return None
-        turned = self.admission.enter(host, self.serving.evaluator.snapshot)
-        if turned is not None:
-            self.bursts.reached(
-                turned.limit,
-                "a connection from {peer} was closed ({limit}): {text}",
-                peer=host,
-                text=turned.text,
-            )
-            return None
-        peer = Peer(host, port)
-
-        def session() -> IProtocol:
-            made = TLSSession(self, peer)
-            self.sessions.add(made)
-            return made
-
-        def lost(reason: str) -> None:
-            self.admission.leave(host, trusted=False)
-            self.events.lost(peer, "first byte", reason)
-
-        return self.port.protocol_for(
-            addr,
-            tls=session,
-            classic=None
-            if classic is None
-            else lambda: classic(
-                addr, lambda: self.admission.leave(host, trusted=False)
-            ),
-            lost=lost,
-        )
-
-    # What sessions ask for.
-
-    def next_turn(self, work: Callable[[], None]) -> None:
-        """
-        Run *work* in the next turn of the reactor.
-        """
-        self._reactor.callLater(0, work)
-
-    def session_trusted(self, session: TLSSession) -> None:
-        """
-        The session's peer is trusted.
-        """
-        self.admission.trusted()
-        session.admitted = True
-        if self.seen is not None:
-            self.seen.record(
-                session.peer.digest, session.peer.address, "incoming", self.now()
-            )
-
-    def session_lost(self, session: TLSSession, was: SessionState) -> None:
-        """
-        The session's connection is over.
-        """
-        self.sessions.discard(session)
-        peer = session.peer
-        self.admission.leave(peer.address, trusted=session.admitted)
-        if session.admitted:
-            self.events.closed(
-                peer,
-                seconds=session.seconds,
-                requests=session.requests,
-                bytes_in=session.bytes_in,
-                bytes_out=session.bytes_out,
-                reason=session.reason,
-            )
-        elif not session.distrusted:
-            self.events.lost(peer, was.value, session.reason)
-        if not self.sessions:
-            if self.numPorts == 0:
-                self._rest()
-            stopping = self._stopping
-            if stopping is not None and not stopping.called:
-                stopping.callback(None)
-
-    # Time.
-
-    def _sweep(self) -> None:
-        """
-        End what is overdue. One timer for all connections costs less than one each.
-        """
-        now = self.monotonic()
-        for session in list(self.sessions):
-            overdue = session.overdue(now)
-            if overdue is not None:
-                limit, seconds = overdue
-                if limit != "goodbye":
-                    self.bursts.reached(
-                        limit,
-                        "a connection from {peer} was closed: {limit}, {seconds} s",
-                        peer=session.peer.address,
-                        seconds=seconds,
-                    )
-                session.abort(limit)
-        self.bursts.sweep()
-        self.manifests.sweep()
-
-    def stop(self, grace: float) -> Deferred[None]:
-        """
-        End all sessions: those with an answer under way when it has left, but not
-        later than after *grace* seconds. New connections are turned away.
-
-        Returns:
-            Fires when no session is left.
-        """
-        if self._stopping is None:
-            self._stopping = Deferred()
-            for session in list(self.sessions):
-                session.finish()
-            if self.sessions:
-                late = self._reactor.callLater(grace, self._stop_late)
-                self._stopping.addBoth(
-                    lambda result: (late.cancel() if late.active() else None, result)[1]
-                )
-            else:
-                self._stopping.callback(None)
-        stopped: Deferred[None] = Deferred()
-        self._stopping.chainDeferred(stopped)
-        return stopped
-
-    def _stop_late(self) -> None:
-        for session in list(self.sessions):
-            session.abort("the server stopped before the answer had left")
+        return TLSSession(self, peer)
 
 
 class PortFactory(Factory):
@@ -354,73 +66,23 @@ class PortFactory(Factory):
 
     Args:
         tls: Serves connections that begin with TLS, counts all, and holds the rules.
-        classic: Serves connections that begin with a classic frame, from addresses
-            in `allowlegacyconnects`; None: nobody's.
     """
 
     noisy = False
 
-    def __init__(
-        self, tls: TLSFactory, classic: IProtocolFactory | None = None
-    ) -> None:
+    def __init__(self, tls: TLSFactory) -> None:
         self.tls = tls
-        self.classic = classic
 
     def doStart(self) -> None:
         """A port listens."""
         self.tls.doStart()  # type: ignore[no-untyped-call]
-        if self.classic is not None:
-            self.classic.doStart()
 
     def doStop(self) -> None:
         """A port has stopped listening."""
         self.tls.doStop()  # type: ignore[no-untyped-call]
-        if self.classic is not None:
-            self.classic.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """
         Take the connection, or turn it away without a word.
         """
-        snapshot = self.tls.serving.evaluator.snapshot
-        host, _ = peer_address(addr)
-        if self.classic is None or snapshot.allowlegacyconnects.match(host) is None:
-            return self.tls.take(addr, None)
-        return self.tls.take(addr, self._classic)
-
-    def _classic(self, addr: Any, over: Callable[[], None]) -> IProtocol:
-        above = None if self.classic is None else self.classic.buildProtocol(addr)
-        # A factory that takes no connection gets one that is closed at once.
-        return _Watched(self, _Closed() if above is None else above, over)
-
-    # What the wrapper below asks of its factory.
-
-    def registerProtocol(self, protocol: _Watched) -> None:
-        """A classic connection begins; it is counted already."""
-
-    def unregisterProtocol(self, protocol: _Watched) -> None:
-        """A classic connection is over."""
-        protocol.over()
-
-
-class _Closed(Protocol):
-    """
-    A connection that nobody takes.
-    """
-
-    def connectionMade(self) -> None:
-        """Close it."""
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-
-class _Watched(ProtocolWrapper):
-    """
-    Tells its factory when the connection is over.
-    """
-
-    def __init__(
-        self, factory: Any, wrapped: IProtocol, over: Callable[[], None]
-    ) -> None:
-        super().__init__(factory, wrapped)
-        self.over = over
+        return self.tls.buildProtocol(addr)

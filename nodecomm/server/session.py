@@ -1,142 +1,47 @@
 # SPDX-License-Identifier: MIT
 """
-One TLS connection of a peer: who it is, then its requests, one answer each.
+One TLS connection of a peer: who it is, then its requests.
 
 1. The handshake ends; the peer's key is known. A key that is unknown under every
    name and outside every first-use window goes no further.
 2. The server's line, the peer's two lines, and the decision about key and name.
 3. The welcome, and from then on requests.
-
-A refusal is vague to the peer and exact in the log. Only a decision about access, or
-a name that does not exist, is answered with it; every other failure closes the
-connection, because a purging agent takes a refused STAT for "delete your copy".
 """
 
 from __future__ import annotations
 
-import sqlite3
-from enum import Enum
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IHandshakeListener
 from zope.interface import implementer
 
-from nodecomm.access.snapshot import HostnameNeededError
 from nodecomm.identity.keys import PublicKey
-from nodecomm.identity.peer import Peer
 from nodecomm.identity.users import UntrustedUser, valid_user
-from nodecomm.server import posix
-from nodecomm.server.answers import AnswerQueue
-from nodecomm.server.names import user_id
-from nodecomm.server.pools import QueueFull
-from nodecomm.server.replies import Frames, HangUp, Reply, denied, refused
-from nodecomm.server.requests import Refused, Request, Undecidable
+from nodecomm.server.serving import RequestSession, SessionState
 from nodecomm.wire.dialog import Identity, ServerDialog
 from nodecomm.wire.errors import RemoteProtocolError
-from nodecomm.wire.framing import TransactionBuffer
-from nodecomm.wire.text import to_text
 
 if TYPE_CHECKING:
+    from nodecomm.identity.peer import Peer
     from nodecomm.identity.trust import TrustDecision
-    from nodecomm.server.factory import TLSFactory
-    from nodecomm.server.names import HostName
+    from nodecomm.server.core import ServerFactory
     from nodecomm.transport.interfaces import ITLSRecords
 
 __all__ = ["SessionState", "TLSSession"]
 
-#: Bytes of requests that may wait here before reading stops; a record and a frame.
-_INPUT_LIMIT = 32_768
 
-#: Sizes a connection was told and that GET must keep to; the oldest is forgotten
-#: first. More than any run asks for between a STAT and its GET.
-_ANNOUNCED = 10_000
-
-#: Bytes of a name that are remembered as they are; of a longer one only a digest is,
-#: so that a peer's spellings of one file cannot fill the memory.
-_LONG_NAME = 256
-
-#: Seconds that a closed connection may take to say goodbye.
-_GOODBYE = 10.0
-
-
-class SessionState(Enum):
-    """
-    How far a connection has come.
-    """
-
-    HANDSHAKE = "handshake"
-    CHECKING_KEY = "checking key"
-    DIALOG = "dialog"
-    TRUSTING = "trusting"
-    PREPARING = "preparing"
-    READY = "ready"
-    CLOSING = "closing"
-    LOST = "lost"
-
-
-#: Compared with at every record: a member of an Enum takes longer to look up.
-_READY = SessionState.READY
-
-
-@implementer(IHandshakeListener, IPushProducer)
-class TLSSession(Protocol):
+@implementer(IHandshakeListener)
+class TLSSession(RequestSession):
     """
     The server's end of one connection of protocol 2 or 3.
-
-    Attributes:
-        state: How far it has come.
-        peer: Who is at the other end, as far as it is known.
-        requests: How many requests were answered.
-        bytes_in: Bytes received, the dialog included.
-        reason: Why the connection ended.
-        admitted: Whether the peer was welcomed.
-        distrusted: Whether the peer was refused for its key, name or dialog.
     """
 
     transport: ITLSRecords
 
-    def __init__(self, factory: TLSFactory, peer: Peer) -> None:
-        self._server = factory
-        self.peer = peer
-        self.state = SessionState.HANDSHAKE
-        self.requests = 0
-        self.bytes_in = 0
-        self.reason = ""
-        self.admitted = False
-        self.distrusted = False
-        self._opened = 0.0
-        # Monotonic time of the last step forward; `overdue` compares with it.
-        self._moved = factory.monotonic()
-        # What the peer had not taken yet when that was last looked at.
-        self._left = (0, 0, 0)
-        self._buffer = TransactionBuffer()
-        self._dialog = ServerDialog(factory.product)
-        self._early = bytearray()
-        self._reading = True
-        self._working = False
-        self._finishing = False
-        self._named = False
-        self._sizes: dict[bytes, tuple[int, int]] = {}
-        self._answers: AnswerQueue | None = None
-        self._words: Any = {}
-
-    @property
-    def seconds(self) -> float:
-        """How long the session has lasted, since the welcome."""
-        return round(self._server.monotonic() - self._opened, 3)
-
-    @property
-    def bytes_out(self) -> int:
-        """Bytes of answers written."""
-        return 0 if self._answers is None else self._answers.sent
-
-    # The transport's side.
+    def __init__(self, server: ServerFactory, peer: Peer) -> None:
+        super().__init__(server, peer, SessionState.HANDSHAKE)
+        self._dialog = ServerDialog(server.product)
 
     def handshakeCompleted(self) -> None:
         """
@@ -157,95 +62,6 @@ class TLSSession(Protocol):
             self._key_checked, server.trust.check_key, self.peer.key, self.peer.address
         )
 
-    def dataReceived(self, data: bytes) -> None:
-        """
-        Bytes, cut anywhere.
-        """
-        self.bytes_in += len(data)
-        if self.state is _READY:
-            self._buffer.feed(data)
-            self._work()
-        elif self.state is SessionState.DIALOG:
-            self._dialog_data(data)
-        elif self.state not in (SessionState.CLOSING, SessionState.LOST):
-            # What a peer sends ahead waits until it is known to be trusted.
-            self._early += data
-            self._balance()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is over.
-        """
-        was = self.state
-        self.state = SessionState.LOST
-        if self._answers is not None:
-            self._answers.stop()
-        self._sizes.clear()
-        self._early.clear()
-        if not self.reason:
-            self.reason = (
-                "closed by the peer"
-                if isinstance(reason.value, ConnectionDone)
-                else reason.getErrorMessage()
-            )
-        self._server.session_lost(self, was)
-        # It calls back; together they would stay until garbage is collected.
-        self._answers = None
-
-    # A streaming producer for the transport: what leaves here.
-
-    def pauseProducing(self) -> None:
-        """The transport holds enough of our answers."""
-        if self._answers is not None:
-            self._answers.pause()
-
-    def resumeProducing(self) -> None:
-        """The transport takes more of our answers."""
-        self._moved = self._server.monotonic()
-        if self._answers is not None:
-            self._answers.resume()
-
-    def stopProducing(self) -> None:
-        """The transport will take no more; `connectionLost` follows."""
-
-    # Who it is.
-
-    def _ask(self, then: Any, question: Any, *args: Any) -> None:
-        """
-        Go on with *then* when `question(*args)` is answered. What goes wrong closes
-        the connection and is our own fault.
-        """
-        try:
-            decision = question(*args)
-            if not isinstance(decision, Deferred):
-                then(decision)
-                return
-        except Exception:
-            self._failed_inside(Failure())  # type: ignore[no-untyped-call]
-            return
-        self._balance()
-        decision.addCallback(then).addErrback(self._failed_inside)
-
-    def _failed_inside(self, failure: Failure) -> None:
-        if isinstance(failure.value, (OSError, sqlite3.Error)):
-            # A full disk or a locked database is no mistake of this program.
-            self._server.bursts.reached(
-                "state_dir",
-                "a connection from {peer} was closed: its key could not be looked up"
-                " or stored: {reason}",
-                peer=self.peer.address,
-                reason=str(failure.value),
-            )
-            self.close(str(failure.value))
-            return
-        self._server.log.failure(
-            "a connection from {peer} was closed because of a failure here",
-            failure,
-            event="session.failed",
-            peer=self.peer.address,
-        )
-        self.close("failure in the server")
-
     def _key_checked(self, decision: TrustDecision) -> None:
         if self.state is not SessionState.CHECKING_KEY:
             return
@@ -258,13 +74,6 @@ class TLSSession(Protocol):
         self._said("sent", hello)
         self.transport.write(hello)
         self._take_early()
-
-    def _take_early(self) -> None:
-        early = bytes(self._early)
-        self._early.clear()
-        if early and self.state is SessionState.DIALOG:
-            self._dialog_data(early)
-        self._balance()
 
     def _dialog_data(self, data: bytes) -> None:
         self._said("received", data)
@@ -312,315 +121,4 @@ class TLSSession(Protocol):
         server.events.opened(
             self.peer, self.transport.tls_version, self.transport.cipher
         )
-        self._opened = self._moved = server.monotonic()
-        if self.peer.user == "root":
-            self._user_known(0)
-        else:
-            self._ask(
-                self._user_known, server.workers.names.run, user_id, self.peer.user
-            )
-
-    def _user_known(self, uid: int | None) -> None:
-        if self.state is not SessionState.PREPARING:
-            return
-        self.peer.uid = uid
-        server = self._server
-        self._words = server.commands[self.peer.protocol]
-        self._answers = AnswerQueue(
-            self.transport,
-            server.next_turn,
-            server.limits.read_ahead,
-            server.limits.answers_at_once,
-            self._failed,
-            self._finished,
-            self.close,
-            self._work,
-        )
-        self.transport.registerProducer(self, True)
-        self.state = SessionState.READY
-        self._buffer.feed(bytes(self._early))
-        self._early.clear()
-        self._work()
-
-    def _distrust(self, code: str, text: str) -> None:
-        self.distrusted = True
-        self._server.events.trust_refused(self.peer, code, text)
-        self.close(text)
-
-    # Its requests.
-
-    def _work(self) -> None:
-        """
-        Answer the requests that are here, as long as answers find room.
-        """
-        answers = self._answers
-        if self._working or answers is None:
-            return
-        self._working = True
-        next_payload = self._buffer.next_payload
-        try:
-            # What was asked ahead is not begun when the server stops.
-            taking = (
-                not self._finishing
-                and self.state is _READY
-                and not answers.blocked
-                and (self._named or not self._must_name())
-            )
-            while taking:
-                payload = next_payload()
-                if payload is None:
-                    break
-                if payload[0]:
-                    self._serve(payload, answers)
-                    taking = self.state is _READY and not answers.blocked
-        except RemoteProtocolError as error:
-            self.close(f"bad frame: {error}")
-        finally:
-            self._working = False
-        answers.flush()
-        if self._finishing:
-            self._finish_when_idle()
-        if answers.blocked is self._reading:
-            self._balance()
-
-    def _serve(self, payload: bytes, answers: AnswerQueue) -> None:
-        server = self._server
-        serving = server.serving
-        now = self._moved = server.monotonic()
-        self.requests += 1
-        if server.events.dialogue:
-            self._said("received", payload)
-        request = Request(
-            payload, self.peer, serving.evaluator.snapshot, serving, self, now
-        )
-        # No word holds a space or a NUL; a NUL rarely follows one.
-        command = self._words.get(payload.partition(b" ")[0])
-        if command is None:
-            command = self._words.get(request.word)
-        reply: Reply | Deferred[Reply]
-        if command is None:
-            reply = denied("unknown_command", "there is no such command here")
-        else:
-            try:
-                reply = command.answer(request)
-            except Refused as refusal:
-                reply = self._refused(request, refusal)
-            except Exception:
-                reply = self._failed(request, Failure())  # type: ignore[no-untyped-call]
-        answers.add(request, reply)
-
-    def _must_name(self) -> bool:
-        """
-        Whether requests must wait for the peer's host name; asks for it once.
-        """
-        if not self._server.serving.evaluator.snapshot.uses_hostnames:
-            return False
-        self._named = True
-        looking = self._server.names.name_of(self.peer.address)
-        if looking.called:
-            looking.addCallback(self._name_known)
-            return False
-        self.state = SessionState.PREPARING
-        # The look-up has its own time limit, which begins now.
-        self._moved = self._server.monotonic()
-        looking.addCallback(self._name_known)
-        return True
-
-    def _name_known(self, found: HostName) -> None:
-        self.peer.hostname, self.peer.hostname_known = found
-        if self.state is SessionState.PREPARING:
-            self.state = SessionState.READY
-            self._buffer.feed(bytes(self._early))
-            self._early.clear()
-            self._work()
-
-    def _failed(self, request: Request, failure: Failure) -> Reply:
-        """
-        The reply to a request whose command raised an exception.
-        """
-        error = failure.value
-        if isinstance(error, Refused):
-            return self._refused(request, error)
-        if isinstance(error, RemoteProtocolError):
-            request.release()
-            return denied("malformed", str(error))
-        request.release()
-        if isinstance(error, (Undecidable, HostnameNeededError)):
-            why = str(error) or "the peer's host name is not known"
-        elif isinstance(error, (OSError, QueueFull, MemoryError)):
-            why = str(error) or type(error).__name__
-        else:
-            self._server.log.failure(
-                "{word} of {peer} for {name} failed",
-                failure,
-                event="request.failed",
-                peer=self.peer.address,
-                word=to_text(request.word[:100]),
-                name=to_text(request.name),
-            )
-            why = "failure in the server"
-        return HangUp(why)
-
-    def _refused(self, request: Request, refusal: Refused) -> Reply:
-        request.release()
-        return refused(refusal.code, refusal.text)
-
-    def _finished(self, request: Request, reply: Reply) -> None:
-        """
-        An answer has left in whole, or never will.
-        """
-        server = self._server
-        events = server.events
-        now = self._moved = server.monotonic()
-        if type(reply) is HangUp:
-            events.hung_up(request, reply.why)
-        elif type(reply) is Frames and reply.outcome != "ok":
-            events.refused(request, reply.code, reply.text)
-        elif events.verbose:
-            events.answered(request, reply.outcome, now - request.started)
-        if self._finishing:
-            server.next_turn(self._finish_when_idle)
-
-    # The sizes that the peer was told (`Announced`).
-
-    def announce(self, name: bytes, told: tuple[int, int] | None) -> None:
-        """Remember what STAT said of *name*."""
-        sizes = self._sizes
-        if len(name) > _LONG_NAME:
-            name = _short(name)
-        if told is None:
-            sizes.pop(name, None)
-            return
-        sizes[name] = told
-        if len(sizes) > _ANNOUNCED:
-            del sizes[next(iter(sizes))]
-
-    def announced(self, name: bytes) -> tuple[int, int] | None:
-        """What STAT said of *name*; None when it said nothing."""
-        return self._sizes.get(_short(name) if len(name) > _LONG_NAME else name)
-
-    # Ends.
-
-    def close(self, reason: str) -> None:
-        """
-        End the connection after what is written so far.
-
-        Args:
-            reason: For the log.
-        """
-        if self.state in (SessionState.CLOSING, SessionState.LOST):
-            return
-        if self._answers is not None:
-            self._answers.stop()
-            self.transport.unregisterProducer()
-        self.state = SessionState.CLOSING
-        self.reason = reason
-        self._moved = self._server.monotonic()
-        self.transport.loseConnection()
-
-    def finish(self) -> None:
-        """
-        Take no more requests, and close when the answers under way have left.
-        """
-        self._finishing = True
-        if self.state is not SessionState.READY:
-            self.close("the server stops")
-            return
-        self._balance()
-        self._finish_when_idle()
-
-    def _finish_when_idle(self) -> None:
-        if self._answers is None or self._answers.idle:
-            self.close("the server stops")
-
-    def abort(self, reason: str) -> None:
-        """
-        End the connection now.
-        """
-        self.reason = self.reason or reason
-        if self._answers is not None:
-            self._answers.stop()
-        if self.state is not SessionState.LOST:
-            self.state = SessionState.CLOSING
-            self.transport.abortConnection()
-
-    def overdue(self, now: float) -> tuple[str, float] | None:
-        """
-        The time limit that this connection has passed, and its seconds.
-
-        Args:
-            now: Monotonic seconds.
-        """
-        limits = self._server.limits
-        if self.state is SessionState.HANDSHAKE:
-            # The port watches the handshake.
-            return None
-        if self.state is SessionState.CLOSING:
-            limit, seconds = "goodbye", _GOODBYE
-        elif self.state is not SessionState.READY:
-            limit, seconds = "dialog_timeout", limits.dialog_timeout
-        elif self._is_writing():
-            limit, seconds = "write_timeout", limits.write_timeout
-        elif self._answers is not None and not self._answers.idle:
-            # The server's own work takes as long as it takes.
-            return None
-        else:
-            limit, seconds = "idle_timeout", limits.idle_timeout
-        if limit in ("goodbye", "write_timeout") and self._was_taken_from():
-            self._moved = now
-        return (limit, seconds) if now - self._moved > seconds else None
-
-    def _is_writing(self) -> bool:
-        """
-        Whether an answer waits for the peer to take it. Content that is made as it
-        leaves waits here even when OpenSSL and the system have all there is so far.
-        """
-        paused = self._answers is not None and self._answers.paused
-        return paused or self.transport.write_pending > 0
-
-    def _was_taken_from(self) -> bool:
-        """
-        Whether the peer has taken anything since the last time this was asked: a
-        slow one may need minutes to empty what the system holds for it.
-        """
-        left = (self.transport.write_pending, self.bytes_out, _unsent(self.transport))
-        taken = left != self._left
-        self._left = left
-        return taken
-
-    def _balance(self) -> None:
-        """
-        Read only while there is room for what is read.
-        """
-        if self.state is SessionState.READY:
-            blocked = self._answers is not None and self._answers.blocked
-            # What is blocked may hold a part of a record already; no more is read.
-            wanted = not blocked and not self._finishing
-        else:
-            wanted = len(self._early) < _INPUT_LIMIT
-        if wanted == self._reading or self.state in (
-            SessionState.CLOSING,
-            SessionState.LOST,
-        ):
-            return
-        self._reading = wanted
-        if wanted:
-            self.transport.resumeProducing()
-        else:
-            self.transport.pauseProducing()
-
-    def _said(self, direction: str, data: bytes) -> None:
-        if self._server.events.dialogue:
-            self._server.events.said(self.peer, direction, data)
-
-
-def _short(name: bytes) -> bytes:
-    return blake2b(name, digest_size=32).digest()
-
-
-def _unsent(transport: ITLSRecords) -> int:
-    """
-    Bytes that the system holds for the peer; 0 where there is no descriptor.
-    """
-    descriptor = getattr(transport, "fileno", None)
-    return 0 if descriptor is None else posix.unsent(descriptor())
+        self._trusted()

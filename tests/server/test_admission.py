@@ -11,15 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.config.model import LimitSettings
 from nodecomm.server.admission import Admission, peer_address
-from nodecomm.server.factory import PortFactory
 from nodecomm.testing import MemoryServer, key_pair, memory_server
-from nodecomm.testing.client import MemoryClient, Wire
+from nodecomm.testing.client import MemoryClient
 from nodecomm.testing.server import settings_of, snapshot_of
 
 ANYONE = ["0.0.0.0/0", "::/0"]
@@ -250,33 +248,6 @@ class CountTests(SynchronousTestCase):
 
         self.assertIsNone(server.dial())
         self.assertEqual(0, server.factory.admission.total)
-
-    def test_classic_connections(self) -> None:
-        """They count like the others, whether their factory takes them or not."""
-        server = memory_server(server={"allowlegacyconnects": ["10.0.0.1"]})
-
-        class Taking(Factory):
-            def buildProtocol(self, addr: Any) -> Protocol | None:
-                return Protocol() if self.takes else None
-
-            takes = True
-
-        classic = Taking()
-        port = PortFactory(server.factory, classic)
-        counts = server.factory.admission
-        for classic.takes in (True, False):
-            for address, taken in [("10.0.0.1", True), ("10.0.0.2", False)]:
-                where = IPv4Address("TCP", address, 1)
-                wire = Wire(where)
-                protocol = port.buildProtocol(where)
-                protocol.makeConnection(wire)
-                self.assertEqual(1, counts.total)
-                protocol.dataReceived(b"t 7")
-                self.assertEqual(
-                    not (taken and classic.takes), wire.disconnecting, address
-                )
-                protocol.connectionLost(wire_lost())
-                self.assertEqual((0, 0), (counts.total, counts.untrusted), address)
 
 
 def wire_lost() -> Any:
