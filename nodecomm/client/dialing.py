@@ -1,44 +1,26 @@
 # SPDX-License-Identifier: MIT
 """
-Connecting to servers.
+Connecting to servers through TLS.
 """
 
 from __future__ import annotations
 
-import random
-import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import (
-    ConnectError,
-    ConnectingCancelledError,
-    DNSLookupError,
-)
-from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThreadPool
 
 from nodecomm import __version__
-from nodecomm.client import endings
-from nodecomm.client.errors import Unreachable
+from nodecomm.client.calling import PAUSES, Caller
 from nodecomm.client.session import ClientSession
-from nodecomm.client.timeouts import Timeouts
 from nodecomm.identity.keys import PublicKey
 from nodecomm.transport.descriptor import TLSDescriptor
-from nodecomm.transport.errors import failure_of
 from nodecomm.transport.memory import TLSOverTransport
 from nodecomm.transport.port import is_plain_socket, take_socket
 from nodecomm.wire.dialog import NEWEST_VERSION, ClientDialog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+    from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
     from nodecomm.client.address import ServerAddress
@@ -48,24 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PAUSES", "Dialer"]
 
-#: Seconds, before they are jittered, between attempts to connect to a server that
-#: closes without a word: it may only be about to notice that our last connection
-#: has ended.
-PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
-
 _PRODUCT = b"nodecomm-agent " + __version__.encode("ascii")
 
-#: What a resolver says when it is sure that there is no such name.
-_NO_SUCH_NAME = {
-    number
-    for name in ("EAI_NONAME", "EAI_NODATA")
-    if (number := getattr(socket, name, None)) is not None
-}
 
-
-class Dialer:
+class Dialer(Caller[ClientSession]):
     """
-    Connects to servers.
+    Connects to servers through TLS.
 
     Args:
         reactor: Drives sockets and looks names up.
@@ -74,14 +44,8 @@ class Dialer:
         user: Who we say we are: one word.
         newest: The newest protocol version to ask for.
         memory: What servers said last time; None: every connection waits to hear it.
-        timeouts: How long a server is waited for.
-        endpoint_for: How to reach a server; by default TCP to its name, by IPv6 and
-            IPv4.
-        clock: For timers; the reactor when None.
         product: What we call ourselves in the dialog; nobody looks.
-        now: Civil time in seconds; servers may refuse clocks that are far off.
-        monotonic: Seconds of a clock that nobody sets.
-        random: Numbers from 0 up to 1, for the length of pauses.
+        more: What every `Caller` takes.
     """
 
     def __init__(
@@ -93,41 +57,17 @@ class Dialer:
         user: bytes,
         newest: int = NEWEST_VERSION,
         memory: ServerMemory | None = None,
-        timeouts: Timeouts | None = None,
-        endpoint_for: Callable[[ServerAddress], IStreamClientEndpoint] | None = None,
-        clock: IReactorTime | None = None,
         product: bytes = _PRODUCT,
-        now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random.random,
+        **more: Any,
     ) -> None:
         # Found out now and not at the first connection.
         ClientDialog(user, product, newest)
+        super().__init__(reactor, trust=trust, user=user, **more)
         self.context = context
-        self.trust = trust
-        self.user = user
         self.newest = newest
         self.memory = memory
-        self.timeouts = Timeouts() if timeouts is None else timeouts
         self.product = product
-        self.reactor = reactor
-        self.clock: Any = reactor if clock is None else clock
-        self.now = now
-        self.monotonic = monotonic
-        self._endpoint_for = endpoint_for or self._by_name
-        self._random = random
         self._digest = ""
-
-    def connect(self, server: ServerAddress) -> Deferred[ClientSession]:
-        """
-        Connect. The Deferred fires when the server's key is trusted and our lines
-        have left, so that requests may follow; that we are welcome is known later
-        (`ClientSession.when_welcomed`). When it fails, nothing is left open.
-
-        Errors: `Unreachable`, `UntrustedServer`, `Rejected`, `ConnectionBroken`; and
-        whatever the decision about the key failed with.
-        """
-        return Deferred.fromCoroutine(self._connect(server))
 
     @property
     def own_digest(self) -> str:
@@ -142,17 +82,6 @@ class Dialer:
             self._digest = PublicKey.from_cryptography(key).md5
         return self._digest
 
-    async def _connect(self, server: ServerAddress) -> ClientSession:
-        for pause in PAUSES:
-            try:
-                return await self._attempt(server)
-            except Unreachable as error:
-                if error.code != "closed-at-accept":
-                    raise
-            seconds = pause * (0.5 + self._random())
-            await deferLater(self.clock, seconds, lambda: None)
-        return await self._attempt(server)
-
     async def _attempt(self, server: ServerAddress) -> ClientSession:
         call = _Call(self, server)
         session = ClientSession(
@@ -164,57 +93,8 @@ class Dialer:
             now=self.now,
             timeouts=self.timeouts,
         )
-        opening = _OpeningFactory(self, session)
-        connecting = self._endpoint_for(server).connect(opening)
-        # The endpoint times each address; this is for the look-up of the name, too.
-        connecting.addTimeout(2 * self.timeouts.connect, self.clock, _timed_out)
-        try:
-            await connecting
-        except DNSLookupError as error:
-            raise await self._why_unknown(server, error) from None
-        except ConnectingCancelledError:
-            raise CancelledError from None
-        except ConnectError as error:
-            raise endings.unreachable(server, error) from None
-        except socket.gaierror as error:
-            raise endings.unknown_name(server, str(error.strerror)) from None
-        except ValueError as error:
-            raise endings.unknown_name(server, str(error)) from None
+        await self._reach(server, _OpeningFactory(self, session))
         return await session.opened
-
-    def _by_name(self, server: ServerAddress) -> IStreamClientEndpoint:
-        # Twisted's look-up forgets the zone of a link-local address (fe80::1%eth0).
-        kind = TCP6ClientEndpoint if "%" in server.host else HostnameEndpoint
-        endpoint: IStreamClientEndpoint = kind(
-            self.reactor, server.host, server.port, timeout=self.timeouts.connect
-        )
-        return endpoint
-
-    async def _why_unknown(
-        self, server: ServerAddress, error: DNSLookupError
-    ) -> Unreachable:
-        """
-        Twisted does not tell a name that does not exist from a look-up that failed,
-        so it is asked for once more.
-        """
-        pool = getattr(self.reactor, "getThreadPool", None)
-        if pool is None:
-            return endings.lookup_failed(server, str(error))
-        try:
-            await deferToThreadPool(
-                self.reactor, pool(), socket.getaddrinfo, server.host, server.port
-            )
-        except socket.gaierror as why:
-            if why.errno in _NO_SUCH_NAME:
-                return endings.unknown_name(server, str(why.strerror))
-            return endings.lookup_failed(server, str(why.strerror))
-        except (OSError, UnicodeError) as why:
-            return endings.lookup_failed(server, str(why))
-        return endings.lookup_failed(server, str(error))
-
-
-def _timed_out(_result: object, seconds: float) -> Failure:
-    return failure_of(ConnectTimeout())  # type: ignore[no-untyped-call]
 
 
 class _Call:

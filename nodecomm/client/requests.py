@@ -39,7 +39,7 @@ MAX_NAMES = 1_000_000
 
 class Requests:
     """
-    The asking half of `ClientSession`. A base class and not an object of its own:
+    The asking half of a `Connection`. A base class and not an object of its own:
     whoever asks has one object.
 
     Attributes:
@@ -54,8 +54,12 @@ class Requests:
     _pace: Pace
     _now: Callable[[], float]
     _timeouts: Timeouts
-    _pauses: int
     _reason: Callable[[], ClientError] | None
+
+    def __init__(self) -> None:
+        self._pauses = 0
+        #: Whether answers that have come must be worked off before more is read.
+        self._braked = False
 
     @property
     def outstanding(self) -> int:
@@ -173,8 +177,7 @@ class Requests:
         self._pauses += 1
         if self._pauses == 1:
             self._pipeline.hold()
-            if self.stage in ASKING:
-                self._transport.pauseProducing()
+            self._hush()
 
     def resume(self) -> None:
         """
@@ -184,7 +187,34 @@ class Requests:
             raise RuntimeError("resume without pause")
         self._pauses -= 1
         if self._pauses == 0:
-            self._pace.restart(self.bytes_received, self._pipeline.answered)
             self._pipeline.release()
-            if self.stage in ASKING:
-                self._transport.resumeProducing()
+            self._hear()
+
+    @property
+    def _still(self) -> bool:
+        """
+        Whether it is our doing that nothing is read.
+        """
+        return self._pauses > 0 or self._braked
+
+    def _brake(self, on: bool) -> None:
+        """
+        Stop reading while answers are worked on, or go on; what has come is
+        delivered meanwhile.
+        """
+        self._braked = on
+        if on:
+            self._hush()
+        else:
+            self._hear()
+
+    def _hush(self) -> None:
+        if self.stage in ASKING:
+            self._transport.pauseProducing()
+
+    def _hear(self) -> None:
+        if self._still:
+            return
+        self._pace.restart(self.bytes_received, self._pipeline.answered)
+        if self.stage in ASKING:
+            self._transport.resumeProducing()

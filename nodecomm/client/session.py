@@ -1,41 +1,29 @@
 # SPDX-License-Identifier: MIT
 """
-A connection to a server, from the handshake on: the dialog, then requests in a
-pipeline.
+A connection to a server through TLS: the handshake, the dialog, then requests.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHandshakeListener, IProtocol, ITransport
+from twisted.internet.interfaces import IHandshakeListener
 from zope.interface import implementer
 
 from nodecomm.client import endings
-from nodecomm.client.errors import BadAnswer, ClientError
-from nodecomm.client.pace import Pace
-from nodecomm.client.pipeline import Pipeline
-from nodecomm.client.requests import Requests
-from nodecomm.client.stages import OVER, Stage, Step, after
-from nodecomm.identity.keys import PublicKey, UnusableKey, check_sane
-from nodecomm.transport.errors import failure_of
+from nodecomm.client.connection import Connection
+from nodecomm.client.stages import TABLE, Stage, Step
 from nodecomm.wire.dialog import ServerHello
 from nodecomm.wire.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IReactorTime
-    from twisted.python.failure import Failure
+    from twisted.internet.defer import Deferred
 
     from nodecomm.client.address import ServerAddress
-    from nodecomm.client.timeouts import Timeouts
+    from nodecomm.client.errors import ClientError
     from nodecomm.client.trust import IAcquaintance
-    from nodecomm.identity.servers import ServerDecision
-    from nodecomm.transport.interfaces import ITLSRecords
     from nodecomm.wire.dialog import ClientDialog
 
 __all__ = ["ClientSession"]
@@ -44,79 +32,38 @@ __all__ = ["ClientSession"]
 _NODECOMM = b"nodecomm-server"
 
 
-@implementer(IProtocol, IHandshakeListener)
-class ClientSession(Requests):
+@implementer(IHandshakeListener)
+class ClientSession(Connection):
     """
-    One connection; `Dialer.connect` makes it.
-
-    Requests may be made at once; they leave in the order in which they were made, as
-    many as the window allows without waiting for answers, and are answered in that
-    order. A request that the server refuses fails with `Refused` and the connection
-    goes on. Whatever else goes wrong ends the connection, and every request that has
-    no whole answer fails with an error of its own: `ConnectionBroken`, `BadAnswer` or
-    `Rejected`. To cancel a request's Deferred is allowed at any time and changes
-    nothing for the others.
+    One connection through TLS; `Dialer.connect` makes it.
 
     Attributes:
-        server: Who was called.
-        server_key: The key that the server proved to hold; known once connected.
-        product: What the server calls itself; until its first line has come, what
-            it called itself last time, or empty.
-        early: Whether our lines left before the server's first line came.
-        stage: Where in its life the session is.
-        bytes_received: Plaintext.
-        bytes_sent: Plaintext.
+        early: Whether our lines left before the server's first line came. The
+            product is what the server called itself last time, then, until that
+            line has come.
     """
+
+    opened: Deferred[ClientSession]
+
+    _table = TABLE
+    _first = Stage.HANDSHAKING
+    _dialog_stages = frozenset({Stage.GREETING, Stage.IDENTIFYING})
+
+    protected = True
+    links = False
 
     def __init__(
         self,
         server: ServerAddress,
         dialog: ClientDialog,
         acquaintance: IAcquaintance,
-        *,
-        clock: IReactorTime,
-        monotonic: Callable[[], float],
-        now: Callable[[], float],
-        timeouts: Timeouts,
+        **more: Any,
     ) -> None:
-        self.server = server
-        self.server_key: PublicKey
-        self.product = b""
+        super().__init__(server, acquaintance, **more)
         self.early = False
-        self.stage = Stage.HANDSHAKING
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        #: Fires with this session when its requests can leave; fails when the
-        #: connection is over before.
-        self.opened: Deferred[ClientSession] = Deferred(self._cancel)
         self._dialog = dialog
-        self._acquaintance = acquaintance
-        self._clock = clock
-        self._monotonic = monotonic
-        self._now = now
-        self._timeouts = timeouts
-        self._transport: Any = None
-        self._address = ""
-        self._pipeline = Pipeline(self, clock)
-        self._pauses = 0
-        self._hello_seen = False
-        self._dialog_began = 0.0
         self._dialog_trip = 0
-        self._deciding: Deferred[Any] | None = None
-        self._undecidable: Failure | None = None
-        #: Makes the error that ended the session, a new one for each who waits.
-        self._reason: Callable[[], ClientError] | None = None
-        self._welcome_waiters: list[Deferred[ClientSession]] = []
-        self._end_waiters: list[Deferred[None]] = []
-        self._goodbye: Any = None
-        self._pace = Pace(
-            clock,
-            monotonic,
-            self._look,
-            min(timeouts.answer, timeouts.dialog, timeouts.slow),
-        )
-
-    # What it is.
+        self._hello_seen = False
 
     @property
     def version(self) -> int:
@@ -132,126 +79,12 @@ class ClientSession(Requests):
         """
         return self.product.startswith(_NODECOMM)
 
-    @property
-    def closed(self) -> bool:
-        """
-        Whether nothing more can be asked for.
-        """
-        return self.stage in OVER
-
-    def __repr__(self) -> str:
-        """
-        For logs and failed tests.
-        """
-        return f"<ClientSession {self.server} {self.stage.value}>"
-
     def when_welcomed(self) -> Deferred[ClientSession]:
         """
         Fires with this session when the server has accepted us; fails as a request
         does when the connection is over before.
         """
-        if self.stage is Stage.OPEN:
-            return succeed(self)
-        if self._reason is not None:
-            return fail(self._reason())
-        waiter: Deferred[ClientSession] = Deferred()
-        self._welcome_waiters.append(waiter)
-        return waiter
-
-    # The end.
-
-    def close(self) -> Deferred[None]:
-        """
-        Say good-bye; fires when the server's end has been seen, so that the next
-        connection is not one too many for it. Requests without an answer fail, and
-        then the connection is dropped.
-        """
-        if self.stage is Stage.ENDED:
-            return succeed(None)
-        ended: Deferred[None] = Deferred()
-        self._end_waiters.append(ended)
-        if self.stage not in OVER:
-            text = f"{self.server}: the connection was closed from this side"
-            reason = endings.broken("closed", text)
-            if self.stage is Stage.OPEN and not self.outstanding:
-                self._leave(reason, self._say_goodbye)
-            else:
-                self._leave(reason, self._drop)
-        return ended
-
-    def abort(self, code: str, text: str) -> None:
-        """
-        Drop the connection. Requests without an answer fail with `ConnectionBroken`
-        of this code and text.
-        """
-        self._end(endings.broken(code, text))
-
-    def _say_goodbye(self) -> None:
-        transport = self._transport
-        # The end shows only to who reads.
-        transport.resumeProducing()
-        transport.loseWriteConnection()
-        self._goodbye = self._clock.callLater(self._timeouts.goodbye, self._drop)
-
-    def _drop(self) -> None:
-        self._goodbye = None
-        transport = self._transport
-        if transport is not None:
-            transport.abortConnection()
-
-    def _cancel(self, _deferred: object) -> None:
-        self.abort("cancelled", f"{self.server}: connecting was cancelled")
-
-    def _end(self, reason: Callable[[], ClientError]) -> None:
-        if self.stage not in OVER:
-            self._leave(reason, self._drop)
-
-    def _leave(
-        self, reason: Callable[[], ClientError], how: Callable[[], None]
-    ) -> None:
-        self._fire(Step.LEFT)
-        self._reason = reason
-        how()
-        self._fail_all()
-
-    def _fire(self, step: Step) -> None:
-        self.stage = after(self.stage, step)
-
-    def _fail_all(self) -> None:
-        """
-        Every request that has no answer, and whoever waits for the welcome, is told.
-        """
-        self._pace.end()
-        deciding, self._deciding = self._deciding, None
-        if deciding is not None:
-            deciding.cancel()
-        reason = self._reason
-        if reason is None:
-            return
-        self._pipeline.end(reason)
-        waiters, self._welcome_waiters = self._welcome_waiters, []
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.errback(reason())
-
-    # What the transport calls.
-
-    def makeConnection(self, transport: ITransport) -> None:
-        """
-        TCP is connected.
-        """
-        records = self._transport = cast("ITLSRecords", transport)
-        if self.stage in OVER:
-            records.abortConnection()
-            return
-        self._pipeline.round_trips = 1
-        records.setTcpNoDelay(True)
-        self._address = endings.address_text(transport.getPeer())
-
-    def connectionMade(self) -> None:
-        """
-        Part of `IProtocol`; `makeConnection` does everything.
-        """
+        return super().when_welcomed()
 
     def handshakeCompleted(self) -> None:
         """
@@ -264,61 +97,16 @@ class ClientSession(Requests):
         # In TLS 1.2 the server has the last word, and its first line comes with it.
         self._dialog_trip = self.round_trips + (transport.tls_version == "TLSv1.3")
         self._fire(Step.HANDSHAKEN)
-        found = transport.peer_certificate_key()
-        key: PublicKey | None = None
-        try:
-            key = PublicKey.from_cryptography(found)
-            check_sane(key)
-        except UnusableKey as error:
-            self._end_politely(endings.unusable_key(self.server, key, error))
-            return
-        self.server_key = key
-        try:
-            decision = self._acquaintance.check(key)
-        except Exception as error:
-            self._undecided(failure_of(error))
-            return
-        if not isinstance(decision, Deferred):
-            self._decided(decision)
-            return
-        # Nothing that the server says counts before its key is trusted.
-        transport.pauseProducing()
-        self._deciding = decision
-        decision.addCallbacks(self._decided, self._undecided)
+        self._judge(transport.peer_certificate_key())
 
-    def _undecided(self, failure: Failure) -> None:
-        """
-        The decision failed: a bug, or a disk that is full. Whoever dialed gets it.
-        """
-        self._deciding = None
-        if self.stage is not Stage.DECIDING:
-            failure.trap(CancelledError)  # type: ignore[no-untyped-call]
-            return
-        self._undecidable = failure
-        text = f"{self.server}: no decision about its key: {failure.value}"
-        self._end_politely(endings.broken("closed", text))
-
-    def _decided(self, decision: ServerDecision) -> None:
-        self._deciding = None
-        if self.stage is not Stage.DECIDING:
-            return
-        if not decision.trusted:
-            self._end_politely(
-                endings.untrusted(self.server, self.server_key, decision)
-            )
-            return
-        self._fire(Step.TRUSTED)
-        self._dialog_began = self._monotonic()
-        self._pace.begin(self.bytes_received, self._pipeline.answered)
+    def _trusted(self) -> None:
+        self._await_dialog()
         self._transport.resumeProducing()
         recalled = self._acquaintance.recall(self.server_key)
         if recalled is not None and recalled.newest >= self._dialog.version:
             self.product = recalled.product
             self.early = True
             self._identify()
-
-    def _end_politely(self, reason: Callable[[], ClientError]) -> None:
-        self._leave(reason, self._transport.loseConnection)
 
     def _identify(self) -> None:
         """
@@ -328,28 +116,14 @@ class ClientSession(Requests):
         for line in self._dialog.lines():
             self.write_record(line)
         self._fire(Step.IDENTIFIED)
-        self._pipeline.begin()
-        if not self.opened.called:
-            self.opened.callback(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        Bytes from the server.
-        """
-        self.bytes_received += len(data)
-        self._pace.heard()
-        if self.stage is not Stage.OPEN:
-            if self.stage not in (Stage.GREETING, Stage.IDENTIFYING):
-                return
-            data = self._read_dialog(data)
-            if not data:
-                return
-        self._pipeline.receive(data)
+        self._ready()
 
     def _read_dialog(self, data: bytes) -> bytes:
         """
         Read the server's lines; returns what follows them.
         """
+        if self.stage not in self._dialog_stages:
+            return b""
         dialog = self._dialog
         try:
             events = dialog.receive_data(data)
@@ -383,12 +157,7 @@ class ClientSession(Requests):
             return
         self._advance()
         self._fire(Step.WELCOMED)
-        if self._pipeline.head is None:
-            self._pace.end()
-        waiters, self._welcome_waiters = self._welcome_waiters, []
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.callback(self)
+        self._accepted()
 
     def _dialog_failed(self, what: str) -> None:
         if self.early and not self._hello_seen:
@@ -397,115 +166,20 @@ class ClientSession(Requests):
         else:
             self._end(endings.dialog_failed(self.server, what))
 
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        The connection is over.
-        """
-        stage = self.stage
-        self._fire(Step.LOST)
-        self._transport = None
-        goodbye, self._goodbye = self._goodbye, None
-        if goodbye is not None:
-            goodbye.cancel()
-        if self._reason is None:
-            self._reason = self._why(stage, reason)
-        self._fail_all()
-        if not self.opened.called:
-            self.opened.errback(self._undecidable or self._reason())
-        waiters, self._end_waiters = self._end_waiters, []
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.callback(None)
+    def _dialog_late(self) -> Callable[[], ClientError]:
+        return endings.dialog_timeout(self.server, self._timeouts.dialog)
 
-    def _why(self, stage: Stage, reason: Failure) -> Callable[[], ClientError]:
-        """
-        What it means that the connection ended in *stage*, not by our doing.
-        """
-        error = cast("BaseException", reason.value)
+    def _why_unopened(
+        self, stage: Stage, error: BaseException
+    ) -> Callable[[], ClientError]:
         if stage is Stage.HANDSHAKING:
             return endings.handshake_failed(self.server, self._address, error)
-        if stage in (Stage.GREETING, Stage.IDENTIFYING):
-            alert = endings.alert(error)
-            if self.early and not self._hello_seen:
-                self._acquaintance.mistaken()
-                what = alert or "it ended the connection before its first line"
-                return endings.too_early(self.server, what)
-            if alert:
-                return endings.dialog_failed(self.server, alert)
-            # A server of ours looks at the key before it says its first line.
-            return endings.not_trusted(self.server, *self._acquaintance.own_name())
-        text = f"{self.server}: the server ended the connection"
-        if self.outstanding:
-            text += f" with {self.outstanding} requests unanswered"
-        if isinstance(error, ConnectionDone):
-            return endings.broken("closed", text)
-        return endings.broken("reset", f"{text} ({error})")
-
-    # What the pipeline calls.
-
-    def write_record(self, data: bytes) -> None:
-        """
-        Send *data* as one record.
-        """
-        self.bytes_sent += len(data)
-        self._transport.write(data)
-
-    def awaiting(self, anything: bool) -> None:
-        """
-        Whether an answer is awaited now.
-        """
-        if anything:
-            self._pace.begin(self.bytes_received, self._pipeline.answered)
-        elif self.stage is Stage.OPEN:
-            self._pace.end()
-
-    def unacceptable(self, code: str, path: bytes, what: str) -> None:
-        """
-        Nothing that comes after this can be believed.
-        """
-        text = endings.about(self.server, path, f"not what was asked for: {what}")
-        self._end(partial(BadAnswer, code, text))
-
-    def not_taken(self, path: bytes, error: Exception) -> None:
-        """
-        What comes cannot be put anywhere.
-        """
-        text = endings.about(self.server, path, f"not taken: {error}")
-        self._end(endings.broken("aborted", text))
-
-    # Time.
-
-    def _look(self, now: float) -> bool:
-        """
-        Has the server been waited for long enough? Says whether to look again.
-        """
-        timeouts = self._timeouts
-        if self.stage in (Stage.GREETING, Stage.IDENTIFYING):
-            if now - self._dialog_began >= timeouts.dialog:
-                seconds = timeouts.dialog
-                self._end(endings.dialog_timeout(self.server, seconds))
-                return False
-            return True
-        head = self._pipeline.head
-        if self.stage is not Stage.OPEN or head is None:
-            return False
-        if self._pauses:
-            self._pace.restart(self.bytes_received, self._pipeline.answered)
-            return True
-        patience = timeouts.answer if head.patience is None else head.patience
-        if now - self._pace.silent_since >= patience:
-            what = f"nothing came for {patience:g} s"
-            text = endings.about(self.server, head.path, what)
-            self._end(endings.broken("timeout", text))
-            return False
-        if head.patience is not None:
-            # The server reads a file meanwhile; that is no slowness.
-            self._pace.restart_rate(self.bytes_received, self._pipeline.answered)
-        elif self._pace.too_slow(
-            now, timeouts.slow, self.bytes_received, self._pipeline.answered
-        ):
-            what = f"too little came in {timeouts.slow:g} s"
-            text = endings.about(self.server, head.path, what)
-            self._end(endings.broken("too-slow", text))
-            return False
-        return True
+        alert = endings.alert(error)
+        if self.early and not self._hello_seen:
+            self._acquaintance.mistaken()
+            what = alert or "it ended the connection before its first line"
+            return endings.too_early(self.server, what)
+        if alert:
+            return endings.dialog_failed(self.server, alert)
+        # A server of ours looks at the key before it says its first line.
+        return endings.not_trusted(self.server, *self._acquaintance.own_name())

@@ -6,6 +6,10 @@ The life of a connection to a server.
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["ASKING", "OVER", "TABLE", "Stage", "Step", "after"]
 
@@ -56,13 +60,15 @@ ASKING = frozenset({Stage.IDENTIFYING, Stage.OPEN})
 OVER = frozenset({Stage.ENDING, Stage.ENDED})
 
 
-def after(stage: Stage, step: Step) -> Stage:
+def after(
+    stage: Stage, step: Step, table: Mapping[tuple[Stage, Step], Stage] = TABLE
+) -> Stage:
     """
-    The stage that *step* leads to.
+    The stage that *step* leads to, by *table*.
 
     Raises:
         KeyError: This step cannot happen there: a mistake of this program.
     """
     if stage is not Stage.ENDED and step in _FROM_ANYWHERE:
         return _FROM_ANYWHERE[step]
-    return TABLE[stage, step]
+    return table[stage, step]

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""
+Reaching servers: endpoints, what it means that there is no connection, and calling
+again a server that hangs up without a word.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    DNSLookupError,
+)
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+
+from nodecomm.client import endings
+from nodecomm.client.connection import Connection
+from nodecomm.client.errors import Unreachable
+from nodecomm.client.timeouts import Timeouts
+from nodecomm.transport.errors import failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import (
+        IProtocolFactory,
+        IReactorTime,
+        IStreamClientEndpoint,
+    )
+    from twisted.python.failure import Failure
+
+    from nodecomm.client.address import ServerAddress
+    from nodecomm.client.trust import IServerTrust
+
+__all__ = ["PAUSES", "Caller"]
+
+#: Seconds, before they are jittered, between attempts to connect to a server that
+#: closes without a word: it may only be about to notice that our last connection
+#: has ended.
+PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
+
+#: What a resolver says when it is sure that there is no such name.
+_NO_SUCH_NAME = {
+    number
+    for name in ("EAI_NONAME", "EAI_NODATA")
+    if (number := getattr(socket, name, None)) is not None
+}
+
+C = TypeVar("C", bound=Connection)
+
+
+class Caller(ABC, Generic[C]):
+    """
+    Connects to servers, whatever protocol is spoken then.
+
+    Args:
+        reactor: Drives sockets and looks names up.
+        trust: Decides about the servers' keys.
+        user: Who we say we are: one word.
+        timeouts: How long a server is waited for.
+        endpoint_for: How to reach a server; by default TCP to its name, by IPv6 and
+            IPv4.
+        clock: For timers; the reactor when None.
+        now: Civil time in seconds; servers may refuse clocks that are far off.
+        monotonic: Seconds of a clock that nobody sets.
+        random: Numbers from 0 up to 1, for the length of pauses.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        trust: IServerTrust,
+        user: bytes,
+        timeouts: Timeouts | None = None,
+        endpoint_for: Callable[[ServerAddress], IStreamClientEndpoint] | None = None,
+        clock: IReactorTime | None = None,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.trust = trust
+        self.user = user
+        self.timeouts = Timeouts() if timeouts is None else timeouts
+        self.reactor = reactor
+        self.clock: Any = reactor if clock is None else clock
+        self.now = now
+        self.monotonic = monotonic
+        self._endpoint_for = endpoint_for or self._by_name
+        self._random = random
+
+    @property
+    @abstractmethod
+    def own_digest(self) -> str:
+        """
+        The digest of our own key, as servers print it.
+        """
+
+    @abstractmethod
+    async def _attempt(self, server: ServerAddress) -> C:
+        """
+        Connect once.
+        """
+
+    def connect(self, server: ServerAddress) -> Deferred[C]:
+        """
+        Connect. The Deferred fires when the server's key is trusted and our part of
+        the dialog has left, so that requests may follow; that we are welcome may be
+        known later (`Connection.when_welcomed`). When it fails, nothing is left open.
+
+        Errors: `Unreachable`, `UntrustedServer`, `Rejected`, `ConnectionBroken`; and
+        whatever the decision about the key failed with.
+        """
+        return Deferred.fromCoroutine(self._connect(server))
+
+    async def _connect(self, server: ServerAddress) -> C:
+        for pause in PAUSES:
+            try:
+                return await self._attempt(server)
+            except Unreachable as error:
+                if error.code != "closed-at-accept":
+                    raise
+            seconds = pause * (0.5 + self._random())
+            await deferLater(self.clock, seconds, lambda: None)
+        return await self._attempt(server)
+
+    async def _reach(self, server: ServerAddress, opening: IProtocolFactory) -> None:
+        """
+        Have *opening* build the protocol of a TCP connection to *server*.
+        """
+        connecting = self._endpoint_for(server).connect(opening)
+        # The endpoint times each address; this is for the look-up of the name, too.
+        connecting.addTimeout(2 * self.timeouts.connect, self.clock, _timed_out)
+        try:
+            await connecting
+        except DNSLookupError as error:
+            raise await self._why_unknown(server, error) from None
+        except ConnectingCancelledError:
+            raise CancelledError from None
+        except ConnectError as error:
+            raise endings.unreachable(server, error) from None
+        except socket.gaierror as error:
+            raise endings.unknown_name(server, str(error.strerror)) from None
+        except ValueError as error:
+            raise endings.unknown_name(server, str(error)) from None
+
+    def _by_name(self, server: ServerAddress) -> IStreamClientEndpoint:
+        # Twisted's look-up forgets the zone of a link-local address (fe80::1%eth0).
+        kind = TCP6ClientEndpoint if "%" in server.host else HostnameEndpoint
+        endpoint: IStreamClientEndpoint = kind(
+            self.reactor, server.host, server.port, timeout=self.timeouts.connect
+        )
+        return endpoint
+
+    async def _why_unknown(
+        self, server: ServerAddress, error: DNSLookupError
+    ) -> Unreachable:
+        """
+        Twisted does not tell a name that does not exist from a look-up that failed,
+        so it is asked for once more.
+        """
+        pool = getattr(self.reactor, "getThreadPool", None)
+        if pool is None:
+            return endings.lookup_failed(server, str(error))
+        try:
+            await deferToThreadPool(
+                self.reactor, pool(), socket.getaddrinfo, server.host, server.port
+            )
+        except socket.gaierror as why:
+            if why.errno in _NO_SUCH_NAME:
+                return endings.unknown_name(server, str(why.strerror))
+            return endings.lookup_failed(server, str(why.strerror))
+        except (OSError, UnicodeError) as why:
+            return endings.lookup_failed(server, str(why))
+        return endings.lookup_failed(server, str(error))
+
+
+def _timed_out(_result: object, seconds: float) -> Failure:
+    return failure_of(ConnectTimeout())  # type: ignore[no-untyped-call]
