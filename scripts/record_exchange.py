@@ -5,22 +5,24 @@ Record what CFEngine's own programs say to each other.
     python -m scripts.record_exchange [NAME ...]
 
 Starts a real cf-serverd, lets the real clients talk to it through a relay that ends
-TLS on both sides, and writes one file for each connection to tests/recorded/. Needs
-the cfengine3 package. Run it from the source folder, in the environment of the tests.
+TLS on both sides, or passes the classic protocol on, and writes one file for each
+connection to tests/recorded/. Needs the cfengine3 package, and root where another user
+is needed. Run it from the source folder, in the environment of the tests.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.interop.harness import RealAgent, RealServer, WorkFolder
-from tests.interop.relay import Relay
-from tests.recorded import FOLDER, Exchange, make_tree
+from tests.interop.prepared import NobodyFolder, public_folder
+from tests.interop.relay import PlainRelay, Relay
+from tests.recorded import FOLDER, Exchange, key_pair, make_tree
 
 Tree = dict[str, dict[str, Any]]
 
@@ -96,6 +98,205 @@ def _cf_net(*words: str) -> Callable[[WorkFolder, int], object]:
     return client
 
 
+#: Where the classic client meets its server: it would never challenge 127.0.0.1.
+CLASSIC_HOST = "127.0.0.2"
+
+#: A link of one character too, which the real client cannot read.
+CLASSIC: Tree = {**SMALL, "one": {"link": "b"}, "b": _file("b\n")}
+
+#: Sizes round the blocks of 4,064 bytes and of 8, in which files are encrypted.
+BLOCKS: Tree = {
+    str(size): _file("x" * size) for size in (1, 7, 8, 4063, 4064, 4065, 8128, 8129)
+}
+
+#: Files that only their owner may read.
+PRIVATE: Tree = {"private": _file("p" * 100, "600"), "public": _file("public\n")}
+
+
+@dataclass
+class ClassicCase:
+    """
+    One recorded classic connection: a copy by cf-agent.
+
+    Attributes:
+        title: What is done, in words.
+        tree: What is served as `files`.
+        before: Copied by the node first, unrecorded, to the same destination.
+        options: Attributes of `body copy_from`.
+        source: What is copied.
+        client_key: The node's key.
+        server_key: The server's key.
+        known: The key that the node knows the server by (form `y`); None: it does not
+            know the server (form `n`).
+        trusted: The server trusts the node on first use.
+        allowed: The node's address is in `allowlegacyconnects`.
+        rule: More attributes of the rule for the tree.
+        nobody: The agent is run by a user without rights.
+    """
+
+    title: str
+    tree: Tree = field(default_factory=lambda: CLASSIC)
+    before: Tree | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    source: str = "files"
+    client_key: str = "client"
+    server_key: str = "server"
+    known: str | None = None
+    trusted: bool = True
+    allowed: bool = True
+    rule: str = ""
+    nobody: bool = False
+
+
+_ENCRYPTED = {"encrypt": "true"}
+_VERIFIED = {"verify": "true"}
+
+CLASSIC_CASES: dict[str, ClassicCase] = {
+    "copy-n": ClassicCase("copy, the server is not known", options=_VERIFIED),
+    "copy-y": ClassicCase("copy", options=_VERIFIED, known="server"),
+    "copy-encrypted-n": ClassicCase(
+        "encrypted copy, the server is not known", options={**_ENCRYPTED, **_VERIFIED}
+    ),
+    "copy-encrypted-y": ClassicCase(
+        "encrypted copy", options={**_ENCRYPTED, **_VERIFIED}, known="server"
+    ),
+    "update": ClassicCase(
+        "update, compare digest, purge",
+        tree={**CLASSIC, **CHANGED},
+        before=CLASSIC,
+        options={"purge": "true"},
+        known="server",
+    ),
+    "update-encrypted": ClassicCase(
+        "encrypted update, compare digest, purge",
+        tree={**CLASSIC, **CHANGED},
+        before=CLASSIC,
+        options={**_ENCRYPTED, "purge": "true"},
+        known="server",
+    ),
+    "blocks-encrypted": ClassicCase(
+        "encrypted copy of files of whole blocks",
+        tree=BLOCKS,
+        options=_ENCRYPTED,
+        known="server",
+    ),
+    "wide-encrypted": ClassicCase(
+        "encrypted copy of 150 empty files",
+        tree=dict(list(WIDE.items())[:150]),
+        options=_ENCRYPTED,
+        known="server",
+    ),
+    "stat-refused": ClassicCase(
+        "asks for what is not served", source="/etc", known="server"
+    ),
+    "stat-refused-encrypted": ClassicCase(
+        "asks for what is not served, encrypted",
+        source="/etc",
+        options=_ENCRYPTED,
+        known="server",
+    ),
+    "opendir-refused": ClassicCase(
+        "asks in clear for what is served encrypted only",
+        rule='ifencrypted => "true"',
+        known="server",
+    ),
+    "get-refused": ClassicCase(
+        "a user asks for what only the owner may read",
+        tree=PRIVATE,
+        nobody=True,
+    ),
+    "get-refused-encrypted": ClassicCase(
+        "a user asks for what only the owner may read, encrypted",
+        tree=PRIVATE,
+        options=_ENCRYPTED,
+        nobody=True,
+    ),
+    "untrusted-client": ClassicCase(
+        "the server does not trust the node", known="server", trusted=False
+    ),
+    "untrusted-server": ClassicCase(
+        "the node does not trust the server", options={"trustkey": "false"}
+    ),
+    "other-server": ClassicCase("the server has another key", known="other"),
+    "not-allowed": ClassicCase("classic is not allowed", allowed=False),
+    "client-exponent-3": ClassicCase(
+        "the node's key has exponent 3, the server's 4096 bits",
+        tree=PRIVATE,
+        options=_ENCRYPTED,
+        client_key="exponent-3",
+        server_key="large",
+        known="large",
+    ),
+    "server-exponent-3": ClassicCase(
+        "the server's key has exponent 3, the node's 4096 bits",
+        tree=PRIVATE,
+        options=_ENCRYPTED,
+        client_key="large",
+        server_key="exponent-3",
+        known="exponent-3",
+    ),
+    "client-small": ClassicCase(
+        "the node's key has 1024 bits",
+        tree=PRIVATE,
+        options=_ENCRYPTED,
+        client_key="small",
+    ),
+}
+
+
+def _run_classic(case: ClassicCase, node: WorkFolder, port: int) -> object:
+    options: dict[str, Any] = {"protocol_version": "1", **case.options}
+    to = node.path / "copy"
+    return RealAgent(node).copy(
+        CLASSIC_HOST, port, case.source, to, timeout=3, **options
+    )
+
+
+def record_classic(case: ClassicCase, folder: Path) -> Exchange:
+    """
+    Let the real programs do what *case* says, in new work folders below *folder*.
+    """
+    hub = WorkFolder(folder / "hub", key=key_pair(case.server_key))
+    kind = NobodyFolder if case.nobody else WorkFolder
+    node = kind(folder / "node", key=key_pair(case.client_key))
+    version = hub.run("cf-serverd", "--version").output.split()[-1]
+    if case.known is not None:
+        node.know(CLASSIC_HOST, key_pair(case.known).public)
+
+    def server(tree: Path) -> RealServer:
+        rule = f",\n    {case.rule}" if case.rule else ""
+        return RealServer(
+            hub,
+            {},
+            classic=case.allowed,
+            trusting=case.trusted,
+            access=f'  "{tree}/" shortcut => "files",'
+            f' admit_ips => {{ "127.0.0.1" }}{rule};\n',
+        )
+
+    if case.before is not None:
+        make_tree(folder / "before", case.before)
+        with server(folder / "before") as real:
+            _run_classic(case, node, real.port)
+    make_tree(folder / "tree", case.tree)
+    with (
+        server(folder / "tree") as real,
+        PlainRelay("127.0.0.1", real.port, address=CLASSIC_HOST) as relay,
+    ):
+        outcome = _run_classic(case, node, relay.port)
+    if len(relay.connections) != 1:
+        raise RuntimeError(f"{len(relay.connections)} connections: {outcome}")
+    return Exchange(
+        title=case.title,
+        programs=f"CFEngine {version}",
+        tls="",
+        shortcut="files",
+        tree=case.tree,
+        records=relay.connections[0],
+        keys={"client": case.client_key, "server": case.server_key},
+    )
+
+
 CASES: dict[str, Case] = {
     "agent-copy-v2": Case(
         "cf-agent copies a tree, protocol version 2, verify",
@@ -165,11 +366,17 @@ def record(case: Case, folder: Path) -> Exchange:
 
 def main(names: list[str]) -> int:
     """
-    Record the cases of these names, or all.
+    Record the cases of these names, or all; those of classic exchanges begin with
+    `classic/`.
     """
-    for name in names or CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            exchange = record(CASES[name], Path(folder))
+    os.umask(0o022)
+    for name in names or [*CASES, *(f"classic/{name}" for name in CLASSIC_CASES)]:
+        kind, _, rest = name.rpartition("/")
+        with public_folder() as folder:
+            if kind:
+                exchange = record_classic(CLASSIC_CASES[rest], folder)
+            else:
+                exchange = record(CASES[rest], folder)
         exchange.write(FOLDER / f"{name}.jsonl")
         sys.stdout.write(f"{name}: {len(exchange.records)} records\n")
     return 0

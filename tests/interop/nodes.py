@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from nodecomm.identity.keys import KeyPair, PublicKey
 from tests.interop.machine import KEPT, RUN_TIMEOUT, isolation, peer_program, wait_until
 
 #: Arguments: cf-agent and the server. It stands in a file and not on a command line,
@@ -52,10 +53,10 @@ class WorkFolder:
 
     Args:
         path: The folder to make.
-        key: Make a key pair too.
+        key: Make a key pair too, or have this one.
     """
 
-    def __init__(self, path: Path, *, key: bool = True) -> None:
+    def __init__(self, path: Path, *, key: bool | KeyPair = True) -> None:
         self.path = path
         for name in ("inputs", "ppkeys", "state", "modules", "outputs", "bin"):
             (path / name).mkdir(parents=True, mode=0o700)
@@ -66,7 +67,9 @@ class WorkFolder:
         for name in ("cf-agent", "cf-execd", "cf-key", "cf-promises"):
             (path / "bin" / name).symlink_to(peer_program(name))
         (path / "bin" / "cf-serverd").symlink_to(peer_program("true"))
-        if key:
+        if isinstance(key, KeyPair):
+            self.put_key(key)
+        elif key:
             self.cf_key()
 
     @property
@@ -78,6 +81,24 @@ class WorkFolder:
         kept["CFENGINE_TEST_OVERRIDE_WORKDIR"] = str(self.path)
         kept["LC_ALL"] = "C"
         return kept
+
+    def put_key(self, key: KeyPair) -> None:
+        """
+        Have this key pair from now on.
+        """
+        for name, text in (("priv", key.to_pem()), ("pub", key.public.to_pem())):
+            path = self.path / "ppkeys" / f"localhost.{name}"
+            path.write_bytes(text)
+            path.chmod(0o600)
+
+    def know(self, address: str, key: PublicKey) -> None:
+        """
+        Trust the server at *address* to have *key*, and remember that it was seen
+        there: a classic client then challenges it (form `y`).
+        """
+        path = self.path / "known.pub"
+        path.write_bytes(key.to_pem())
+        self.cf_key("--trust-key", f"{address}:{path}")
 
     def write_policy(self, name: str, text: str) -> Path:
         """

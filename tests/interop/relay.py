@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-A relay between a client and a server that sees what they say inside TLS.
+Relays between a client and a server that see what they say.
 
 TLS hides the bytes, so the relay ends it on both sides with a key of its own. Client
-and server must trust that key on first use.
+and server must trust that key on first use. The classic protocol hides nothing from a
+relay: it passes bytes on, and neither side sees that it is there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from abc import abstractmethod
+from contextlib import suppress
 from types import TracebackType
+from typing import TypeVar
 
 from OpenSSL import SSL
 
@@ -19,39 +23,32 @@ from nodecomm.identity.keys import KeyPair
 from nodecomm.transport.context import client_context, server_context
 from tests.recorded import Record
 
+_R = TypeVar("_R", bound="_Relay")
+
 #: The most plaintext in a TLS record.
 _RECORD = 16384
 
 #: Seconds after which a silent connection is given up.
 _SILENCE = 60.0
 
+#: Bytes that are passed on at once where there are no records.
+_PIECE = 65536
 
-class Relay:
+
+class _Relay:
     """
-    Listens on a port of its own and passes each connection on, record for record.
-
-    Args:
-        host: The server's address.
-        port: The server's port.
-
-    Attributes:
-        port: Where to connect instead.
-        connections: What passed, a list of records for each connection.
-        tls: The version of TLS towards the last client.
+    Listens on a port of its own and passes one connection on after the other.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, address: str) -> None:
         self._server = (host, port)
-        key = KeyPair.generate()
-        self._towards_client = server_context(key)
-        self._towards_server = client_context(key)
         self.connections: list[list[Record]] = []
         self.tls = ""
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server((address, 0))
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Relay:
+    def __enter__(self: _R) -> _R:
         self._thread.start()
         return self
 
@@ -80,12 +77,38 @@ class Relay:
             with accepted, socket.create_connection(self._server) as connected:
                 self._pass_on(accepted, connected, passed)
 
+    @abstractmethod
     def _pass_on(
         self, accepted: socket.socket, connected: socket.socket, passed: list[Record]
     ) -> None:
         """
-        Pass records between a client and a server until one of them closes.
+        Pass on what a client and a server say until one of them closes.
         """
+
+
+class Relay(_Relay):
+    """
+    Passes TLS connections on, record for record.
+
+    Args:
+        host: The server's address.
+        port: The server's port.
+
+    Attributes:
+        port: Where to connect instead.
+        connections: What passed, a list of records for each connection.
+        tls: The version of TLS towards the last client.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port, "127.0.0.1")
+        key = KeyPair.generate()
+        self._towards_client = server_context(key)
+        self._towards_server = client_context(key)
+
+    def _pass_on(
+        self, accepted: socket.socket, connected: socket.socket, passed: list[Record]
+    ) -> None:
         server = SSL.Connection(self._towards_server, connected)
         server.set_connect_state()
         client = SSL.Connection(self._towards_client, accepted)
@@ -113,6 +136,47 @@ class Relay:
                         return
                     passed.append(Record(sender, data))
                     _send(target, data)
+
+
+class PlainRelay(_Relay):
+    """
+    Passes bytes on as they come, for the classic protocol.
+
+    Args:
+        host: The server's address.
+        port: The server's port.
+        address: Where to listen. The real client never takes 127.0.0.1 for a server
+            that it knows.
+
+    Attributes:
+        port: Where to connect instead.
+        connections: What passed, a list of pieces for each connection.
+        tls: Empty.
+    """
+
+    def __init__(self, host: str, port: int, *, address: str = "127.0.0.2") -> None:
+        super().__init__(host, port, address)
+
+    def _pass_on(
+        self, accepted: socket.socket, connected: socket.socket, passed: list[Record]
+    ) -> None:
+        sides = {"client": (accepted, connected), "server": (connected, accepted)}
+        while True:
+            ready, _, _ = select.select([accepted, connected], [], [], _SILENCE)
+            if not ready:
+                return
+            for sender, (source, target) in sides.items():
+                if source not in ready:
+                    continue
+                try:
+                    data = source.recv(_PIECE)
+                except ConnectionResetError:
+                    data = b""
+                passed.append(Record(sender, data))
+                if not data:
+                    return
+                with suppress(ConnectionError):
+                    target.sendall(data)
 
 
 def _send(target: SSL.Connection, data: bytes) -> None:

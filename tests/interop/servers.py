@@ -144,6 +144,8 @@ class RealServer(_Process):
         control: More lines for `body server control`.
         access: More promises for the access bundle.
         common: More lines for `body common control`.
+        classic: Speak the classic protocol too, with every local address.
+        trusting: Trust the keys of all local addresses on first use.
     """
 
     kind = "cf-serverd"
@@ -156,11 +158,17 @@ class RealServer(_Process):
         control: str = "",
         access: str = "",
         common: str = "",
+        classic: bool = False,
+        trusting: bool = True,
     ) -> None:
         self.work = work
         self.port = free_port()
         self.ppkeys = work.path / "ppkeys"
         networks = "{ " + ", ".join(f'"{network}"' for network in LOOPBACK) + " }"
+        if trusting:
+            control += f"  trustkeysfrom => {networks};\n"
+        if classic:
+            control += f"  allowlegacyconnects => {networks};\n"
         promises = "".join(
             f'  "{path}/" shortcut => "{name}", admit_ips => {networks};\n'
             for name, path in shares.items()
@@ -172,7 +180,6 @@ class RealServer(_Process):
             f'  port => "{self.port}";\n'
             f"  allowconnects => {networks};\n"
             f"  allowallconnects => {networks};\n"
-            f"  trustkeysfrom => {networks};\n"
             '  allowusers => { "root" };\n'
             '  maxconnections => "200";\n'
             f"{control}}}\n"
@@ -248,7 +255,14 @@ class NodecommServer(_Process):
         os.kill(self.pid, signal.SIGHUP)
 
 
-def config_for(shares: Mapping[str, Path], *, server: str = "", more: str = "") -> str:
+def config_for(
+    shares: Mapping[str, Path],
+    *,
+    server: str = "",
+    more: str = "",
+    classic: bool = False,
+    trusting: bool = True,
+) -> str:
     """
     A configuration with which nodecomm does what `RealServer` does.
 
@@ -256,8 +270,14 @@ def config_for(shares: Mapping[str, Path], *, server: str = "", more: str = "") 
         shares: Shortcut to folder.
         server: More lines for the `[server]` table.
         more: More tables.
+        classic: Speak the classic protocol too, with every local address.
+        trusting: Trust the keys of all local addresses on first use.
     """
     networks = "[" + ", ".join(f'"{network}"' for network in LOOPBACK) + "]"
+    if trusting:
+        server = f"trustkeysfrom = {networks}\n{server}"
+    if classic:
+        server += f"allowlegacyconnects = {networks}\n"
     rules = "".join(
         f'[[access]]\npath = "{path}/"\nshortcut = "{name}"\nadmit_ips = {networks}\n'
         for name, path in shares.items()
@@ -268,7 +288,6 @@ def config_for(shares: Mapping[str, Path], *, server: str = "", more: str = "") 
         'state_dir = "{state}"\n'
         f"allowconnects = {networks}\n"
         f"allowallconnects = {networks}\n"
-        f"trustkeysfrom = {networks}\n"
         'allowusers = ["root"]\n'
         "maxconnections = 200\n"
         f"{server}\n{rules}{more}"

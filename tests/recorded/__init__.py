@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """
-What the real programs said to each other inside TLS, record by record.
+What the real programs said to each other: inside TLS record by record, and in the
+folder `classic` without TLS, piece by piece.
 
 Each file holds one connection as JSON lines: first what it is and the tree that was
 served, then each TLS record in the order in which it passed, and at last who closed.
 Bytes are in the text form of `nodecomm.wire.text`. `scripts/record_exchange.py` made
-them.
+them. The keys of the classic exchanges are in `keys`, so that what was encrypted can
+be opened.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nodecomm.identity.keys import KeyPair
 from nodecomm.wire.text import from_text, to_text
 
 FOLDER = Path(__file__).parent
@@ -25,7 +28,7 @@ FOLDER = Path(__file__).parent
 @dataclass(frozen=True)
 class Record:
     """
-    One TLS record's plaintext.
+    One TLS record's plaintext, or one piece of a classic connection.
 
     Attributes:
         sender: "client" or "server".
@@ -44,10 +47,11 @@ class Exchange:
     Attributes:
         title: What was done, in words.
         programs: The two programs and their version.
-        tls: The version of TLS.
+        tls: The version of TLS; empty: classic.
         shortcut: The name by which the tree was asked for.
         tree: The served tree, name to description, as `make_tree` takes it.
         records: What passed.
+        keys: The names of the keys of `client` and `server`, where they are known.
     """
 
     title: str
@@ -56,6 +60,13 @@ class Exchange:
     shortcut: str
     tree: Mapping[str, Mapping[str, Any]]
     records: Sequence[Record]
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self, side: str) -> KeyPair:
+        """
+        The key pair of "client" or "server".
+        """
+        return key_pair(self.keys[side])
 
     def sent_by(self, sender: str) -> bytes:
         """
@@ -67,7 +78,11 @@ class Exchange:
         """
         Write the exchange as JSON lines.
         """
-        about = {name: value for name, value in vars(self).items() if name != "records"}
+        about = {
+            name: value
+            for name, value in vars(self).items()
+            if name != "records" and not (name == "keys" and not value)
+        }
         with path.open("w", encoding="utf-8") as file:
             for line in (about, *map(_line, self.records)):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -84,9 +99,23 @@ def _line(record: Record) -> dict[str, str | bool]:
 
 def names() -> list[str]:
     """
-    The names of all recorded exchanges.
+    The names of all exchanges recorded inside TLS.
     """
     return sorted(file.stem for file in FOLDER.glob("*.jsonl"))
+
+
+def classic_names() -> list[str]:
+    """
+    The names of all recorded classic exchanges.
+    """
+    return sorted(f"classic/{file.stem}" for file in FOLDER.glob("classic/*.jsonl"))
+
+
+def key_pair(name: str) -> KeyPair:
+    """
+    The key pair called *name* with which classic exchanges were recorded.
+    """
+    return KeyPair.load((FOLDER / "keys" / f"{name}.priv").read_bytes())
 
 
 def load(name: str) -> Exchange:
