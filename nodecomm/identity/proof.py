@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""
+Proofs of the classic dialog: who can decrypt a challenge owns the key.
+
+RSA with PKCS#1 v1.5 padding, because that is what the real programs do. With this
+padding, whoever learns which ciphertexts decrypt to something well formed can decrypt
+what was recorded. So `open_with` has one outcome: some bytes of the size asked for.
+
+All of it blocks; call it in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from nodecomm.identity.keys import KeyPair, PublicKey, UnreadableKey
+from nodecomm.wire.classic import NONCE_BITS, encode_mpi
+
+__all__ = [
+    "block_size",
+    "digest",
+    "encrypt_to",
+    "new_challenge",
+    "open_with",
+]
+
+
+def new_challenge(random: Callable[[int], bytes] = os.urandom) -> bytes:
+    """
+    A challenge in clear: a random number of 256 bits, its top bit set, as an mpi.
+
+    Args:
+        random: Where random bytes come from.
+    """
+    number = int.from_bytes(random(NONCE_BITS // 8), "big")
+    return encode_mpi(number | 1 << (NONCE_BITS - 1))
+
+
+def digest(clear: bytes) -> bytes:
+    """
+    What answers the challenge *clear*: 16 bytes.
+    """
+    # Source: CFEngine 3.21, MD5 of all its bytes, the mpi's length included. What is
+    # hashed is random and secret, so nobody can look for a collision.
+    return hashlib.md5(clear, usedforsecurity=False).digest()
+
+
+def block_size(key: PublicKey) -> int:
+    """
+    Bytes of what is encrypted with *key*. A ciphertext of another size was made with
+    another key; that is no secret and may be refused before `open_with`.
+    """
+    return (key.bits + 7) // 8
+
+
+def encrypt_to(key: PublicKey, clear: bytes) -> bytes:
+    """
+    Encrypt a challenge or a session key, so that only the owner of *key* reads it.
+
+    Args:
+        key: A key that passed `nodecomm.identity.keys.check_sane`.
+        clear: At most 11 bytes less than `block_size`.
+
+    Raises:
+        UnreadableKey: Nothing can be encrypted with these numbers.
+    """
+    try:
+        numbers = rsa.RSAPublicNumbers(key.exponent, key.modulus)
+        return numbers.public_key().encrypt(clear, padding.PKCS1v15())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UnreadableKey(str(error)) from error
+
+
+def open_with(pair: KeyPair, data: bytes, size: int, substitute: bytes) -> bytes:
+    """
+    Decrypt *data*, or return *substitute* when that gives anything but *size* bytes.
+
+    Exactly one private operation is done in any case, nothing is raised, and the
+    caller goes on with what it got: an answer made of random bytes looks like one
+    made of the right ones.
+
+    Args:
+        pair: The own key.
+        data: What the peer encrypted, of any length.
+        size: Bytes that it must decrypt to.
+        substitute: Random bytes that nobody knows, drawn before the call.
+    """
+    modulus = pair.public.modulus
+    width = block_size(pair.public)
+    number = int.from_bytes(data, "big")
+    # A number that the library would not even try costs as much as any other.
+    fits = len(data) == width and number < modulus
+    try:
+        # Since OpenSSL 3.2 wrong padding gives random bytes of a random length, and
+        # before that an error.
+        clear = pair.private.decrypt(
+            (number % modulus).to_bytes(width, "big"), padding.PKCS1v15()
+        )
+    except ValueError:
+        clear = b""
+    return (substitute, clear)[fits & (len(clear) == size)]
