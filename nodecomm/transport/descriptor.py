@@ -10,29 +10,25 @@ leaves: nothing is merged between the session and OpenSSL.
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from OpenSSL import SSL
 from twisted.internet import main
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
     IHandshakeListener,
     ISystemHandle,
     ITCPTransport,
 )
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nodecomm.transport.errors import TLSFailure, describe, failure_of
-from nodecomm.transport.facts import Stage, address_of
+from nodecomm.transport.facts import Stage, TLSFacts
 from nodecomm.transport.interfaces import MAX_RECORD, ITLSRecords
-from nodecomm.transport.writing import RecordWriter
+from nodecomm.transport.stream import SocketStream, _unusable
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from twisted.internet.interfaces import (
@@ -42,11 +38,9 @@ if TYPE_CHECKING:
         IReactorFDSet,
         IReactorTime,
     )
+    from twisted.python.failure import Failure
 
     from nodecomm.transport.limits import HandshakeGate, HandshakeTicket
-    from nodecomm.transport.writing import Buffer
-
-_log = Logger()
 
 #: How many records, and about how many bytes, are read in a row from a peer that does
 #: not wait for answers, before others get their turn.
@@ -58,15 +52,8 @@ MAX_GATHERED = 65536
 PROBE_EVERY = 8
 
 
-def _closed() -> int:
-    """
-    The descriptor number of a connection that has none any more.
-    """
-    return -1
-
-
 @implementer(ITLSRecords, ITCPTransport, ISystemHandle)
-class TLSDescriptor(RecordWriter):
+class TLSDescriptor(TLSFacts, SocketStream):
     """
     A TLS connection over a connected stream socket.
 
@@ -77,6 +64,8 @@ class TLSDescriptor(RecordWriter):
         stage: Where in its life the connection is.
         close_notify_received: Whether the peer sent the TLS close.
     """
+
+    _send_errors = SSL.Error
 
     def __init__(
         self,
@@ -91,27 +80,21 @@ class TLSDescriptor(RecordWriter):
         handshake_timeout: float | None = None,
         clock: IReactorTime | None = None,
     ) -> None:
-        super().__init__(reactor)
-        sock.setblocking(False)
+        super().__init__(sock, protocol, reactor, peer=peer, clock=clock)
         self.close_notify_received = False
-        self.protocol: IProtocol | None = protocol
-        self.fileno: Callable[[], int] = sock.fileno
-        self._socket: socket.socket | None = sock
-        self._peer: Any = peer or address_of(sock.family, sock.getpeername())
-        self._host: Any = None
         self._gate = gate
         self._ticket: HandshakeTicket | None = None
-        self._clock: Any = clock or reactor
         self._handshake_timeout = handshake_timeout
         self._timer: IDelayedCall | None = None
         #: Whether the handshake asked the reactor for room to write.
         self._write_asked = False
-        self._read_ended = False
         self._held_end: Exception | None = None
         self._eager = False
         self._reads = 0
         #: OpenSSL cannot read before the socket is writable.
         self._read_needs_write = False
+        #: OpenSSL cannot write before the socket is readable.
+        self._write_needs_read = False
         connection = SSL.Connection(context, sock)
         if server:
             connection.set_accept_state()
@@ -119,8 +102,7 @@ class TLSDescriptor(RecordWriter):
             connection.set_connect_state()
         self._connection: SSL.Connection | None = connection
         self._recv: Callable[[int], bytes] = connection.recv
-        self._send: Callable[[Buffer], int] = connection.send
-        self.connected = 1
+        self._send = connection.send
 
     def start(self) -> None:
         """
@@ -239,6 +221,7 @@ class TLSDescriptor(RecordWriter):
                 self._handshake_step()
             return None
         if self._write_needs_read:
+            self._write_needs_read = False
             return self._flush()
         try:
             data = self._recv(MAX_RECORD)
@@ -298,25 +281,10 @@ class TLSDescriptor(RecordWriter):
             return main.CONNECTION_DONE
         return TLSFailure(f"tls: {text}")
 
-    def readConnectionLost(self, reason: Failure) -> None:
-        """
-        The peer will send no more. A protocol that provides
-        `IHalfCloseableProtocol` may go on writing; else the connection ends.
-        """
-        protocol = self.protocol
-        self._read_ended = True
-        if not self.disconnecting and IHalfCloseableProtocol.providedBy(protocol):
-            try:
-                protocol.readConnectionLost()
-            except Exception:
-                failure = Failure()
-                _log.failure("readConnectionLost failed", failure)
-                self.connectionLost(failure)
-            return
+    def _answer_end(self) -> None:
         if self.close_notify_received and not self._queue:
             # A careful peer waits for this before it calls the end a clean one.
             self._say_goodbye()
-        self.connectionLost(reason)
 
     def pauseProducing(self) -> None:
         """
@@ -349,13 +317,7 @@ class TLSDescriptor(RecordWriter):
         elif end is not None:
             self.connectionLost(failure_of(end))
 
-    def stopProducing(self) -> None:
-        """
-        As `loseConnection`.
-        """
-        self.loseConnection()
-
-    # Writing: the rest is in `RecordWriter`.
+    # Writing: the rest is in `SocketStream`.
 
     def doWrite(self) -> Exception | None:
         """
@@ -374,16 +336,21 @@ class TLSDescriptor(RecordWriter):
             if not self._queue:
                 self.reactor.removeWriter(self)
             return self.doRead()
+        self._write_needs_read = False
         return self._flush()
 
-    # The end.
+    def _hindered(self, error: Exception) -> Exception | None:
+        if isinstance(error, SSL.WantWriteError):
+            self.reactor.addWriter(self)
+            return None
+        if isinstance(error, SSL.WantReadError):
+            self._write_needs_read = True
+            self.reactor.removeWriter(self)
+            self.reactor.addReader(self)
+            return None
+        return TLSFailure(f"tls: {describe(cast('SSL.Error', error))}")
 
-    def abortConnection(self) -> None:
-        """
-        Close with a reset, dropping what is queued.
-        """
-        if self.connected:
-            self._fail_soon(ConnectionAborted())
+    # The end.
 
     def fail(self, reason: str) -> None:
         """
@@ -404,22 +371,34 @@ class TLSDescriptor(RecordWriter):
         """
         if self.stage is Stage.LOST:
             return
-        self.stage = Stage.LOST
         self._handshake_over()
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        sock, self._socket = self._socket, None
-        protocol, self.protocol = self.protocol, None
         # Bound methods of the connection would keep it, and its socket, alive for
         # as long as the session holds its transport.
         self._connection = None
-        self._recv = self._send = _unusable
-        self.fileno = _closed
-        self._queue.clear()
-        self._queued = 0
-        if sock is not None:
-            _close(sock, reset=self._reset)
-        if protocol is not None:
-            protocol.connectionLost(reason)
+        self._recv = _unusable
+        super().connectionLost(reason)
+
+    def _say_goodbye(self) -> Exception | None:
+        """
+        Everything has been sent: send the TLS close, and do not wait for the peer's.
+        """
+        connection = self._connection
+        if connection is not None:
+            try:
+                connection.shutdown()
+            except SSL.WantWriteError:
+                self.reactor.addWriter(self)
+                return None
+            except SSL.Error:
+                # The peer has gone already, or never finished the handshake.
+                pass
+        return main.CONNECTION_DONE
+
+    def getHandle(self) -> SSL.Connection | None:
+        """
+        OpenSSL's connection; None after the end.
+        """
+        return self._connection
 
     def logPrefix(self) -> str:
         """
@@ -439,21 +418,3 @@ class TLSDescriptor(RecordWriter):
                     connection.shutdown()
         else:
             self.loseConnection()
-
-
-def _unusable(*_arguments: object) -> Any:
-    raise ConnectionDone("the connection has ended")
-
-
-def _close(sock: socket.socket, *, reset: bool) -> None:
-    try:
-        if reset:
-            sock.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
-        else:
-            sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # The peer was faster.
-        pass
-    sock.close()

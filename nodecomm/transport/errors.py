@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Why a TLS connection ended, for those who log it.
+Why a connection ended, for those who log it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 
-class TLSFailure(ConnectionLost):
+class StreamFailure(ConnectionLost):
     """
-    The connection ended through TLS, not through either side closing it.
+    The connection ended, not through either side closing it in order.
 
     Attributes:
-        reason: A short text for the log: `handshake-timeout`, `handshake:` or `tls:`
-            followed by the words of OpenSSL, or of the operating system.
+        reason: A short text for the log: `tcp:` followed by the words of the
+            operating system.
     """
 
     def __init__(self, reason: str) -> None:
@@ -25,6 +25,16 @@ class TLSFailure(ConnectionLost):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class TLSFailure(StreamFailure):
+    """
+    The connection ended through TLS.
+
+    Attributes:
+        reason: A short text for the log: `handshake-timeout`, `handshake:` or `tls:`
+            followed by the words of OpenSSL, or of the operating system.
+    """
 
 
 def describe(error: SSL.Error) -> str:

@@ -28,6 +28,7 @@ class Stage(Enum):
     WAITING = "no handshake yet: the gate is full"
     HANDSHAKING = "the handshake is in progress"
     OPEN = "application data flows"
+    DRAINING = "all is sent; what still arrives is dropped until the peer ends"
     ENDING = "the socket will be closed in the next turn of the reactor"
     LOST = "the socket is gone"
 
@@ -65,20 +66,14 @@ class TLSFacts:
         return certificate_key(self._connection)
 
 
-class SocketFacts(TLSFacts):
+class SocketFacts:
     """
-    Addresses and options of a socket, and what TLS has agreed on, for `TLSDescriptor`.
+    Addresses and options of a socket.
     """
 
     _socket: socket.socket | None
     _peer: Any
     _host: Any
-
-    def getHandle(self) -> SSL.Connection | None:
-        """
-        OpenSSL's connection; None after the end.
-        """
-        return self._connection
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         """

@@ -22,6 +22,7 @@ from twisted.internet.tcp import Connection as TCPConnection
 
 from nodecomm.transport.descriptor import TLSDescriptor
 from nodecomm.transport.memory import TLSOverTransport
+from nodecomm.transport.plain import PlainDescriptor, PlainOverTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ class SecurePort:
         addr: IAddress,
         *,
         tls: Callable[[], IProtocol] | None,
-        classic: Callable[[], IProtocol] | None,
+        classic: Callable[[], IProtocol | None] | None,
         lost: Callable[[str], None],
     ) -> IProtocol:
         """
@@ -90,8 +91,10 @@ class SecurePort:
         Args:
             addr: The peer's address.
             tls: Makes the protocol above TLS; see `ITLSSession`. None: TLS is closed.
-            classic: Makes the protocol for a classic connection, above the plain
-                transport. None: such a connection is closed.
+            classic: Makes the protocol for a classic connection, above an
+                `IPlainStream`; asked when the first byte is known, and returns None
+                for a peer that may not have one. None: nobody may. Such a
+                connection is closed.
             lost: Called with the reason when the connection ends before either of
                 the two has been made; once, and never otherwise.
         """
@@ -108,7 +111,7 @@ class FirstByte(Protocol):
         port: SecurePort,
         addr: IAddress,
         tls: Callable[[], IProtocol] | None,
-        classic: Callable[[], IProtocol] | None,
+        classic: Callable[[], IProtocol | None] | None,
         lost: Callable[[str], None],
     ) -> None:
         self._port = port
@@ -180,10 +183,11 @@ class FirstByte(Protocol):
             else:
                 self._become_tls(self._tls)
         elif first in CLASSIC_FIRST:
-            if self._classic is None:
-                self._refuse("not-tls")
+            protocol = None if self._classic is None else self._classic()
+            if protocol is None:
+                self._refuse("classic-not-allowed")
             else:
-                self._become_classic(self._classic)
+                self._become_classic(protocol)
         else:
             self._refuse("not-tls")
 
@@ -215,21 +219,24 @@ class FirstByte(Protocol):
             handshake_timeout=port.handshake_timeout,
         ).start()
 
-    def _become_classic(self, make: Callable[[], IProtocol]) -> None:
+    def _become_classic(self, protocol: IProtocol) -> None:
         peeked = self._peek is not None
         self._settle()
         self._lost = None
-        transport: Any = self.transport
-        protocol = make()
-        if peeked:
-            self.transport = None
-            transport.protocol = protocol
-            protocol.makeConnection(transport)
-            # Unless the protocol has closed it meanwhile.
-            transport.resumeProducing()
-        else:
-            self._above = protocol
-            protocol.makeConnection(transport)
+        port = self._port
+        if not peeked:
+            above = PlainOverTransport(protocol, port.clock)
+            self._above = above
+            above.makeConnection(self.transport)
+            return
+        transport, self.transport = self.transport, None
+        PlainDescriptor(
+            take_socket(transport),
+            protocol,
+            port.reactor,
+            peer=self._addr,
+            clock=port.clock,
+        ).start()
 
     def dataReceived(self, data: bytes) -> None:
         """

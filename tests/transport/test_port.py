@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.transport.descriptor import TLSDescriptor
 from nodecomm.transport.memory import TLSOverTransport
+from nodecomm.transport.plain import PlainDescriptor, PlainOverTransport
 from nodecomm.transport.port import SecurePort
 from tests.transport.links import SERVER_CONTEXT, Below, Peer, Session, TinyReactor
 
@@ -31,6 +32,7 @@ class PortTests:
     """
 
     transport_type: type
+    plain_type: type
     assertEqual: Any
     assertIsInstance: Any
     addCleanup: Any
@@ -108,11 +110,50 @@ class PortTests:
 
             self.assertEqual(self.classic.calls, ["made"])
             self.assertEqual(bytes(self.classic.received), first + b" 5\0rest")
+            self.assertIsInstance(self.classic.transport, self.plain_type)
             self.assertEqual((self.tls.calls, self.reasons), ([], []))
             self.assertEqual(self.reactor.getDelayedCalls(), [])
             self.hang_up()
             self.turns()
             self.assertEqual(self.classic.calls, ["made", "lost"])
+
+    def test_classic_byte_by_byte(self) -> None:
+        """A classic peer may send everything one byte at a time."""
+        self.connect(self.protocol())
+        for number in range(12):
+            self.send(b"t 5\0    CAUTH"[number : number + 1])
+            self.turns()
+
+        self.assertEqual(bytes(self.classic.received), b"t 5\0    CAUT")
+        self.assertEqual(self.classic.calls, ["made"])
+
+    def test_classic_answer(self) -> None:
+        """What a classic session writes leaves as it is."""
+        self.classic.on_data = lambda data: self.classic.transport.write(data[::-1])  # type: ignore[union-attr]
+        self.connect(self.protocol(), b"t 5")
+        self.turns()
+
+        self.assertEqual(self.receive(), b"5 t")
+
+    def test_classic_not_for_this_peer(self) -> None:
+        """Whether a peer may have a classic session is asked when its first byte is
+        known, and not before."""
+        asked = []
+
+        def ask() -> None:
+            asked.append(True)
+
+        self.connect(
+            self.port.protocol_for(
+                PEER, tls=None, classic=ask, lost=self.reasons.append
+            )
+        )
+        self.turns()
+        self.assertEqual((asked, self.reasons), ([], []))
+        self.send(b"t")
+        self.turns()
+
+        self.assertEqual((asked, self.reasons), ([True], ["classic-not-allowed"]))
 
     def test_first_byte_before_the_connection(self) -> None:
         """What has arrived before we look is not overlooked."""
@@ -127,7 +168,7 @@ class PortTests:
             (b"GET / HTTP/1.1\r\n", {}, "not-tls"),
             (b"\0", {}, "not-tls"),
             (b"\xff" * 3000, {}, "not-tls"),
-            (b"t 5\0", {"classic": False}, "not-tls"),
+            (b"t 5\0", {"classic": False}, "classic-not-allowed"),
             (b"\x16\x03\x01", {"tls": False}, "tls-not-served"),
         ]
         for sent, options, reason in cases:
@@ -189,6 +230,7 @@ class SocketPortTests(PortTests, SynchronousTestCase):
     """
 
     transport_type = TLSDescriptor
+    plain_type = PlainDescriptor
 
     def connect(self, protocol: Any, first: bytes = b"") -> None:
         # UNIX sockets deliver at once, so no test has to wait for the kernel.
@@ -225,18 +267,22 @@ class SocketPortTests(PortTests, SynchronousTestCase):
 
     def test_socket_taken_over(self) -> None:
         """The transport that had the socket can do nothing to it any more."""
-        protocol = self.protocol()
-        self.connect(protocol)
-        before = protocol.transport
-        self.send(b"\x16\x03")
-        self.turns()
-        before.abortConnection()
-        before.loseConnection()
-        self.turns()
+        for first, session in ((b"\x16\x03", "tls"), (b"t 5", "classic")):
+            self.setUp()
+            protocol = self.protocol()
+            self.connect(protocol)
+            before = protocol.transport
+            self.send(first)
+            self.turns()
+            before.abortConnection()
+            before.loseConnection()
+            self.turns()
 
-        self.assertEqual(self.tls.calls, ["made"])
-        assert self.tls.transport is not None
-        self.assertEqual(self.tls.transport.getPeer(), PEER)
+            above = getattr(self, session)
+            self.assertEqual(above.calls, ["made"])
+            self.assertEqual(above.transport.getPeer(), PEER)
+            above.transport.abortConnection()
+            self.turns()
 
 
 class MemoryPortTests(PortTests, SynchronousTestCase):
@@ -245,6 +291,7 @@ class MemoryPortTests(PortTests, SynchronousTestCase):
     """
 
     transport_type = TLSOverTransport
+    plain_type = PlainOverTransport
 
     def connect(self, protocol: Any, first: bytes = b"") -> None:
         self.below = Below(self.reactor)

@@ -1,44 +1,85 @@
 # SPDX-License-Identifier: MIT
 """
-What leaves on a TLS connection: the queue, its producers, and the TLS close.
+A connection on a socket that the reactor drives: what leaves, the queue, its
+producers, and the end. Whether TLS is between the queue and the socket is decided in
+the classes derived from this one.
 """
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-from OpenSSL import SSL
-from twisted.internet import main
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from nodecomm.transport.errors import TLSFailure, describe, failure_of
-from nodecomm.transport.facts import SocketFacts, Stage
+from nodecomm.transport.errors import failure_of
+from nodecomm.transport.facts import SocketFacts, Stage, address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from twisted.internet.interfaces import IReactorFDSet
+    from twisted.internet.interfaces import (
+        IAddress,
+        IProtocol,
+        IReactorFDSet,
+        IReactorTime,
+    )
 
     Buffer = bytes | memoryview[int]
+
+_log = Logger()
 
 #: Bytes that may leave on one connection without a turn of the reactor in between;
 #: at the speed of AES on one core about a millisecond.
 MAX_BURST = 1 << 20
 
 
-class RecordWriter(SocketFacts, FileDescriptor):
+def _closed() -> int:
     """
-    The writing half of `TLSDescriptor`. A base class and not an object of its own:
-    one more call for each answer would be felt.
+    The descriptor number of a connection that has none any more.
+    """
+    return -1
+
+
+class SocketStream(SocketFacts, FileDescriptor):
+    """
+    What `TLSDescriptor` and `PlainDescriptor` have in common. A base class and not
+    an object of its own: one more call for each answer would be felt.
+
+    Attributes:
+        stage: Where in its life the connection is.
     """
 
+    #: Sends what the system takes of a buffer and returns how much that was.
     _send: Callable[[Buffer], int]
-    _clock: Any
+    #: What `_send` raises, apart from mistakes of ours.
+    _send_errors: type[Exception]
+    _read_ended = False
 
-    def __init__(self, reactor: IReactorFDSet) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: IProtocol,
+        reactor: IReactorFDSet,
+        *,
+        peer: IAddress | None = None,
+        clock: IReactorTime | None = None,
+    ) -> None:
         super().__init__(reactor)
+        sock.setblocking(False)
         self.stage = Stage.WAITING
+        self.protocol: IProtocol | None = protocol
+        self.fileno: Callable[[], int] = sock.fileno
+        self._socket: socket.socket | None = sock
+        self._peer: Any = peer or address_of(sock.family, sock.getpeername())
+        self._host: Any = None
+        self._clock: Any = clock or reactor
         self._reset = False
         self._queue: deque[Buffer] = deque()
         self._queued = 0
@@ -46,20 +87,33 @@ class RecordWriter(SocketFacts, FileDescriptor):
         self._burst = 0
         #: Whether a pull producer has written since it was last asked to.
         self._pulled = False
-        #: OpenSSL cannot write before the socket is readable.
-        self._write_needs_read = False
         self._read_paused = False
+        self.connected = 1
+
+    def _hindered(self, error: Exception) -> Exception | None:
+        """
+        What *error*, raised by `_send`, means: None when what was to be sent waits
+        for the reactor, which has been asked; else what ends the connection.
+        """
+        raise NotImplementedError
+
+    def _say_goodbye(self) -> Exception | None:
+        """
+        Everything has been sent and the connection is to be closed. Returns what it
+        ends with, or None when there is something to wait for.
+        """
+        raise NotImplementedError
 
     @property
     def write_pending(self) -> int:
         """
-        Bytes accepted by `write` that OpenSSL has not finished with.
+        Bytes accepted by `write` that have not been handed on.
         """
         return self._queued
 
     def write(self, data: bytes) -> None:
         """
-        Send *data*: as one record when it has at most `MAX_RECORD` bytes.
+        Send *data*; with TLS as one record when it has at most `MAX_RECORD` bytes.
         """
         if not isinstance(data, (bytes, memoryview)):
             raise TypeError(f"data must be bytes, not {type(data).__name__}")
@@ -75,15 +129,12 @@ class RecordWriter(SocketFacts, FileDescriptor):
         # which the request was read, and the reactor is not asked for anything.
         try:
             sent = self._send(data)
-        except SSL.WantWriteError:
-            self._enqueue(data)
-            self.reactor.addWriter(self)
-        except SSL.WantReadError:
-            self._write_needs_read = True
-            self._enqueue(data)
-            self.reactor.addReader(self)
-        except SSL.Error as error:
-            self._fail_soon(TLSFailure(f"tls: {describe(error)}"))
+        except self._send_errors as error:
+            end = self._hindered(error)
+            if end is None:
+                self._enqueue(data)
+            else:
+                self._fail_soon(end)
         else:
             if sent < len(data):
                 self._enqueue(memoryview(data)[sent:])
@@ -93,7 +144,7 @@ class RecordWriter(SocketFacts, FileDescriptor):
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """
-        As `write` for each item: each is a record of its own.
+        As `write` for each item; with TLS each is a record of its own.
         """
         for data in iovec:
             self.write(data)
@@ -113,7 +164,7 @@ class RecordWriter(SocketFacts, FileDescriptor):
 
     def _write_in_parts(self, data: Buffer) -> None:
         """
-        OpenSSL would not come back from a long write to a peer that keeps up.
+        A long write to a peer that keeps up would not come back for a while.
         """
         view = memoryview(data)
         for start in range(0, len(view), MAX_BURST):
@@ -151,7 +202,6 @@ class RecordWriter(SocketFacts, FileDescriptor):
     def _flush(self) -> Exception | None:
         queue = self._queue
         self._burst = 0
-        self._write_needs_read = False
         try:
             while queue:
                 data = queue[0]
@@ -167,16 +217,8 @@ class RecordWriter(SocketFacts, FileDescriptor):
                 if self._burst >= MAX_BURST and queue:
                     self.reactor.addWriter(self)
                     return None
-        except SSL.WantWriteError:
-            self.reactor.addWriter(self)
-            return None
-        except SSL.WantReadError:
-            self._write_needs_read = True
-            self.reactor.removeWriter(self)
-            self.reactor.addReader(self)
-            return None
-        except SSL.Error as error:
-            return TLSFailure(f"tls: {describe(error)}")
+        except self._send_errors as error:
+            return self._hindered(error)
         if self.producer is not None:
             self._ask_producer()
             return None
@@ -184,6 +226,7 @@ class RecordWriter(SocketFacts, FileDescriptor):
             return self._say_goodbye()
         self.reactor.removeWriter(self)
         if self._read_paused:
+            # Only TLS wanted to read, in order to write.
             self.reactor.removeReader(self)
         return None
 
@@ -205,22 +248,6 @@ class RecordWriter(SocketFacts, FileDescriptor):
             return
         if not (self.disconnecting and self.producer is None):
             self.reactor.removeWriter(self)
-
-    def _say_goodbye(self) -> Exception | None:
-        """
-        Everything has been sent: send the TLS close, and do not wait for the peer's.
-        """
-        connection = self._connection
-        if connection is not None:
-            try:
-                connection.shutdown()
-            except SSL.WantWriteError:
-                self.reactor.addWriter(self)
-                return None
-            except SSL.Error:
-                # The peer has gone already, or never finished the handshake.
-                pass
-        return main.CONNECTION_DONE
 
     def unregisterProducer(self) -> None:
         """
@@ -267,3 +294,78 @@ class RecordWriter(SocketFacts, FileDescriptor):
         self._queue.clear()
         self._queued = 0
         self._clock.callLater(0, self.connectionLost, failure_of(error))
+
+    # The end.
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """
+        The peer will send no more. A protocol that provides
+        `IHalfCloseableProtocol` may go on writing; else the connection ends.
+        """
+        protocol = self.protocol
+        self._read_ended = True
+        if not self.disconnecting and IHalfCloseableProtocol.providedBy(protocol):
+            try:
+                protocol.readConnectionLost()
+            except Exception:
+                failure = Failure()
+                _log.failure("readConnectionLost failed", failure)
+                self.connectionLost(failure)
+            return
+        self._answer_end()
+        self.connectionLost(reason)
+
+    def _answer_end(self) -> None:
+        """
+        The peer has ended in order; the connection ends now.
+        """
+
+    def stopProducing(self) -> None:
+        """
+        As `loseConnection`.
+        """
+        self.loseConnection()
+
+    def abortConnection(self) -> None:
+        """
+        Close with a reset, dropping what is queued.
+        """
+        if self.connected:
+            self._fail_soon(ConnectionAborted())
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Close the socket and tell the protocol; a second call does nothing.
+        """
+        if self.stage is Stage.LOST:
+            return
+        self.stage = Stage.LOST
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        sock, self._socket = self._socket, None
+        protocol, self.protocol = self.protocol, None
+        self._send = _unusable
+        self.fileno = _closed
+        self._queue.clear()
+        self._queued = 0
+        if sock is not None:
+            _close(sock, reset=self._reset)
+        if protocol is not None:
+            protocol.connectionLost(reason)
+
+
+def _unusable(*_arguments: object) -> Any:
+    raise ConnectionDone("the connection has ended")
+
+
+def _close(sock: socket.socket, *, reset: bool) -> None:
+    try:
+        if reset:
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+        else:
+            sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # The peer was faster.
+        pass
+    sock.close()
