@@ -12,11 +12,12 @@ the stream fits again.
 So between content and the next answers stand a few questions that nobody can have
 answered in advance: the status of some objects, picked at random among those already
 described on this connection, each of which is known by its kind and number. A file's
-content was written before the pick was made (and nobody else sees it, the stream is
-encrypted), so forged answers fit with a chance of 2 to the -48th at most, however
-many they are, and so do true answers that are late or early. Only framed answers
-follow until the next content, and framed answers cannot get out of step. Whatever
-does not fit ends the connection, before any later answer is handed on.
+content was written before the pick was made (and nobody else sees it, as TLS encrypts
+the stream; the classic protocol has no such protection from those on the way), so
+forged answers fit with a chance of 2 to the -48th at most, however many they are, and
+so do true answers that are late or early. Only framed answers follow until the next
+content, and framed answers cannot get out of step. Whatever does not fit ends the
+connection, before any later answer is handed on.
 
 Nothing waits for this: the questions leave in the pipeline, right before the first
 request that needs them. They cost the server a few looks at inodes, no hashing, and
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from attrs import define, field
 
 from nodecomm.client.errors import BadAnswer, Refused
-from nodecomm.wire.replies import StatReply
+from nodecomm.wire.replies import LINK, StatReply
 
 if TYPE_CHECKING:
     from random import Random
@@ -57,10 +58,15 @@ _OUT_OF_STEP = "out-of-step"
 
 class Session(Protocol):
     """
-    What is used of a `nodecomm.client.session.ClientSession`.
+    What is used of a `nodecomm.client.session.ClientSession`, or of a classic one.
     """
 
     window: int
+
+    @property
+    def version(self) -> int:
+        """The protocol's version; 1 is classic."""
+        ...
 
     def stat(self, path: bytes) -> Deferred[StatReply]:
         """What is at *path*."""
@@ -159,6 +165,15 @@ class Asking:
         return self.session.get(path, size, sink)
 
     @property
+    def ends_at_refusals(self) -> bool:
+        """
+        Whether the server ends this connection when it refuses a listing or encrypted
+        content, and loses what was asked behind it.
+        Source: CFEngine 3.21, protocol 1, observed.
+        """
+        return self.session.version == 1
+
+    @property
     def can_check(self) -> bool:
         """
         Whether enough is known to make out whether the stream is in step.
@@ -243,6 +258,8 @@ class Asking:
 
 def _identity(reply: StatReply) -> tuple[int, int, int]:
     """
-    What stays the same when an object is read, or even changed.
+    What stays the same when an object is read, or even changed. A link is known by its
+    own number, and what it leads to may become something else.
     """
-    return reply.kind, reply.ino, reply.dev
+    kind = LINK if reply.link_mode else reply.kind
+    return kind, reply.ino, reply.dev

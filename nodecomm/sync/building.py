@@ -133,11 +133,18 @@ class Building:
             made = entry_at(folder, last)
             self.written.append(each.name)
             self.shares[each.name] = Share.NOTHING
-        elif each.kind is Kind.LINK and each.origin != "carried":
+        elif each.kind is Kind.LINK and not self._is_there(each):
             made = self._make_link(each, folder, last)
         else:
             made = self._take_over(each, folder, last)
         self.states[each.name] = made
+
+    def _is_there(self, each: Wanted) -> bool:
+        """
+        Whether the present set has this very link.
+        """
+        seen = self._scan.get(each.name)
+        return each.origin == "carried" or (seen is not None and _fits(seen, each))
 
     def _make_link(self, each: Wanted, folder: int, last: bytes) -> LocalEntry:
         os.symlink(each.target, last, dir_fd=folder)
@@ -168,6 +175,9 @@ class Building:
                     return made
                 if made is not None:
                     os.unlink(last, dir_fd=folder)
+            if each.kind is Kind.LINK and not carried:
+                # It has become another one, or cannot have a second name here.
+                return self._make_link(each, folder, last)
             made = self._copy(each, source, folder, last)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _moved_on(each.name) from error
@@ -219,7 +229,13 @@ class Building:
         changed = set()
         for each in wanted:
             names.add(each.name)
-            if each.origin == "fetched" or each.name not in self._scan:
+            seen = self._scan.get(each.name)
+            if (
+                each.origin == "fetched"
+                or seen is None
+                or seen.kind is not each.kind
+                or seen.target != each.target
+            ):
                 changed.add(each.name.rpartition(b"/")[0])
         for name in self._scan.keys() - names:
             changed.add(name.rpartition(b"/")[0])
@@ -260,11 +276,17 @@ def _by_name(each: Wanted) -> bytes:
 
 def _fits(found: LocalEntry, each: Wanted) -> bool:
     """
-    Whether a file needs no change to be what is wanted.
+    Whether a file or link needs no change to be what is wanted.
     """
+    if found.kind is not each.kind:
+        return False
+    is_same = (
+        found.target == each.target
+        if found.kind is Kind.LINK
+        else found.kind is Kind.FILE and found.mode == each.mode
+    )
     return (
-        found.kind is Kind.FILE
-        and found.mode == each.mode
+        is_same
         and (each.owner is None or (found.uid, found.gid) == each.owner)
         and (each.mtime is None or found.mtime_ns // 10**9 == each.mtime)
     )

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from nodecomm.sync.books import Books
     from nodecomm.sync.clocks import Moment
     from nodecomm.sync.lane import Lane
+    from nodecomm.sync.refusals import Refusals
 
 __all__ = ["Errands"]
 
@@ -81,6 +82,7 @@ class Errands:
         books: Where the files are kept.
         clock: For "at the end of this turn".
         lane: The way to the disk.
+        refusals: What this run knows to be refused; content is noted there.
         prepare: Makes the place that content goes to, before the first is asked for.
         create: Opens the file that the content of a name goes to, and makes the
             digests that are named; may wait.
@@ -94,6 +96,7 @@ class Errands:
     _books: Books
     _clock: IReactorTime
     _lane: Lane
+    _refusals: Refusals
     _prepare: Callable[[], Deferred[None]]
     _create: Callable[[bytes, Sequence[str]], Sink]
     _steady: Callable[[], Moment]
@@ -173,6 +176,21 @@ class Errands:
         elif errand.state is State.VERIFY:
             self._verify(errand)
         return True
+
+    def leave(self, name: bytes, entry: RemoteEntry) -> None:
+        """
+        The server describes *name*, and is known to refuse its content.
+        """
+        errand = self._books.files.get(name)
+        if errand is None:
+            errand = self._books.enter(name, entry, State.GET, self._steady())
+        if errand.state is not State.LEFT:
+            self._leave(errand)
+
+    def _leave(self, errand: Errand) -> None:
+        self._books.move(errand, State.LEFT)
+        self._books.want(errand.name, 0)
+        self._look()
 
     def forget(self, name: bytes) -> None:
         """
@@ -358,9 +376,9 @@ class Errands:
         take = partial(self._receiving.take, errand)
         asking.get(self._path(errand), size, take).addCallbacks(
             self._received,
-            self._failed,
+            self._not_received,
             callbackArgs=(errand,),
-            errbackArgs=(asking,),
+            errbackArgs=(errand, asking),
         ).addErrback(self.fail)
 
     def _received(self, _none: object, errand: Errand) -> None:
@@ -370,6 +388,24 @@ class Errands:
         self._bytes_out -= errand.entry.size
         self._receiving.finish(errand)
         self._look()
+
+    def _not_received(self, failure: Failure, errand: Errand, asking: Asking) -> None:
+        """
+        A refusal can be told from content where that is encrypted, by the classic
+        protocol; anything else ended the connection.
+        """
+        if not isinstance(failure.value, Refused):
+            self._failed(failure, asking)
+            return
+        self._refusals.content(errand.name)
+        if self._asking is not asking:
+            return
+        if self._coming.pop(errand.name, None) is errand:
+            self._bytes_out -= errand.entry.size
+            errand.take_pieces()
+        if self._careful is errand:
+            self._careful = None
+        self._leave(errand)
 
     def _hashed(self, errand: Errand) -> None:
         """
@@ -474,7 +510,7 @@ class Errands:
     def _described(self, reply: StatReply, errand: Errand, asking: Asking) -> None:
         if self._asking is not asking or errand.state is not State.GET:
             return
-        entry = remote_entry(reply)
+        entry = remote_entry(reply, followed=not errand.name)
         if entry.kind is not Kind.FILE:
             msg = f"{to_text(self._path(errand))} was a file and is none any more"
             self.fail(Failure(ConnectionWrong("changed", msg)))  # type: ignore[no-untyped-call]
@@ -493,6 +529,4 @@ class Errands:
             self._failed(failure, asking)
         elif self._asking is asking:
             self._careful = None
-            self._books.move(errand, State.LEFT)
-            self._books.want(errand.name, 0)
-            self._look()
+            self._leave(errand)

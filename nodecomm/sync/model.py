@@ -13,6 +13,7 @@ from typing import Literal
 from attrs import frozen
 
 __all__ = [
+    "UNKNOWN",
     "Change",
     "Compare",
     "Kind",
@@ -27,6 +28,9 @@ __all__ = [
     "SyncResult",
     "Wanted",
 ]
+
+#: For an owner or group that a server does not tell.
+UNKNOWN = -1
 
 Compare = Literal["auto", "digest", "mtime", "size"]
 Replace = Literal["exchange", "symlink", "files"]
@@ -104,9 +108,10 @@ class RemoteEntry:
     Attributes:
         kind: What it is.
         mode: Permission bits, at most 0o7777.
-        uid: Owner.
-        gid: Group.
-        size: Bytes.
+        uid: Owner; `UNKNOWN` of a link beside which a server describes what it leads
+            to.
+        gid: Group; the same.
+        size: Bytes; of such a link, of what it leads to, as are mode and times.
         mtime: Seconds since the epoch.
         ctime: Seconds since the epoch; 0 from a manifest.
         ino: Its number; 0 from a manifest.

@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 
 from nodecomm.sync.excluding import Exclusion
 from nodecomm.sync.model import (
+    UNKNOWN,
     Change,
     Kind,
     LocalEntry,
@@ -175,7 +176,7 @@ class _Planning:
             entry.kind,
             entry.mode,
             "fetched" if name in self._fetched else "kept",
-            (entry.uid, entry.gid) if preserve else None,
+            (entry.uid, entry.gid) if preserve and entry.uid != UNKNOWN else None,
             entry.mtime if preserve and entry.kind is not Kind.LINK else None,
             entry.target,
         )

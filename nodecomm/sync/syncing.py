@@ -270,6 +270,7 @@ class Syncer:
         while True:
             error: Exception
             before = update.books.progress
+            learned = update.refusals.learned
             try:
                 asking = await self._connect(tally)
                 if not looking.called or looking.result is not None:
@@ -301,6 +302,15 @@ class Syncer:
                 await update.interrupted(None)
                 raise
             await self._drop(tally)
+            if (
+                update.refusals.learned > learned
+                and isinstance(error, ConnectionBroken)
+                and asking.trouble is None
+            ):
+                # A refusal took the connection with it, as it does over the classic
+                # protocol. It is not asked for again, so this comes to an end.
+                await update.interrupted(None)
+                continue
             await update.interrupted(error)
             failures = 1 if update.books.progress > before else failures + 1
             if failures >= attempts:

@@ -16,7 +16,7 @@ from nodecomm.sync.books import Books
 from nodecomm.sync.comparing import Verdict, judge
 from nodecomm.sync.digests import LocalDigests, as_local
 from nodecomm.sync.errand import FreshConnectionNeeded, Sink, State
-from nodecomm.sync.errors import LocalError
+from nodecomm.sync.errors import LocalError, SourceRefused
 from nodecomm.sync.fetching import Errands
 from nodecomm.sync.jobs import Jobs
 from nodecomm.sync.lane import Lane
@@ -43,6 +43,7 @@ from nodecomm.sync.notes import Notes
 from nodecomm.sync.place import Destination
 from nodecomm.sync.planning import Plan, make_file_plan, make_plan
 from nodecomm.sync.record import ServerState
+from nodecomm.sync.refusals import Refusals
 from nodecomm.sync.staging import Commit, Staging
 from nodecomm.sync.walking import walk
 from nodecomm.wire.text import to_text
@@ -83,6 +84,7 @@ class Update:
     Attributes:
         books: The files that the network is needed for.
         errands: What is done about them.
+        refusals: What the server is known to refuse, where that costs a connection.
         tree: What the server has, when that is known.
         manifest_used: Whether the server's manifest answered.
     """
@@ -100,6 +102,7 @@ class Update:
     books: Books = field(init=False)
     errands: Errands = field(init=False)
     lane: Lane = field(init=False)
+    refusals: Refusals = field(factory=Refusals, init=False)
     tree: RemoteTree | None = field(default=None, init=False)
     manifest_used: bool = field(default=False, init=False)
     _notes: Notes = field(factory=Notes, init=False)
@@ -125,6 +128,7 @@ class Update:
             self.books,
             self._clock,
             self.lane,
+            self.refusals,
             self._prepare,
             self._create,
             self._steady,
@@ -206,7 +210,7 @@ class Update:
         hints = dict(self.here.record.hints())
         for name, entry in self._seen_before().items():
             hints[name] = entry.kind
-        return await walk(asking, self.request, hints, self._found)
+        return await walk(asking, self.request, hints, self._found, self.refusals)
 
     def _seen_before(self) -> Mapping[bytes, RemoteEntry]:
         if self.tree is not None:
@@ -274,6 +278,9 @@ class Update:
         if entry.kind is not Kind.FILE:
             return
         self._seen[name] = entry
+        if name in self.refusals.contents:
+            self.errands.leave(name, entry)
+            return
         errand = self.books.files.get(name)
         if errand is not None:
             if _is_unchanged(errand.entry, entry) and errand.state is not State.LEFT:
@@ -358,6 +365,8 @@ class Update:
         for name in sorted(left):
             self._notes.add(f"{to_text(name)}: the server does not tell its content")
         if self._source_is_file():
+            if left:
+                raise self._source_left()
             plan = make_file_plan(self.request, self.tree, self.here.entries, fetched)
         else:
             plan = make_plan(self.request, self.tree, self.here.entries, fetched, left)
@@ -367,6 +376,14 @@ class Update:
         for line in plan.warnings:
             self._notes.add(line)
         return plan, bool(plan.changes)
+
+    def _source_left(self) -> SourceRefused:
+        msg = (
+            f"{to_text(self.request.source)}: the server describes it and does not give"
+            " its content, as it does when its owner or mode do not let this host read"
+            " it; give that right there"
+        )
+        return SourceRefused("refused", msg)
 
     async def place(
         self, plan: Plan, before: Callable[[Commit], None] | None

@@ -24,8 +24,9 @@ from twisted.python.failure import Failure
 from nodecomm.client.errors import BadAnswer, Refused
 from nodecomm.sync.errors import LimitExceeded, SourceRefused
 from nodecomm.sync.excluding import Exclusion
-from nodecomm.sync.model import Kind, RemoteEntry, RemoteTree, SyncRequest
+from nodecomm.sync.model import UNKNOWN, Kind, RemoteEntry, RemoteTree, SyncRequest
 from nodecomm.sync.notes import Notes
+from nodecomm.sync.refusals import Refusals
 from nodecomm.sync.siblings import is_own
 from nodecomm.wire.replies import DIRECTORY, LINK, REGULAR, StatReply
 from nodecomm.wire.text import to_text
@@ -54,6 +55,7 @@ def walk(
     request: SyncRequest,
     hints: Mapping[bytes, Kind] | None = None,
     found: Found | None = None,
+    refusals: Refusals | None = None,
 ) -> Deferred[RemoteTree]:
     """
     Describe everything below the source of *request*.
@@ -63,12 +65,14 @@ def walk(
         request: What is wanted.
         hints: What was there the last time.
         found: Told of each object of the tree, parents before children.
+        refusals: What this run knows to be refused; more is noted there.
 
     Returns:
         The tree. Fails with `SourceRefused`, `LimitExceeded`, or what ended the
         connection.
     """
-    return Walk(asking, request, hints or {}, found).run()
+    known = Refusals() if refusals is None else refusals
+    return Walk(asking, request, hints or {}, found, known).run()
 
 
 def join(source: bytes, name: bytes) -> bytes:
@@ -80,17 +84,24 @@ def join(source: bytes, name: bytes) -> bytes:
     return source + name if source.endswith(b"/") else source + b"/" + name
 
 
-def remote_entry(reply: StatReply) -> RemoteEntry:
+def remote_entry(reply: StatReply, *, followed: bool = False) -> RemoteEntry:
     """
     The object that a STAT described. What a server reports as a link is one, whatever
     it leads to.
+
+    Args:
+        reply: The description.
+        followed: Whether what a link leads to is meant, if it leads anywhere.
     """
-    is_link = reply.kind == LINK or (reply.link_mode and reply.target)
+    leads = reply.kind != LINK
+    is_link = not leads or (reply.link_mode and reply.target and not followed)
+    # Beside the text of a link stands the owner of what it leads to.
+    is_owned = not (is_link and leads)
     return RemoteEntry(
         Kind.LINK if is_link else _KINDS.get(reply.kind, Kind.OTHER),
         reply.mode & 0o7777,
-        reply.uid,
-        reply.gid,
+        reply.uid if is_owned else UNKNOWN,
+        reply.gid if is_owned else UNKNOWN,
         reply.size,
         reply.mtime,
         reply.ctime,
@@ -112,7 +123,8 @@ class Walk:
     _asking: Asking
     _request: SyncRequest
     _hints: Mapping[bytes, Kind]
-    _found: Found | None = None
+    _found: Found | None
+    _refusals: Refusals
     entries: dict[bytes, RemoteEntry] = field(factory=dict, init=False)
     _source: bytes = field(init=False)
     _excluded: Exclusion = field(init=False)
@@ -147,12 +159,17 @@ class Walk:
         """
         self._confirmed.add(b"")
         self._ask_stat(b"")
-        if self._hints.get(b"", Kind.FOLDER) is Kind.FOLDER:
+        ends = self._asking.ends_at_refusals
+        guessing = self._refusals.guessing or not ends
+        # A source that nothing is known of most often is a folder; that it is none
+        # costs nothing, unless it costs the connection.
+        unknown = None if ends else Kind.FOLDER
+        if guessing and self._hints.get(b"", unknown) is Kind.FOLDER:
             self._ask_listing(b"")
         for name, kind in self._hints.items():
             if name and not self._is_left_alone(name, kind):
                 self._ask_stat(name)
-                if kind is Kind.FOLDER:
+                if guessing and kind is Kind.FOLDER:
                     self._ask_listing(name)
             if self._finished:
                 break
@@ -173,21 +190,25 @@ class Walk:
             self._stats_asked.add(name)
             self._asking.stat(join(self._source, name)).addCallbacks(
                 self._described,
-                self._refused,
+                self._not_described,
                 callbackArgs=(name,),
-                errbackArgs=(self._stats, name),
+                errbackArgs=(name,),
             )
 
     def _ask_listing(self, name: bytes) -> None:
         if name not in self._listings_asked:
             self._listings_asked.add(name)
+            known = self._refusals.listings.get(name)
+            if known is not None:
+                self._listings[name] = known
+                return
             # One name more than may be is enough to know.
             limit = self._request.limits.entries + 3
             self._asking.opendir(join(self._source, name), limit).addCallbacks(
                 self._listed,
-                self._refused,
+                self._not_listed,
                 callbackArgs=(name,),
-                errbackArgs=(self._listings, name),
+                errbackArgs=(name,),
             )
 
     def _described(self, reply: StatReply, name: bytes) -> None:
@@ -219,14 +240,19 @@ class Walk:
             return
         self._fail(Failure(LimitExceeded("entries", msg)))  # type: ignore[no-untyped-call]
 
-    def _refused(
-        self,
-        failure: Failure,
-        answers: dict[bytes, StatReply | Refused] | dict[bytes, list[bytes] | Refused],
-        name: bytes,
-    ) -> None:
+    def _not_described(self, failure: Failure, name: bytes) -> None:
         if isinstance(failure.value, Refused):
-            answers[name] = failure.value
+            self._stats[name] = failure.value
+            self._advance(name)
+        else:
+            self._fail(failure)
+
+    def _not_listed(self, failure: Failure, name: bytes) -> None:
+        if isinstance(failure.value, Refused):
+            if self._asking.ends_at_refusals:
+                guessed = name not in self._open
+                self._refusals.listing(name, failure.value, guessed=guessed)
+            self._listings[name] = failure.value
             self._advance(name)
         else:
             self._fail(failure)
@@ -277,7 +303,7 @@ class Walk:
             self._unsaid.append(name)
             self._leave(name, f"not described: {reply}")
             return
-        entry = remote_entry(reply)
+        entry = remote_entry(reply, followed=not name)
         if not name and entry.kind not in (Kind.FILE, Kind.FOLDER):
             msg = f"{to_text(self._source)} is neither a folder nor a file"
             raise SourceRefused("not-copyable", msg)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from nodecomm.client.errors import ClientError, ConnectionBroken, Refused
 from nodecomm.wire.replies import DIRECTORY, LINK, REFUSAL, REGULAR, StatReply
@@ -50,6 +50,8 @@ class FakeSession:
         extra: Names that a listing has besides.
         asked: All requests, in order.
         trips: Times that answers were moved.
+        version: Of the protocol. With 1, a refused OPENDIR ends the connection.
+        encrypted: Whether a refused GET does, too.
     """
 
     tree: Tree
@@ -57,10 +59,15 @@ class FakeSession:
     extra: dict[bytes, list[bytes]] = field(factory=dict)
     asked: list[tuple[str, bytes]] = field(factory=list)
     trips: int = 0
+    version: int = 3
+    round_trips: int = 0
+    bytes_received: int = 0
+    encrypted: bool = False
     window: int = 256
     closed: bool = False
     aborted: tuple[str, str] | None = None
     waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = field(factory=list)
+    _ending: bool = False
 
     def _ask(self, command: str, path: bytes, answer: Callable[[bytes], Any]) -> Any:
         self.asked.append((command, path))
@@ -69,10 +76,19 @@ class FakeSession:
 
         def give() -> Any:
             if (command, name) in self.refused or name not in self.tree:
-                return Refused("refused", path, REFUSAL)
-            return answer(name)
+                result: Any = Refused("refused", path, REFUSAL)
+            else:
+                result = answer(name)
+            if isinstance(result, Refused) and self.version == 1:
+                self._ending = command == "OPENDIR" or (
+                    command == "GET" and self.encrypted
+                )
+            return result
 
-        self.waiting.append((done, give))
+        if self.closed:
+            done.errback(ConnectionBroken("closed", "closed"))
+        else:
+            self.waiting.append((done, give))
         return done
 
     def stat(self, path: bytes) -> Deferred[StatReply]:
@@ -141,6 +157,11 @@ class FakeSession:
     def resume(self) -> None:
         """Nor after."""
 
+    def close(self) -> Deferred[None]:
+        """End politely."""
+        self.fail()
+        return succeed(None)
+
     def abort(self, code: str, text: str) -> None:
         """End."""
         self.aborted = code, text
@@ -170,6 +191,8 @@ class FakeSession:
             result = give()
             if isinstance(result, Exception):
                 done.errback(result)
+                if self._ending:
+                    self.fail()
             else:
                 done.callback(result)
         return True

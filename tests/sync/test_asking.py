@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 from random import Random
 
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -11,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.client.errors import BadAnswer
 from nodecomm.sync.asking import CERTAINTY, Asking
-from nodecomm.wire.replies import DIRECTORY
+from nodecomm.wire.replies import DIRECTORY, LINK, REGULAR
 from tests.sync.fakes import SOURCE, FakeSession, Tree, reply
 
 TREE: Tree = {b"": None}
@@ -74,6 +75,29 @@ class AskingTests(SynchronousTestCase):
             commands, ["GET"] * 3 + ["STAT"] * 10 + ["MD5", "STAT", "OPENDIR"]
         )
         self.assertGreaterEqual(30**10, 2**CERTAINTY)
+
+    def test_a_link_may_lead_elsewhere(self) -> None:
+        """
+        It stays the same link when what it leads to becomes something else, and
+        another link or none does not fit.
+        """
+        before = evolve(reply(DIRECTORY, ino=9, target=b"x"), link_mode=0o777)
+        cases = [
+            (evolve(before, kind=REGULAR, target=b"y"), None),
+            (evolve(before, kind=LINK), None),
+            (evolve(before, ino=8), "out-of-step"),
+            (evolve(before, link_mode=0, target=b""), "out-of-step"),
+        ]
+        for after, expected in cases:
+            session = FakeSession({b"": None, b"link": before, b"file": b"1"})
+            asking = self.known(session, 3)
+            session.tree[b"link"] = after
+            asking.get(path(b"file"), 1, lambda data: None)
+            asking.check()
+            session.answer_all()
+
+            code = None if asking.trouble is None else asking.trouble.code
+            self.assertEqual(code, expected, after)
 
     def test_few_known_objects_mean_more_questions(self) -> None:
         """

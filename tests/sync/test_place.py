@@ -109,6 +109,43 @@ def test_first_and_next_set(tmp_path: Path, replace: Replace) -> None:
     assert not own_names(root) & {"new", "fetched", "trash", "journal", "link"}
 
 
+@pytest.mark.parametrize("replace", MODES)
+def test_links_that_stay(tmp_path: Path, replace: Replace) -> None:
+    """
+    A link that leads where it did is the same link afterwards, whatever it leads to;
+    one that leads elsewhere is another, and counts as a change of its folder.
+    """
+    root = tmp_path / "dest"
+    texts = {b"up": "..", b"one": "x", b"gone": "/no/such", b"dir": "f", b"f/in": "."}
+    update(root, {b"f": None, b"same": None, b"a": b"1", **texts}, replace=replace)
+    before = {name: os.lstat(os.fsencode(root) + b"/" + name) for name in texts}
+    for folder in ("f", "same"):
+        os.utime(root / folder, (5, 5))
+    changed = {**texts, b"f/in": ".."}
+
+    update(root, {b"f": None, b"same": None, b"a": b"2", **changed}, replace=replace)
+
+    assert read(root) == {b"f": None, b"same": None, b"a": b"2", **changed}
+    for name, status in before.items():
+        now = os.lstat(os.fsencode(root) + b"/" + name)
+        is_same = (now.st_ino, now.st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
+        assert is_same == (name != b"f/in"), name
+    assert (root / "same").stat().st_mtime == 5
+    assert (root / "f").stat().st_mtime != 5
+
+
+def test_links_where_nothing_has_two_names(tmp_path: Path) -> None:
+    """
+    They are made anew.
+    """
+    root = tmp_path / "dest"
+    update(root, {b"a": b"1", b"link": "a", b"up": ".."})
+    with without("link"):
+        update(root, {b"a": b"2", b"link": "a", b"up": "."})
+
+    assert read(root) == {b"a": b"2", b"link": "a", b"up": "."}
+
+
 @pytest.mark.parametrize("before", MODES)
 @pytest.mark.parametrize("after", MODES)
 def test_from_one_way_to_another(

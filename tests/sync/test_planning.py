@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nodecomm.sync.clocks import Moment
 from nodecomm.sync.comparing import Verdict, judge
 from nodecomm.sync.model import (
+    UNKNOWN,
     Compare,
     Kind,
     LocalEntry,
@@ -140,6 +141,32 @@ class PlanTests(SynchronousTestCase):
             [(each.name, each.what) for each in plan.changes],
             [(b"a", "removed"), (b"b", "updated"), (b"c", "added"), (b"d", "updated")],
         )
+
+    def test_links(self) -> None:
+        """
+        Links are compared by where they lead alone; beside an owner that is not known,
+        none is wanted.
+        """
+        here = local(LINK, target=b"there", mode=0o777, uid=3, gid=4)
+        cases: list[tuple[RemoteEntry, bool, str | None]] = [
+            (remote(LINK, target=b"there", mode=0o600, mtime=9), False, None),
+            (remote(LINK, target=b"else"), False, "updated"),
+            (remote(LINK, target=b"there", uid=UNKNOWN, gid=UNKNOWN), True, None),
+            (remote(LINK, target=b"there", uid=3, gid=4), True, None),
+            (remote(LINK, target=b"there", uid=3, gid=5), True, "attributes"),
+            (remote(FILE), False, "updated"),
+            (remote(FOLDER), False, "updated"),
+        ]
+        for theirs, preserve, expected in cases:
+            tree = RemoteTree({b"": remote(FOLDER), b"a": theirs})
+            wanted = SyncRequest(b"/s", b"/d", preserve=preserve)
+            plan = make_plan(wanted, tree, {b"a": here}, set())
+            with self.subTest(theirs=theirs, preserve=preserve):
+                self.assertEqual(
+                    [one.what for one in plan.changes] or [None], [expected]
+                )
+                if theirs.uid == UNKNOWN:
+                    self.assertIsNone(plan.wanted[0].owner)
 
     def test_what_stays_in_the_way_is_told(self) -> None:
         """

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -12,9 +13,17 @@ from nodecomm.client.errors import BadAnswer, ConnectionBroken
 from nodecomm.sync import walking
 from nodecomm.sync.asking import Asking
 from nodecomm.sync.errors import LimitExceeded, SourceRefused
-from nodecomm.sync.model import Kind, RemoteEntry, RemoteTree, SyncLimits, SyncRequest
+from nodecomm.sync.model import (
+    UNKNOWN,
+    Kind,
+    RemoteEntry,
+    RemoteTree,
+    SyncLimits,
+    SyncRequest,
+)
+from nodecomm.sync.refusals import Refusals
 from nodecomm.sync.walking import join, walk
-from nodecomm.wire.replies import DIRECTORY, FIFO, LINK, REGULAR
+from nodecomm.wire.replies import DIRECTORY, FIFO, LINK, REGULAR, StatReply
 from tests.sync.fakes import SOURCE, FakeSession, Tree, reply
 
 TREE: Tree = {
@@ -26,6 +35,12 @@ TREE: Tree = {
     b"dir/sub/c": b"333",
     b"empty": None,
 }
+
+
+def link_reply(kind: int, ino: int, target: bytes) -> StatReply:
+    """A link, described beside what it leads to."""
+    led_to = reply(kind, 5, ino, target=target)
+    return attrs.evolve(led_to, link_mode=0o777, uid=7, gid=8)
 
 
 def request(**values: Any) -> SyncRequest:
@@ -237,6 +252,63 @@ class WalkTests(SynchronousTestCase):
         self.assertEqual(tree.present, {b"empty", b"fifo"})
         self.assertEqual(tree.refused, ())
 
+    def test_a_link_to_a_folder_is_not_entered(self) -> None:
+        """
+        The classic protocol tells links beside what they lead to: whatever that is,
+        and whatever was there the last time, a link is in the tree as itself, and
+        nothing below it.
+        """
+        texts = [b"dir", b"..", b".", b"/etc", b"nowhere", b"f"]
+        tree = {**TREE}
+        for number, text in enumerate(texts):
+            tree[b"link%d" % number] = link_reply(DIRECTORY, 30 + number, text)
+        tree[b"to-file"] = link_reply(REGULAR, 40, b"a")
+        hints = {b"": Kind.FOLDER, b"link0": Kind.FOLDER, b"link0/b": Kind.FILE}
+
+        for version in (1, 3):
+            for before in ({}, hints):
+                session = FakeSession(tree, version=version)
+                found = self.walked(session, hints=before)
+
+                self.assertEqual(set(found.entries), set(tree))
+                for number, text in enumerate(texts):
+                    entry = found.entries[b"link%d" % number]
+                    self.assertEqual((entry.kind, entry.target), (Kind.LINK, text))
+                self.assertEqual(found.entries[b"to-file"].kind, Kind.LINK)
+                if not before:
+                    listed = [path for what, path in session.asked if what != "STAT"]
+                    self.assertFalse([path for path in listed if b"link" in path])
+
+    def test_who_owns_a_link_is_unknown(self) -> None:
+        """
+        Beside its text stands the owner of what it leads to, unless that is nothing.
+        """
+        tree = self.walked(
+            FakeSession(
+                {
+                    b"": None,
+                    b"leads": link_reply(REGULAR, 30, b"x"),
+                    b"dangles": reply(LINK, target=b"x"),
+                }
+            )
+        )
+
+        for name, owner in ((b"leads", UNKNOWN), (b"dangles", 0), (b"", 0)):
+            entry = tree.entries[name]
+            self.assertEqual((entry.uid, entry.gid), (owner, owner), name)
+
+    def test_a_source_that_is_a_link_is_followed(self) -> None:
+        """
+        To a folder or a file; one that leads nowhere is no source.
+        """
+        tree: Tree = {**TREE, b"": link_reply(DIRECTORY, 9, b"/else/where")}
+        found = self.walked(FakeSession(tree, version=1))
+        self.assertEqual(set(found.entries), set(TREE))
+        self.assertEqual(found.entries[b""].kind, Kind.FOLDER)
+        found = self.walked(FakeSession({b"": link_reply(REGULAR, 9, b"x")}, version=1))
+        self.assertEqual(found.entries[b""].kind, Kind.FILE)
+        self.failed(FakeSession({b"": reply(LINK, target=b"gone")}), SourceRefused)
+
     def test_names_that_cannot_be_asked_for(self) -> None:
         """
         A newline, or more bytes than a request takes.
@@ -428,3 +500,153 @@ class WalkTests(SynchronousTestCase):
 
         self.assertEqual(set(found.entries), set(tree))
         self.assertEqual(found, self.walked(FakeSession(tree)))
+
+
+class RefusalTests(SynchronousTestCase):
+    """
+    A server that ends the connection when it refuses a listing.
+    """
+
+    def walked(
+        self,
+        tree: Tree,
+        refused: set[bytes],
+        hints: dict[bytes, Kind] | None = None,
+        **more: Any,
+    ) -> tuple[RemoteTree, list[FakeSession], Refusals]:
+        """Walk until it succeeds, on as many connections as it takes."""
+        refusals = Refusals()
+        sessions: list[FakeSession] = []
+        while True:
+            asked = {("OPENDIR", name) for name in refused}
+            session = FakeSession(tree, asked, version=1)
+            sessions.append(session)
+            before = refusals.learned
+            done = walk(Asking(session), request(**more), hints, None, refusals)
+            session.answer_all()
+            ends: list[Any] = []
+            done.addBoth(ends.append)
+            (end,) = ends
+            if isinstance(end, RemoteTree):
+                return end, sessions, refusals
+            end.trap(ConnectionBroken)
+            self.assertGreater(refusals.learned, before)
+
+    def test_what_is_refused_is_not_asked_for_again(self) -> None:
+        """
+        Each refused listing costs one connection more, and what is in the end known
+        is all but the refused folders, which are left alone.
+        """
+        tree: Tree = {b"": None}
+        for number in range(4):
+            tree[b"d%d" % number] = None
+            tree[b"d%d/f" % number] = b"1"
+
+        found, sessions, _ = self.walked(tree, {b"d0", b"d2"})
+
+        self.assertEqual(found.refused, (b"d0", b"d2"))
+        self.assertEqual(found.present, {b"d0", b"d2"})
+        self.assertEqual(set(found.entries), {b"", b"d1", b"d1/f", b"d3", b"d3/f"})
+        self.assertEqual(len(sessions), 3)
+        for place, name in ((1, b"/src/d0"), (2, b"/src/d2")):
+            for later in sessions[place:]:
+                self.assertNotIn(("OPENDIR", name), later.asked)
+
+    def test_folders_that_are_gone_cost_one_connection(self) -> None:
+        """
+        However many were there the last time: after the first refusal no listing is
+        guessed at any more.
+        """
+        gone = {b"gone%d" % number: Kind.FOLDER for number in range(9)}
+        hints = {b"": Kind.FOLDER, **gone, b"dir": Kind.FOLDER, b"dir/b": Kind.FILE}
+
+        found, sessions, refusals = self.walked(TREE, set(), hints)
+
+        self.assertEqual(set(found.entries), set(TREE))
+        self.assertEqual((found.present, found.refused), (frozenset(), ()))
+        self.assertEqual(len(sessions), 2)
+        self.assertEqual(refusals.listings, {})
+
+    def test_a_tree_that_is_known_takes_one_round_trip(self) -> None:
+        """
+        As long as nothing is refused.
+        """
+        hints = {
+            name: Kind.FILE if tree else Kind.FOLDER for name, tree in TREE.items()
+        }
+
+        found, (session,), _ = self.walked(TREE, set(), hints)
+
+        self.assertEqual(set(found.entries), set(TREE))
+        self.assertEqual(session.trips, 1)
+
+    def test_a_source_of_which_nothing_is_known(self) -> None:
+        """
+        A file is not asked for its listing: that would cost the connection.
+        """
+        _, (session,), _ = self.walked({b"": b"content"}, set())
+        self.assertEqual(session.asked, [("STAT", SOURCE)])
+
+    def test_a_refused_source(self) -> None:
+        """
+        Its listing is an error at once.
+        """
+        session = FakeSession(TREE, {("OPENDIR", b"")}, version=1)
+        done = walk(Asking(session), request())
+        session.answer_all()
+        self.failureResultOf(done, SourceRefused)
+
+    def test_other_servers_are_asked_again(self) -> None:
+        """
+        Where a refusal ends nothing, nothing is remembered.
+        """
+        refusals = Refusals()
+        session = FakeSession(TREE, {("OPENDIR", b"dir")})
+        done = walk(Asking(session), request(), None, None, refusals)
+        session.answer_all()
+        self.assertEqual(self.successResultOf(done).refused, (b"dir",))
+        self.assertEqual((refusals.learned, refusals.listings), (0, {}))
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.dictionaries(
+            st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=3).map(
+                b"/".join
+            ),
+            st.booleans(),
+            max_size=12,
+        ),
+        st.sets(
+            st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=3).map(
+                b"/".join
+            ),
+            max_size=6,
+        ),
+        st.dictionaries(
+            st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=3).map(b"/".join),
+            st.sampled_from([Kind.FILE, Kind.FOLDER, Kind.LINK]),
+            max_size=8,
+        ),
+    )
+    def test_the_result_is_that_of_a_server_that_stays(
+        self, names: dict[bytes, bool], refused: set[bytes], hints: dict[bytes, Kind]
+    ) -> None:
+        """
+        Whatever is refused and remembered, the walk comes to an end, with the tree
+        that a server shows that does not end connections.
+        """
+        tree: Tree = {b"": None}
+        for name in sorted(names):
+            parent = name.rpartition(b"/")[0]
+            if parent in tree and tree[parent] is None:
+                tree[name] = None if names[name] else b"content"
+        session = FakeSession(tree, {("OPENDIR", name) for name in refused})
+        done = walk(Asking(session), request())
+        session.answer_all()
+
+        found, _, _ = self.walked(tree, refused, hints)
+
+        expected = self.successResultOf(done)
+        self.assertEqual(dict(found.entries), dict(expected.entries))
+        self.assertEqual(found.present, expected.present)
+        self.assertEqual(sorted(found.refused), sorted(expected.refused))

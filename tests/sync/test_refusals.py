@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: MIT
+"""
+Whole updates from a server that ends the connection when it refuses something.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from nodecomm.client.address import ServerAddress
+from nodecomm.client.errors import ConnectionBroken, Refused
+from nodecomm.server.pools import InlinePool
+from nodecomm.sync.clocks import Moment
+from nodecomm.sync.errors import SourceRefused
+from nodecomm.sync.model import SyncRequest, SyncResult
+from nodecomm.sync.refusals import Refusals
+from nodecomm.sync.syncing import Syncer
+from nodecomm.wire.replies import REFUSAL
+from tests.sync.fakes import SOURCE, FakeSession, Tree
+
+TREE: Tree = {
+    b"": None,
+    b"a": b"1",
+    b"dir": None,
+    b"dir/b": b"22",
+    b"dir/sub": None,
+    b"dir/sub/c": b"333",
+    b"other": None,
+    b"other/d": b"4444",
+}
+
+#: What a node has of them all.
+COPY = {
+    "a": b"1",
+    "dir": None,
+    "dir/b": b"22",
+    "dir/sub": None,
+    "dir/sub/c": b"333",
+    "other": None,
+    "other/d": b"4444",
+}
+
+
+class Node:
+    """
+    A node and the connections that it makes; answers come at once.
+
+    Attributes:
+        tree: What the server has.
+        refused: What it refuses; see `FakeSession`.
+        sessions: Every connection so far.
+        is_broken: Whether none of them lasts.
+        dest: The destination.
+    """
+
+    def __init__(self, *, encrypted: bool = True, version: int = 1) -> None:
+        self.tree: Tree = dict(TREE)
+        self.refused: set[tuple[str, bytes]] = set()
+        self.sessions: list[FakeSession] = []
+        self.encrypted = encrypted
+        self.version = version
+        self.is_broken = False
+        self.clock = Clock()
+        self.root = Path(tempfile.mkdtemp())
+        self.dest = self.root / "dest"
+        self.syncer = Syncer(
+            self,
+            ServerAddress("hub"),
+            state_dir=self.root / "state",
+            pool=InlinePool(),
+            clock=self.clock,
+            now=self.clock.seconds,
+            monotonic=self.clock.seconds,
+            steady=lambda: Moment("boot", int(self.clock.seconds() * 1e9)),
+            random=Random(1),
+        )
+
+    def connect(self, _server: ServerAddress) -> Deferred[Any]:
+        """As a dialer."""
+        session = FakeSession(
+            self.tree, self.refused, version=self.version, encrypted=self.encrypted
+        )
+        self.sessions.append(session)
+        return succeed(session)
+
+    def run(self, **more: Any) -> SyncResult | Exception:
+        """A run, and how it ended."""
+        self.sessions.clear()
+        ends: list[Any] = []
+        request = SyncRequest(SOURCE, os.fsencode(self.dest), **more)
+        self.syncer.run(request).addBoth(ends.append)
+        for _ in range(2000):
+            if ends:
+                break
+            for session in self.sessions:
+                if self.is_broken:
+                    session.fail()
+                else:
+                    session.answer()
+            self.clock.advance(0.01)
+        self.syncer.close()
+        (end,) = ends
+        return end if isinstance(end, SyncResult) else end.value
+
+    def has(self) -> dict[str, bytes | None]:
+        """What is at the destination."""
+        return {
+            str(path.relative_to(self.dest)): (
+                None if path.is_dir() else path.read_bytes()
+            )
+            for path in sorted(self.dest.rglob("*"))
+        }
+
+
+class RefusedPartTests(SynchronousTestCase):
+    """
+    The rest is brought up to date, and nothing is removed.
+    """
+
+    def node(self, **more: Any) -> Node:
+        """A node that is gone after the test."""
+        node = Node(**more)
+        self.addCleanup(shutil.rmtree, node.root)
+        return node
+
+    def updated(self, node: Node, **more: Any) -> SyncResult:
+        """A run that succeeds."""
+        result = node.run(**more)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def test_nothing_is_refused(self) -> None:
+        """
+        One connection is enough.
+        """
+        node = self.node()
+        result = self.updated(node)
+        self.assertEqual(node.has(), COPY)
+        self.assertEqual((result.connections, result.refused), (1, ()))
+
+    def test_a_listing(self) -> None:
+        """
+        A folder that is refused stays as it was, all others follow the server, on one
+        connection more; and so at every run, without a pause.
+        """
+        node = self.node()
+        self.updated(node)
+        node.refused.add(("OPENDIR", b"dir"))
+        for content in (b"new", b"newer"):
+            node.tree[b"a"] = node.tree[b"other/d"] = content
+
+            result = self.updated(node, purge=True)
+
+            self.assertEqual(node.has(), {**COPY, "a": content, "other/d": content})
+            self.assertEqual((result.refused, result.removed), ((b"dir",), 0))
+            self.assertEqual(result.connections, 2)
+            self.assertTrue(any("dir: not listed" in one for one in result.warnings))
+            self.assertLess(result.seconds, 0.2)
+
+    def test_more_listings_than_attempts(self) -> None:
+        """
+        However many are refused, the run comes to its end.
+        """
+        node = self.node()
+        folders = [b"f%d" % number for number in range(12)]
+        node.tree.update(dict.fromkeys(folders))
+        node.refused = {("OPENDIR", name) for name in folders}
+
+        result = self.updated(node)
+
+        self.assertEqual(set(result.refused), set(folders))
+        self.assertEqual(result.connections, 13)
+        self.assertEqual(node.has(), COPY)
+
+    def test_folders_that_are_gone(self) -> None:
+        """
+        They were listed the last time and are asked for at once: that they are gone
+        costs one connection, however many they are, and purging removes them.
+        """
+        node = self.node()
+        self.updated(node)
+        node.tree = {b"": None, b"a": b"1", b"new": b"5"}
+
+        result = self.updated(node, purge=True)
+
+        self.assertEqual(node.has(), {"a": b"1", "new": b"5"})
+        self.assertEqual((result.connections, result.refused), (2, ()))
+
+    def test_content(self) -> None:
+        """
+        A file whose content is refused stays as it is, or does not come into being,
+        and nothing else has to do with it.
+        """
+        node = self.node()
+        self.updated(node)
+        node.tree.update({b"a": b"new", b"dir/b": b"changed", b"dir/never": b"seen"})
+        node.refused = {("GET", b"dir/b"), ("GET", b"dir/never")}
+
+        result = self.updated(node, purge=True)
+
+        self.assertEqual(node.has(), {**COPY, "a": b"new"})
+        self.assertEqual(result.refused, (b"dir/b", b"dir/never"))
+        self.assertEqual((result.fetched, result.removed), (1, 0))
+        for name in ("dir/b", "dir/never"):
+            self.assertIn(
+                f"{name}: the server does not tell its content", result.warnings
+            )
+        asked = [one for session in node.sessions for one in session.asked]
+        # The first refusal takes the question about the second with it.
+        self.assertLessEqual(asked.count(("GET", b"/src/dir/never")), 2)
+        self.assertLessEqual(asked.count(("GET", b"/src/dir/b")), 2)
+
+    def test_more_content_than_attempts(self) -> None:
+        """
+        Each refused file costs one connection, and nobody else is suspected.
+        """
+        node = self.node()
+        names = [b"r%d" % number for number in range(9)]
+        node.tree.update(dict.fromkeys(names, b"secret"))
+        node.refused = {("GET", name) for name in names}
+
+        result = self.updated(node)
+
+        self.assertEqual(set(result.refused), set(names))
+        self.assertEqual(node.has(), COPY)
+        self.assertLessEqual(result.connections, 10)
+
+    def test_a_source_that_is_a_file(self) -> None:
+        """
+        Refused content of the source itself is an error, and what is here stays.
+        """
+        node = self.node()
+        node.tree = {b"": b"content"}
+        node.refused = {("GET", b"")}
+        for before in (None, b"was"):
+            if before is not None:
+                node.dest.write_bytes(before)
+
+            error = node.run()
+
+            self.assertIsInstance(error, SourceRefused)
+            self.assertIn("does not give its content", str(error))
+            self.assertEqual(node.dest.exists(), before is not None)
+            if before is not None:
+                self.assertEqual(node.dest.read_bytes(), before)
+
+    def test_a_refused_source(self) -> None:
+        """
+        A folder that is not listed is no empty folder.
+        """
+        node = self.node()
+        self.updated(node)
+        node.refused = {("OPENDIR", b"")}
+
+        self.assertIsInstance(node.run(purge=True), SourceRefused)
+        self.assertEqual(node.has(), COPY)
+
+    def test_a_connection_that_breaks_by_itself(self) -> None:
+        """
+        It counts as ever, and is no refusal: after so many the run gives up.
+        """
+        node = self.node()
+        node.is_broken = True
+
+        self.assertIsInstance(node.run(), ConnectionBroken)
+        self.assertEqual(len(node.sessions), 4)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.sets(st.sampled_from(sorted(name for name in TREE if name)), max_size=5),
+        st.sets(st.sampled_from(sorted(name for name in TREE if name)), max_size=5),
+        st.sets(st.sampled_from(sorted(name for name in TREE if name)), max_size=3),
+        st.booleans(),
+    )
+    def test_whatever_is_refused(
+        self,
+        listings: set[bytes],
+        contents: set[bytes],
+        gone: set[bytes],
+        encrypted: bool,
+    ) -> None:
+        """
+        A run that follows one of everything ends well and loses nothing that the
+        server still has.
+        """
+        node = Node(encrypted=encrypted)
+        try:
+            self.updated(node)
+            node.tree = {
+                name: content + b"!" if isinstance(content, bytes) else content
+                for name, content in TREE.items()
+                if not any(name == one or name.startswith(one + b"/") for one in gone)
+            }
+            node.refused = {("OPENDIR", name) for name in listings}
+            if encrypted:
+                node.refused |= {("GET", name) for name in contents}
+
+            self.updated(node, purge=True)
+
+            has = node.has()
+            self.assertEqual(
+                {name.encode() for name in has} - _below(listings & node.tree.keys()),
+                node.tree.keys() - {b""} - _below(listings),
+            )
+            for name, was in COPY.items():
+                content = node.tree.get(name.encode())
+                refused = name.encode() in _below(listings) or (
+                    encrypted and name.encode() in contents
+                )
+                if content is not None:
+                    self.assertEqual(has[name], was if refused else content, name)
+        finally:
+            shutil.rmtree(node.root)
+
+
+def _below(folders: set[bytes]) -> set[bytes]:
+    """The names inside these folders."""
+    return {
+        name for name in TREE if any(name.startswith(one + b"/") for one in folders)
+    }
+
+
+class RefusalsTests(SynchronousTestCase):
+    """
+    What is remembered.
+    """
+
+    def test_each_is_learned_once(self) -> None:
+        """
+        Repeating what is known is no progress.
+        """
+        refusals = Refusals()
+        refused = Refused("refused", b"x", REFUSAL)
+        told = []
+        for _ in range(2):
+            refusals.listing(b"x", refused, guessed=False)
+            told.append(refusals.learned)
+            refusals.listing(b"y", refused, guessed=True)
+            told.append(refusals.learned)
+            refusals.listing(b"z", refused, guessed=True)
+            told.append(refusals.learned)
+            refusals.content(b"f")
+            told.append(refusals.learned)
+
+        self.assertEqual(told, [1, 2, 2, 3, 3, 3, 3, 3])
+        self.assertEqual(refusals.listings, {b"x": refused})
+        self.assertFalse(refusals.guessing)
+        self.assertEqual(refusals.contents, {b"f"})
