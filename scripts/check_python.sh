@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # check_python.sh VERSION oldest|newest [PYTEST-ARGUMENT...]: the tests that need
-# neither time nor the real programs, on one end of what setup.cfg claims. $LOCK is put
-# before an installation, so that only one goes on at a time.
+# neither time nor programs, on one end of what setup.cfg claims. $LOCK is put before an
+# installation, so that only one goes on at a time.
 set -eu
 version=$1 end=$2
 shift 2
@@ -39,6 +39,6 @@ then
     touch "$stamp"
 fi
 echo "Unit tests on $("$venv/bin/python" --version), $end dependencies"
-# Two at a time: most of the time a test waits, for the disk or for a process.
-exec "$venv/bin/python" -m pytest -q -m "not slow and not interop" \
-    -n 2 --dist loadfile -p no:cacheprovider "$@"
+# One process: these tests hardly wait, and .ci/run has both ends go on at once.
+exec "$venv/bin/python" -m pytest -q -m "not slow and not interop and not programs" \
+    -p no:cacheprovider "$@"

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import IO, TextIO
 from unittest import mock
 
+import pytest
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -275,6 +276,7 @@ class ProgramTests(SynchronousTestCase):
             env=environment,
         )
 
+    @pytest.mark.programs
     def test_each_subcommand_loads(self) -> None:
         """
         Every command in the table has a module whose `--help` works.
@@ -349,6 +351,7 @@ class ProgramTests(SynchronousTestCase):
 
         self.assertEqual(0, done.returncode)
 
+    @pytest.mark.programs
     def test_a_full_disk_is_told(self) -> None:
         """
         Output that cannot be written gives a failing status and no traceback, also
@@ -362,6 +365,7 @@ class ProgramTests(SynchronousTestCase):
             self.assertEqual(1, process.returncode)
             self.assertEqual(b"error: No space left on device\n", err)
 
+    @pytest.mark.programs
     def test_closed_streams(self) -> None:
         """
         A program that was started without streams does its work and ends.

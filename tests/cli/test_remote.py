@@ -163,6 +163,7 @@ class TestStat:
         assert (done.status, facts["status"], facts["code"]) == (5, 5, "refused")
 
 
+@pytest.mark.programs
 class TestLs:
     """
     `nodecomm ls`.
@@ -211,6 +212,7 @@ class TestLs:
         assert site.ask("ls", site.at("share/none")).status == 5
 
 
+@pytest.mark.programs
 class TestGet:
     """
     `nodecomm get`.
@@ -306,6 +308,7 @@ class TestGet:
         assert "`nodecomm sync`" in done.err
 
 
+@pytest.mark.programs
 class TestSync:
     """
     `nodecomm sync`.
@@ -430,6 +433,7 @@ class TestSync:
         assert left <= {"state", ".dest.nodecomm-lock"}
 
 
+@pytest.mark.programs
 class TestStatuses:
     """
     Each thing that can be wrong has its own exit status and one line.
@@ -565,6 +569,7 @@ class TestStatuses:
         assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
+@pytest.mark.programs
 class TestServerKey:
     """
     `nodecomm server-key`.
@@ -625,6 +630,7 @@ class TestServerKey:
         assert site.store.keys(site.name) == ()
 
 
+@pytest.mark.programs
 def test_asking_at_a_terminal(site: Site) -> None:
     """
     At a terminal the key is shown, and only a yes accepts it.

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from nodecomm.client.stages import TABLE
 from nodecomm.identity.own import create_own_key
 from tests.interop.servers import NodecommServer, config_for
@@ -61,6 +63,7 @@ def test_the_test() -> None:
     assert "Ran 1 test" in done.stderr
 
 
+@pytest.mark.programs
 def test_mistakes_with_the_program(tmp_path: Path) -> None:
     """
     What a person did wrong is one line, and how it is called stands in its help.

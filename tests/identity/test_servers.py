@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -251,6 +252,7 @@ class StoreTests(ServerCase):
         )
         self.assertEqual(len(names), len(list(self.folder.glob("*.pem"))))
 
+    @pytest.mark.programs
     def test_many_writers(self) -> None:
         """
         Processes that add keys at once lose none; of first keys one wins.

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.identity.keys import PublicKey
@@ -54,6 +55,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.programs
 class ManyProcessesTests(SynchronousTestCase):
     """
     Several worker processes share a folder of keys and a database.

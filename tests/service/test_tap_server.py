@@ -119,6 +119,7 @@ def test_help_teaches() -> None:
     assert "--config=" in done.stdout
 
 
+@pytest.mark.programs
 def test_every_mistake_is_told(tmp_path: Path, port: int) -> None:
     """
     A configuration with mistakes ends the program with a line for each of them, of
@@ -144,6 +145,7 @@ def test_every_mistake_is_told(tmp_path: Path, port: int) -> None:
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.programs
 def test_a_missing_file(tmp_path: Path) -> None:
     """A configuration file that is not there is one line."""
     with Server(tmp_path, "-c", "missing.toml") as server:
@@ -154,6 +156,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
+@pytest.mark.programs
 def test_an_address_in_use(tmp_path: Path) -> None:
     """An address that is taken is one line with the address and the errno."""
     with socket.socket() as taken:
@@ -206,6 +209,7 @@ def test_a_daemon_that_cannot_start(tmp_path: Path) -> None:
     assert not (tmp_path / "pid").exists()
 
 
+@pytest.mark.programs
 def test_a_broken_key(tmp_path: Path, port: int) -> None:
     """An own key that cannot be used is one line that says what to do."""
     keys = tmp_path / "state" / "ppkeys"
@@ -219,6 +223,7 @@ def test_a_broken_key(tmp_path: Path, port: int) -> None:
     assert "localhost.priv: not a private key" in told
 
 
+@pytest.mark.programs
 def test_a_broken_database(tmp_path: Path, port: int) -> None:
     """A file that is no database is one line."""
     state = tmp_path / "state"
@@ -280,6 +285,7 @@ def test_serving_and_stopping(tmp_path: Path, port: int, dial: Dial) -> None:
     assert audit.stat().st_mode & 0o137 == 0
 
 
+@pytest.mark.programs
 def test_few_descriptors(tmp_path: Path, port: int, dial: Dial) -> None:
     """Where descriptors are few `maxconnections` is lowered, told once, and served."""
     config = configured(tmp_path, port, more="maxconnections = 1000\n")
@@ -327,6 +333,7 @@ def test_reload(tmp_path: Path, port: int, dial: Dial) -> None:
         assert node.stat(b"files/a.txt").startswith(b"OK:")
 
 
+@pytest.mark.programs
 def test_a_folder_that_went_away(tmp_path: Path, port: int, dial: Dial) -> None:
     """
     A reload while a rule's folder is missing keeps the rules of before: otherwise
@@ -344,6 +351,7 @@ def test_a_folder_that_went_away(tmp_path: Path, port: int, dial: Dial) -> None:
         assert node.stat(b"files/a.txt").startswith(b"OK:")
 
 
+@pytest.mark.programs
 def test_an_address_that_cannot_be_had_on_reload(
     tmp_path: Path, port: int, dial: Dial
 ) -> None:
@@ -390,6 +398,7 @@ def test_log_files_are_reopened(tmp_path: Path, port: int, dial: Dial) -> None:
     assert "session.opened" in [record["event"] for record in audited]
 
 
+@pytest.mark.programs
 def test_a_log_folder_that_went_away(tmp_path: Path, port: int) -> None:
     """A log that cannot be opened again costs neither the reload nor the old file."""
     folder = tmp_path / "logs"
@@ -408,6 +417,7 @@ def test_a_log_folder_that_went_away(tmp_path: Path, port: int) -> None:
         server.wait_for("audit.recovered", folder / "log")
 
 
+@pytest.mark.programs
 def test_an_answer_under_way_ends(tmp_path: Path, port: int, dial: Dial) -> None:
     """SIGTERM waits for an answer that is being read, and for nothing else."""
     config = configured(tmp_path, port)
@@ -439,6 +449,7 @@ def test_an_answer_under_way_ends(tmp_path: Path, port: int, dial: Dial) -> None
         assert names_of_twisted not in out
 
 
+@pytest.mark.programs
 def test_stop_grace_is_an_end(tmp_path: Path, port: int, dial: Dial) -> None:
     """A peer that does not read its answer does not keep the server from stopping."""
     config = configured(tmp_path, port, more="[limits]\nstop_grace = 0.2\n")
@@ -454,6 +465,7 @@ def test_stop_grace_is_an_end(tmp_path: Path, port: int, dial: Dial) -> None:
         assert "server.stopped" in server.out.read_text()
 
 
+@pytest.mark.programs
 def test_embedded_defaults(tmp_path: Path, port: int) -> None:
     """
     Without a file the server makes a sample policy and says what to type next. The
