@@ -148,7 +148,9 @@ class TrustPolicy:
 
         return _then(self.store.known(key), judge)
 
-    def check_identity(self, key: PublicKey | None, user: str, address: str) -> Any:
+    def check_identity(
+        self, key: PublicKey | None, user: str, address: str, *, save: bool = True
+    ) -> Any:
         """
         After the identity line: is this key trusted under this user name? May save
         it, on first use.
@@ -157,6 +159,8 @@ class TrustPolicy:
             key: The peer's key; None if it is not an RSA key.
             user: The user name it claims, see `valid_user`.
             address: Where it comes from.
+            save: False: the peer has yet to show that the key is its own. The same is
+                decided, but nothing saved and no place in a window taken.
         """
         refused = _refuse_key(key)
         if refused is not None or key is None:
@@ -173,7 +177,7 @@ class TrustPolicy:
                 name = match.names[0]
                 text = f"key {key.md5} is stored as {name}"
                 return TrustDecision(True, "stored", text, stored_name=name)
-            return self._first_use(key, user, address, match)
+            return self._first_use(key, user, address, match, save)
 
         return _then(self.store.lookup(user, key, address), judge)
 
@@ -206,7 +210,7 @@ class TrustPolicy:
         return step(0)
 
     def _first_use(
-        self, key: PublicKey, user: str, address: str, match: KeyMatch
+        self, key: PublicKey, user: str, address: str, match: KeyMatch, save: bool
     ) -> Any:
         if user not in self.users:
             other = ", ".join(sorted(repr(name) for name in match.users))
@@ -219,6 +223,8 @@ class TrustPolicy:
             return TrustDecision(False, "user_not_trusted", text)
         if self._pinned(key):
             text = f"key {key.md5} is trusted from now on: its digest was named"
+            if not save:
+                return TrustDecision(True, "first_use_pinned", text, True)
             return self._save(key, user, address, match, "first_use_pinned", text, None)
 
         def found(window: TrustWindow | None) -> Any:
@@ -228,9 +234,11 @@ class TrustPolicy:
                 f"key {key.md5} is trusted from now on: {address} is in the open "
                 f"window {window.text} of trustkeysfrom"
             )
+            if not save:
+                return TrustDecision(True, "first_use", text, True, window)
             return self._save(key, user, address, match, "first_use", text, window)
 
-        return _then(self._through_window(key, address, take=True), found)
+        return _then(self._through_window(key, address, take=save), found)
 
     def _save(
         self,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nodecomm.server.factory import PortFactory, TLSFactory
+    from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
 
-__all__ = ["PortFactory", "TLSFactory"]
+__all__ = ["ClassicFactory", "PortFactory", "TLSFactory"]
 
 
 def __getattr__(name: str) -> Any:

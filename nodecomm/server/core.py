@@ -178,8 +178,9 @@ class ServerFactory(Factory):
         disk = WorkerPool(self._reactor, "nodecomm-disk", limits.disk_threads)
         digests = WorkerPool(self._reactor, "nodecomm-digests", limits.digest_threads)
         names = WorkerPool(self._reactor, "nodecomm-names", limits.name_lookups_at_once)
-        self._own_pools = [disk, digests, names]
-        return Workers(disk, digests, names)
+        crypto = WorkerPool(self._reactor, "nodecomm-crypto", limits.crypto_threads)
+        self._own_pools = [disk, digests, names, crypto]
+        return Workers(disk, digests, names, crypto)
 
     # What Twisted asks for.
 
@@ -212,7 +213,7 @@ class ServerFactory(Factory):
         addr: Any,
         *,
         tls: Callable[[Peer], RequestSession] | None = None,
-        classic: Callable[[Peer], RequestSession] | None = None,
+        classic: Callable[[Peer], RequestSession | None] | None = None,
     ) -> IProtocol | None:
         """
         What `buildProtocol` returns for a connection from *addr*; None: it is turned
@@ -222,7 +223,8 @@ class ServerFactory(Factory):
             tls: Makes the session of a connection that begins with TLS; None: there
                 are none here.
             classic: Makes the session of a connection that begins with a classic
-                frame; None: the address may have none.
+                frame, asked when the first byte is there, and returns None for a
+                peer that may have none; None: nobody may.
         """
         host, port = peer_address(addr)
         if self._stopping is not None:
@@ -238,9 +240,10 @@ class ServerFactory(Factory):
             return None
         peer = Peer(host, port)
 
-        def session(make: Callable[[Peer], RequestSession]) -> RequestSession:
+        def session(make: Callable[[Peer], Any]) -> Any:
             made = make(peer)
-            self.sessions.add(made)
+            if made is not None:
+                self.sessions.add(made)
             return made
 
         def lost(reason: str) -> None:

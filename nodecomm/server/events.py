@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from nodecomm.identity.peer import Peer
     from nodecomm.server.requests import Request
+    from nodecomm.wire.classic import Claim
 
 __all__ = ["BurstLog", "EventLog"]
 
@@ -39,13 +40,37 @@ class EventLog:
     def opened(self, peer: Peer, tls: str, cipher: str) -> None:
         """A peer was welcomed."""
         self.log.info(
-            "session of {log_user} from {peer} ({key}) over protocol {protocol}, {tls}",
+            "session of {log_user} from {peer} ({key}) over protocol {protocol},"
+            " {log_tls}",
             event="session.opened",
+            log_tls=tls or "not protected",
             **_who(peer),
             protocol=peer.protocol,
             tls=tls,
             cipher=cipher,
         )
+
+    def unprotected(self, peer: Peer) -> None:
+        """A peer was welcomed on a connection that nothing protects."""
+        self.log.info(
+            "the session of {log_user} from {peer} ({key}) is not protected: on the"
+            " classic protocol, whoever is between can read and change what is sent",
+            event="session.unprotected",
+            **_who(peer),
+            protocol=peer.protocol,
+        )
+
+    def claimed(self, peer: Peer, claim: Claim) -> None:
+        """A classic peer says who it is; stated when `verbose`."""
+        if self.verbose:
+            self.log.debug(
+                "{peer} calls itself {log_user} on {hostname} at {address}; the last"
+                " two are not looked at",
+                event="classic.claimed",
+                **_who(peer),
+                hostname=_shown(claim.hostname),
+                address=_shown(claim.address),
+            )
 
     def closed(self, peer: Peer, **counts: Any) -> None:
         """
@@ -160,6 +185,7 @@ _STAGES = {
     "checking key": "while its key was looked up",
     "dialog": "in the identification",
     "trusting": "while its key was looked up",
+    "proving": "in the identification",
     "preparing": "when it had just been trusted",
     "closing": "while it was being closed",
 }

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Factory
 
+from nodecomm.identity.counters import Counters
+from nodecomm.server.classic import ClassicSession
 from nodecomm.server.core import ServerFactory
 from nodecomm.server.session import TLSSession
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress
 
+    from nodecomm.identity.keys import KeyPair
     from nodecomm.identity.peer import Peer
+    from nodecomm.server.serving import RequestSession
 
-__all__ = ["PortFactory", "TLSFactory"]
+__all__ = ["ClassicFactory", "PortFactory", "TLSFactory"]
 
 
 class TLSFactory(ServerFactory):
@@ -60,18 +65,97 @@ class TLSFactory(ServerFactory):
         return TLSSession(self, peer)
 
 
+class ClassicFactory(Factory):
+    """
+    Serves protocol 1, the classic one, to addresses in `allowlegacyconnects`.
+
+    Nothing protects its connections: whoever can read or change them on their way
+    can do both unseen, but for what nodes ask to be encrypted, and even that can be
+    changed. Every session says so in the log.
+
+    Args:
+        reactor: Drives sockets, timers and threads.
+        key: The server's own key.
+        more: As for `TLSFactory`, without `context`.
+
+    Attributes:
+        core: The server that this is a part of.
+    """
+
+    noisy = False
+
+    def __init__(self, reactor: Any, *, key: KeyPair, **more: Any) -> None:
+        self._join(ServerFactory(reactor, context=None, **more), key)
+
+    @classmethod
+    def beside(cls, server: ServerFactory, key: KeyPair) -> ClassicFactory:
+        """
+        A part of *server*, with whom it shares everything: rules, commands, limits,
+        threads and the count of connections. For a `PortFactory`, or for a port of
+        its own.
+        """
+        made = cls.__new__(cls)
+        made._join(server, key)
+        return made
+
+    def _join(self, server: ServerFactory, key: KeyPair) -> None:
+        self.core = server
+        self.key = key
+        self._counters = Counters(key)
+
+    @property
+    def sessions(self) -> set[RequestSession]:
+        """The connections that have a session now, all of the server's."""
+        return self.core.sessions
+
+    def doStart(self) -> None:
+        """A port listens."""
+        self.core.doStart()  # type: ignore[no-untyped-call]
+
+    def doStop(self) -> None:
+        """A port has stopped listening."""
+        self.core.doStop()  # type: ignore[no-untyped-call]
+
+    def stop(self, grace: float) -> Deferred[None]:
+        """
+        As `TLSFactory.stop`.
+        """
+        return self.core.stop(grace)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        Take the connection, or turn it away without a word.
+        """
+        return self.core.take(addr, classic=self.session)
+
+    def session(self, peer: Peer) -> ClassicSession | None:
+        """
+        The session of a connection that begins with a classic frame; None: the rules
+        of this moment allow the peer none.
+        """
+        allowed = self.core.serving.evaluator.snapshot.allowlegacyconnects
+        if allowed.match(peer.address) is None:
+            return None
+        return ClassicSession(self.core, peer, self.key, self._counters)
+
+
 class PortFactory(Factory):
     """
     Both protocols on one port: the first byte of a connection decides.
 
     Args:
         tls: Serves connections that begin with TLS, counts all, and holds the rules.
+        classic: Serves connections that begin with a classic frame, from addresses
+            in `allowlegacyconnects`, as a part of the same server; None: nobody's.
     """
 
     noisy = False
 
-    def __init__(self, tls: TLSFactory) -> None:
+    def __init__(self, tls: TLSFactory, classic: ClassicFactory | None = None) -> None:
+        if classic is not None and classic.core is not tls:
+            raise ValueError("the two factories must be of one server")
         self.tls = tls
+        self.classic = classic
 
     def doStart(self) -> None:
         """A port listens."""
@@ -85,4 +169,9 @@ class PortFactory(Factory):
         """
         Take the connection, or turn it away without a word.
         """
-        return self.tls.buildProtocol(addr)
+        classic = self.classic
+        return self.tls.take(
+            addr,
+            tls=self.tls.session,
+            classic=None if classic is None else classic.session,
+        )

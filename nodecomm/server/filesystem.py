@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import define, field
 from zope.interface import implementer
 
 from nodecomm.interfaces import API, IFileSource, IHeldObject
 from nodecomm.server import posix
-from nodecomm.server.held import FileStatus, status_of
+from nodecomm.server.held import FileStatus, Kind, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from nodecomm.server.digests import DigestCache
     from nodecomm.server.pools import Pool
 
-__all__ = ["FileSystemSource", "HeldFile"]
+__all__ = ["FileSystemSource", "HeldFile", "Link"]
 
 #: What the system says when there is no object of that name. Everything else (no
 #: right of ours on a folder, a failing disk, no descriptors left) is a failure of
@@ -79,6 +80,19 @@ def _is_elsewhere(path: bytes, status: FileStatus) -> bool:
     return (found.st_dev, found.st_ino) != (status.dev, status.ino)
 
 
+class Link(NamedTuple):
+    """
+    A symbolic link by which an object was found.
+
+    Attributes:
+        path: Its own real absolute name.
+        status: What it is itself, with its text.
+    """
+
+    path: bytes
+    status: FileStatus
+
+
 @implementer(IHeldObject)
 @define(slots=True, eq=False)
 class HeldFile:
@@ -88,6 +102,8 @@ class HeldFile:
     Attributes:
         path: Its real absolute name.
         status: What `stat` answers, taken when the object was first held.
+        link: The link that the last part of the name asked for is, if it is one and
+            that was looked at (`resolve_with_link`).
     """
 
     path: bytes
@@ -96,6 +112,7 @@ class HeldFile:
     _descriptor: int
     _source: FileSystemSource
     _readable: bool = field(default=False)
+    link: Link | None = None
 
     def stat(self) -> FileStatus:
         """The status at the time the object was held."""
@@ -247,6 +264,65 @@ class FileSystemSource:
             if held is not None:
                 return held
         raise OSError(errno.ESTALE, "replaced again and again", name)
+
+    def resolve_with_link(self, peer: Peer | None, name: bytes) -> HeldFile:
+        """
+        As `resolve`; where the last part of *name* is a link, the object knows it.
+
+        Raises:
+            FileNotFoundError: As `resolve`.
+            OSError: As `resolve`.
+        """
+        for _ in range(_TRIES):
+            held = self.resolve(peer, name)
+            if held.status.kind == Kind.LINK:
+                # It leads nowhere, and is held itself.
+                return held
+            try:
+                if not stat.S_ISLNK(os.lstat(name).st_mode):
+                    return held
+                held.link = self._link(name, held.status)
+                if held.link is not None or not posix.HAS_O_PATH:
+                    return held
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    held.close()
+                    raise
+            except BaseException:
+                held.close()
+                raise
+            held.close()
+            self._known.pop(name, None)
+        raise OSError(errno.ESTALE, "replaced again and again", name)
+
+    def _link(self, name: bytes, status: FileStatus) -> Link | None:
+        """
+        The link that *name* is; None when it does not lead to the object with
+        *status*, or is none: it was replaced in this moment.
+        """
+        try:
+            descriptor = posix.hold(name, follow=False)
+        except FileNotFoundError:
+            return None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISLNK(found.st_mode):
+                return None
+            link = Link(
+                posix.real_name(descriptor, name),
+                status_of(found, posix.link_text(descriptor, name)),
+            )
+        finally:
+            os.close(descriptor)
+        # Both are what the name means, one after the other and then again.
+        target = os.stat(name)
+        again = os.lstat(name)
+        same = (target.st_dev, target.st_ino) == (status.dev, status.ino) and (
+            again.st_dev,
+            again.st_ino,
+            again.st_ctime_ns,
+        ) == (found.st_dev, found.st_ino, found.st_ctime_ns)
+        return link if same and not _is_elsewhere(link.path, link.status) else None
 
     def _hold(self, name: bytes) -> HeldFile | None:
         """

@@ -112,14 +112,16 @@ class Workers:
         disk: Cold reads and large folders.
         digests: Hashing.
         names: Host and user names.
+        crypto: What the classic protocol encrypts and decrypts.
     """
 
     disk: Pool
     digests: Pool
     names: Pool
+    crypto: Pool
 
     @classmethod
     def inline(cls) -> Workers:
         """Pools that run everything at once, for tests."""
         pool = InlinePool()
-        return cls(pool, pool, pool)
+        return cls(pool, pool, pool, pool)

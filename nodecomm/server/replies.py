@@ -128,15 +128,17 @@ _REFUSAL = encode_transaction(REFUSAL)
 _DENIED = encode_transaction(DENIED)
 
 
-def refused(code: str, text: str) -> Frames:
+def refused(code: str, text: str, *, close: bool = False) -> Frames:
     """
-    The vague answer to "may not" and to "is not there" alike; the connection stays.
+    The vague answer to "may not" and to "is not there" alike.
 
     Args:
         code: A stable word for the log.
         text: The reason, for the log.
+        close: Whether the connection ends, as some refusals on the classic protocol
+            make it.
     """
-    return Frames(_REFUSAL, "refused", False, code, text)
+    return Frames(_REFUSAL, "refused", close, code, text)
 
 
 def denied(code: str, text: str) -> Frames:

@@ -12,7 +12,7 @@ from attrs import define
 from twisted.internet.defer import Deferred
 
 from nodecomm.access.requests import AccessRequest
-from nodecomm.server.filesystem import HeldFile
+from nodecomm.server.filesystem import FileSystemSource, HeldFile
 from nodecomm.wire.commands import split_word
 from nodecomm.wire.manifest import NAME
 from nodecomm.wire.replies import DIRECTORY
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from nodecomm.access.snapshot import Snapshot
     from nodecomm.identity.peer import Peer
     from nodecomm.interfaces import IAccessEvaluator, IFileSource, IHeldObject
+    from nodecomm.server.filesystem import Link
     from nodecomm.server.inodes import InodeNumbers
     from nodecomm.server.manifest import Manifests
+    from nodecomm.wire.cipher import SessionCipher
 
 __all__ = ["Announced", "Refused", "Request", "Serving", "Undecidable"]
 
@@ -115,6 +117,9 @@ class Request:
         decision: What the evaluator said, once it was asked.
         started: Monotonic seconds.
         sent: Bytes of the answer so far.
+        encrypted: Whether the request counts as encrypted, where that differs from
+            request to request; None: as the connection.
+        seal: What encrypts the answer; None: it leaves as it is.
     """
 
     payload: bytes
@@ -127,6 +132,8 @@ class Request:
     decision: Decision | None = None
     held: IHeldObject | None = None
     sent: int = 0
+    encrypted: bool | None = None
+    seal: SessionCipher | None = None
 
     @property
     def word(self) -> bytes:
@@ -138,11 +145,17 @@ class Request:
         """The protocol version in force."""
         return self.peer.protocol
 
-    def hold(self, operation: str, name: bytes) -> Any:
+    def hold(self, operation: str, name: bytes, *, links: bool = False) -> Any:
         """
         The object called *name*, held, if the peer may do *operation* with it; or a
         Deferred of it, where its source takes time. The request owns the object:
         `release` lets go of it.
+
+        Args:
+            operation: What the access rules are asked for.
+            name: The name as requested.
+            links: Whether the object is to know of the link by which it was found
+                (`HeldFile.link`), if the peer may know of that, too.
 
         Raises:
             Refused: It may not, or there is no such object.
@@ -161,7 +174,9 @@ class Request:
         try:
             found: Any
             if self.snapshot.mounts:
-                found = self._mounted(full)
+                found = self._mounted(full, links)
+            elif links:
+                found = self._resolve_with_link(full)
             else:
                 found = self.serving.files.resolve(self.peer, full)
         except FileNotFoundError as error:
@@ -195,7 +210,42 @@ class Request:
         self.held = held
         return held
 
-    def _mounted(self, full: bytes) -> Any:
+    def _resolve_with_link(self, full: bytes) -> Any:
+        """
+        Ask the file system for an object and the link that leads to it.
+        """
+        files = self.serving.files
+        if not isinstance(files, FileSystemSource):
+            return files.resolve(self.peer, full)
+        held = files.resolve_with_link(self.peer, full)
+        if held.link is not None and not self._may_know(held.link):
+            held.link = None
+        return held
+
+    def _may_know(self, link: Link) -> bool:
+        """
+        Whether the rules for the place of *link* itself let the peer look there.
+
+        Raises:
+            Undecidable: A host name is needed that could not be looked up.
+        """
+        status = link.status
+        decision = self.serving.evaluator.evaluate(
+            self.snapshot,
+            self.peer,
+            AccessRequest(
+                "stat",
+                link.path,
+                owner=status.uid,
+                mode=status.mode,
+                encrypted=self.encrypted,
+            ),
+        )
+        if decision.undecidable:
+            raise Undecidable(decision.text)
+        return decision.allowed
+
+    def _mounted(self, full: bytes, links: bool) -> Any:
         """
         Ask the source that a rule binds to the longest parent of *full*.
         """
@@ -204,6 +254,8 @@ class Request:
         parent = path
         while parent not in mounts:
             if parent in (b"/", b"//", b""):
+                if links:
+                    return self._resolve_with_link(full)
                 return self.serving.files.resolve(self.peer, full)
             parent = posixpath.dirname(parent)
         source = self.serving.sources[mounts[parent]]
@@ -225,6 +277,7 @@ class Request:
                     status.kind == DIRECTORY,
                     status.uid,
                     status.mode,
+                    self.encrypted,
                 ),
             )
             self.decision = decision

@@ -67,6 +67,7 @@ class SessionState(Enum):
     CHECKING_KEY = "checking key"
     DIALOG = "dialog"
     TRUSTING = "trusting"
+    PROVING = "proving"
     PREPARING = "preparing"
     READY = "ready"
     CLOSING = "closing"
@@ -208,6 +209,15 @@ class RequestSession(Protocol):
         decision.addCallback(then).addErrback(self._failed_inside)
 
     def _failed_inside(self, failure: Failure) -> None:
+        if isinstance(failure.value, QueueFull):
+            self._server.bursts.reached(
+                "workers",
+                "a connection from {peer} was closed, too much waits already: {reason}",
+                peer=self.peer.address,
+                reason=str(failure.value),
+            )
+            self.close(str(failure.value))
+            return
         if isinstance(failure.value, (OSError, sqlite3.Error)):
             # A full disk or a locked database is no mistake of this program.
             self._server.bursts.reached(
@@ -312,30 +322,44 @@ class RequestSession(Protocol):
             self._balance()
 
     def _serve(self, payload: bytes, answers: AnswerQueue) -> None:
+        """
+        Answer one request.
+        """
+        request = self._begin(payload)
+        # No word holds a space or a NUL; a NUL rarely follows one.
+        command = self._words.get(payload.partition(b" ")[0])
+        if command is None:
+            command = self._words.get(request.word)
+        answers.add(request, self._run(command, request))
+
+    def _begin(self, payload: bytes) -> Request:
+        """
+        Count a request, and take the rules that it is decided by.
+        """
         server = self._server
         serving = server.serving
         now = self._moved = server.monotonic()
         self.requests += 1
         if server.events.dialogue:
             self._said("received", payload)
-        request = Request(
+        return Request(
             payload, self.peer, serving.evaluator.snapshot, serving, self, now
         )
-        # No word holds a space or a NUL; a NUL rarely follows one.
-        command = self._words.get(payload.partition(b" ")[0])
+
+    def _run(
+        self, command: ICommand | None, request: Request
+    ) -> Reply | Deferred[Reply]:
+        """
+        Have *command* answer; None: there is no such command.
+        """
         if command is None:
-            command = self._words.get(request.word)
-        reply: Reply | Deferred[Reply]
-        if command is None:
-            reply = denied("unknown_command", "there is no such command here")
-        else:
-            try:
-                reply = command.answer(request)
-            except Refused as refusal:
-                reply = self._refused(request, refusal)
-            except Exception:
-                reply = self._failed(request, Failure())  # type: ignore[no-untyped-call]
-        answers.add(request, reply)
+            return denied("unknown_command", "there is no such command here")
+        try:
+            return command.answer(request)
+        except Refused as refusal:
+            return self._refused(request, refusal)
+        except Exception:
+            return self._failed(request, Failure())  # type: ignore[no-untyped-call]
 
     def _must_name(self) -> bool:
         """

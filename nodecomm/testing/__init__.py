@@ -11,6 +11,7 @@ No socket, no thread, no real time: a `Clock` moves when a test says so.
 
 from __future__ import annotations
 
+from nodecomm.testing.classic import MemoryClassicClient
 from nodecomm.testing.client import MemoryClient
 from nodecomm.testing.keys import MemoryKeyStore, key_pair
 from nodecomm.testing.network import MemoryConnection, MemoryNetwork
@@ -18,6 +19,7 @@ from nodecomm.testing.server import MemoryServer, memory_server
 from nodecomm.testing.sources import MemoryObject, MemorySource
 
 __all__ = [
+    "MemoryClassicClient",
     "MemoryClient",
     "MemoryConnection",
     "MemoryKeyStore",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from nodecomm.identity.keys import KeyPair
 
-__all__ = ["MemoryClient", "Wire"]
+__all__ = ["MemoryClient", "RequestingClient", "Wire"]
 
 
 class Wire(MemoryTransport):
@@ -85,7 +85,89 @@ class Wire(MemoryTransport):
         return self._peer
 
 
-class MemoryClient:
+class RequestingClient:
+    """
+    What the clients of all protocols ask, once the server has let them in.
+    """
+
+    now: Callable[[], float]
+
+    def __init__(self) -> None:
+        self._input = bytearray()
+        self._buffer = TransactionBuffer()
+
+    def send(self, data: bytes) -> None:
+        """
+        Send *data*, and let everything happen that follows.
+        """
+        raise NotImplementedError
+
+    def received(self) -> bytes:
+        """
+        Take all plaintext received so far.
+        """
+        data = bytes(self._input)
+        self._input.clear()
+        return data
+
+    def request(self, *payloads: bytes) -> list[bytes]:
+        """
+        Send each payload as a transaction, all in one record, and return the
+        payloads of what came back.
+        """
+        self.send(b"".join(map(encode_transaction, payloads)))
+        return self.transactions()
+
+    def transactions(self) -> list[bytes]:
+        """
+        The payloads of the whole transactions received.
+        """
+        self._buffer.feed(self.received())
+        found = []
+        while (transaction := self._buffer.next_transaction()) is not None:
+            found.append(transaction.payload)
+        return found
+
+    def stat(self, path: bytes) -> StatReply | None:
+        """
+        STAT; None: refused, or the connection was closed.
+        """
+        found = self.request(encode_stat(int(self.now()), path))
+        if len(found) != 2 or is_error(found[0]):
+            return None
+        return parse_stat_reply(found[0], found[1])
+
+    def opendir(self, path: bytes) -> list[bytes] | None:
+        """
+        OPENDIR; None: refused, or the connection was closed.
+        """
+        self.send(encode_transaction(encode_opendir(path)))
+        parser = ListingParser()
+        names: list[bytes] = []
+        self._buffer.feed(self.received())
+        while (transaction := self._buffer.next_transaction()) is not None:
+            if is_error(transaction.payload):
+                return None
+            names += parser.feed(transaction.payload, transaction.more)
+        return names if parser.finished else None
+
+    def differs(self, path: bytes, digest: bytes) -> bytes | None:
+        """
+        MD5: the server's word for the comparison; None: the connection was closed.
+        """
+        found = self.request(encode_digest(path, digest))
+        return found[0] if found else None
+
+    def get(self, path: bytes, size: int) -> bytes:
+        """
+        GET: at most *size* bytes of what came back.
+        """
+        self.send(encode_transaction(encode_get(path)))
+        self._buffer.feed(self.received())
+        return self._buffer.take(size)
+
+
+class MemoryClient(RequestingClient):
     """
     The other end of a server's connection.
 
@@ -111,6 +193,7 @@ class MemoryClient:
         *,
         now: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        super().__init__()
         self.wire = Wire(address)
         self.protocol = protocol
         self.clock = clock
@@ -119,9 +202,7 @@ class MemoryClient:
         self.records: list[bytes] = []
         self.closed = False
         self.handshaken = False
-        self._input = bytearray()
         self._lost = False
-        self._buffer = TransactionBuffer()
         self._tls = SSL.Connection(client_context(key_pair), None)
         self._tls.set_connect_state()
         protocol.makeConnection(self.wire)  # type: ignore[arg-type]
@@ -220,14 +301,6 @@ class MemoryClient:
         self.wire.disconnecting = True
         self._end()
 
-    def received(self) -> bytes:
-        """
-        Take all plaintext received so far.
-        """
-        data = bytes(self._input)
-        self._input.clear()
-        return data
-
     # The dialog.
 
     def identify(self, newest: int = 3) -> bool:
@@ -246,61 +319,3 @@ class MemoryClient:
                 return False
             self.send(line)
         return bool(dialog.receive_data(self.received()))
-
-    # Requests.
-
-    def request(self, *payloads: bytes) -> list[bytes]:
-        """
-        Send each payload as a transaction, all in one record, and return the
-        payloads of what came back.
-        """
-        self.send(b"".join(map(encode_transaction, payloads)))
-        return self.transactions()
-
-    def transactions(self) -> list[bytes]:
-        """
-        The payloads of the whole transactions received.
-        """
-        self._buffer.feed(self.received())
-        found = []
-        while (transaction := self._buffer.next_transaction()) is not None:
-            found.append(transaction.payload)
-        return found
-
-    def stat(self, path: bytes) -> StatReply | None:
-        """
-        STAT; None: refused, or the connection was closed.
-        """
-        found = self.request(encode_stat(int(self.now()), path))
-        if len(found) != 2 or is_error(found[0]):
-            return None
-        return parse_stat_reply(found[0], found[1])
-
-    def opendir(self, path: bytes) -> list[bytes] | None:
-        """
-        OPENDIR; None: refused, or the connection was closed.
-        """
-        self.send(encode_transaction(encode_opendir(path)))
-        parser = ListingParser()
-        names: list[bytes] = []
-        self._buffer.feed(self.received())
-        while (transaction := self._buffer.next_transaction()) is not None:
-            if is_error(transaction.payload):
-                return None
-            names += parser.feed(transaction.payload, transaction.more)
-        return names if parser.finished else None
-
-    def differs(self, path: bytes, digest: bytes) -> bytes | None:
-        """
-        MD5: the server's word for the comparison; None: the connection was closed.
-        """
-        found = self.request(encode_digest(path, digest))
-        return found[0] if found else None
-
-    def get(self, path: bytes, size: int) -> bytes:
-        """
-        GET: at most *size* bytes of what came back.
-        """
-        self.send(encode_transaction(encode_get(path)))
-        self._buffer.feed(self.received())
-        return self._buffer.take(size)

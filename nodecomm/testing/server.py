@@ -6,7 +6,7 @@ A server in memory.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -17,18 +17,23 @@ from nodecomm.access.evaluator import AccessEvaluator
 from nodecomm.config.errors import ConfigError
 from nodecomm.config.structure import structure
 from nodecomm.identity.trust import MemoryCounter, TrustPolicy, TrustWindow
-from nodecomm.server.factory import TLSFactory
+from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
 from nodecomm.server.pools import Workers
+from nodecomm.testing.classic import MemoryClassicClient
 from nodecomm.testing.client import MemoryClient
 from nodecomm.testing.keys import MemoryKeyStore, key_pair
 from nodecomm.transport.context import server_context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nodecomm.access.snapshot import Snapshot
     from nodecomm.config.model import LimitSettings, Settings
-    from nodecomm.identity.keys import KeyPair
+    from nodecomm.identity.keys import KeyPair, PublicKey
 
 __all__ = ["MemoryServer", "memory_server", "snapshot_of"]
+
+_Client = TypeVar("_Client")
 
 #: Civil time at which tests begin: far from zero, and the same everywhere.
 BEGIN = 1_700_000_000.0
@@ -77,7 +82,8 @@ class MemoryServer:
     A factory, its clock, and connections to it.
 
     Attributes:
-        factory: The server's factory.
+        factory: The server's factory for TLS.
+        port: That and the one for the classic protocol, on one port.
         clock: Timers, and the monotonic clock; `clock.advance` moves it.
         now: Civil time in seconds; a test may set it.
         store: The trusted keys.
@@ -86,6 +92,7 @@ class MemoryServer:
     clock: Clock
     store: MemoryKeyStore
     factory: TLSFactory = field(init=False)
+    port: PortFactory = field(init=False)
     now: float = BEGIN
     _port: int = 40_000
 
@@ -118,13 +125,65 @@ class MemoryServer:
         """
         A client whose connection was accepted, and nothing more; None: it was not.
         """
+        return self._dial(MemoryClient, address, key, user)
+
+    def connect_classic(
+        self,
+        address: str = "127.0.0.1",
+        *,
+        key: KeyPair | None = None,
+        user: bytes = b"root",
+        stranger: bool = False,
+    ) -> MemoryClassicClient:
+        """
+        A client of the classic protocol that may ask. The address must be in
+        `allowlegacyconnects`.
+
+        Args:
+            stranger: Whether the client does not know the server's key.
+
+        Raises:
+            ConnectionError: The server does not let it in.
+        """
+        client = self.dial_classic(address, key=key, user=user)
+        if client is None or not client.identify(None if stranger else self.public):
+            raise ConnectionError(f"the server did not accept {user!r} at {address}")
+        return client
+
+    def dial_classic(
+        self,
+        address: str = "127.0.0.1",
+        *,
+        key: KeyPair | None = None,
+        user: bytes = b"root",
+    ) -> MemoryClassicClient | None:
+        """
+        As `dial`, for the classic protocol.
+        """
+        return self._dial(MemoryClassicClient, address, key, user)
+
+    @property
+    def public(self) -> PublicKey:
+        """The server's public key."""
+        classic = self.port.classic
+        if classic is None:
+            raise RuntimeError("the port serves TLS alone")
+        return classic.key.public
+
+    def _dial(
+        self,
+        make: Callable[..., _Client],
+        address: str,
+        key: KeyPair | None,
+        user: bytes,
+    ) -> _Client | None:
         self._port += 1
         kind = IPv6Address if ":" in address else IPv4Address
         where = kind("TCP", address, self._port)
-        protocol = self.factory.buildProtocol(where)
+        protocol = self.port.buildProtocol(where)
         if protocol is None:
             return None
-        return MemoryClient(
+        return make(
             protocol,
             where,
             self.clock,
@@ -168,8 +227,9 @@ def memory_server(
     tables = {"allowallconnects": ["0.0.0.0/0", "::/0"], **(server or {})}
     snapshot = snapshot_of(settings_of({"server": tables, "access": list(access)}))
     windows = [TrustWindow(lambda address: True, "everyone")] if trust else []
+    own = key_pair(0) if key is None else key
     arguments: dict[str, Any] = {
-        "context": server_context(key_pair(0) if key is None else key),
+        "context": server_context(own),
         "trust": TrustPolicy(
             made.store, windows, ["root"], MemoryCounter(), lambda: made.now
         ),
@@ -181,5 +241,6 @@ def memory_server(
         **factory,
     }
     made.factory = TLSFactory(clock, **arguments)
-    made.factory.doStart()  # type: ignore[no-untyped-call]
+    made.port = PortFactory(made.factory, ClassicFactory.beside(made.factory, own))
+    made.port.doStart()
     return made

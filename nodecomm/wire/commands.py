@@ -99,7 +99,7 @@ class GetRequest:
     `GET <block> <path>`: the content of a file.
 
     Attributes:
-        block: Size of the block that reports a failure, 1 to 4095 bytes.
+        block: Size of the block that reports a failure, at most 4095 bytes.
         path: The name asked for.
     """
 
@@ -211,19 +211,24 @@ def parse_digest(payload: bytes) -> DigestRequest:
     return DigestRequest(path, digest if size >= MD5_SIZE else None)
 
 
-def parse_get(payload: bytes) -> GetRequest:
+def parse_get(payload: bytes, smallest: int = 1) -> GetRequest:
     """
     Read `GET <block> <path>`. A block of 4096 bytes becomes 2048.
 
+    Args:
+        payload: The transaction.
+        smallest: The smallest block size; 0 on the classic protocol.
+
     Raises:
-        RemoteProtocolError: A part is missing or the block size is not 1 to 4096.
+        RemoteProtocolError: A part is missing or the block size is not *smallest* to
+            4096.
     """
     words = payload.split(None, 2)
     if len(words) != 3 or not payload.startswith(b"GET "):
         raise RemoteProtocolError("request", payload, "GET <block> <path>")
     block = _number("block size", words[1])
-    if not 0 < block <= MAX_BLOCK:
-        raise RemoteProtocolError("block size", block, f"1 to {MAX_BLOCK}")
+    if not smallest <= block <= MAX_BLOCK:
+        raise RemoteProtocolError("block size", block, f"{smallest} to {MAX_BLOCK}")
     if block == MAX_BLOCK:
         block = USUAL_BLOCK
     return GetRequest(block, _path(words[2], payload))

@@ -194,7 +194,7 @@ class SharingTests(CacheCase):
         inline = InlinePool()
         server = memory_server(
             {"path": str(self.root), "shortcut": "f", "admit_ips": ["127.0.0.1"]},
-            workers=Workers(inline, self.pool, inline),
+            workers=Workers(inline, self.pool, inline, inline),
         )
         with no_descriptor_lost():
             gone, stays = server.connect(), server.connect()

@@ -233,7 +233,7 @@ class RefusalTests(ManifestCase):
         inline = InlinePool()
         server = self.make(
             self.rule("t/sub", admit_hostnames=["node.example"]),
-            workers=Workers(inline, inline, names),
+            workers=Workers(inline, inline, names, inline),
         )
         unknown, named = server.connect(), server.connect("127.0.0.2")
         for name, known in ((None, False), ("node.example", True)):

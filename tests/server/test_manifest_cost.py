@@ -43,7 +43,9 @@ class CostTests(ManifestCase):
 
     def slow(self, *more: dict[str, Any]) -> MemoryServer:
         """A server whose disk and hashing work by hand."""
-        return self.make(*more, workers=Workers(self.disk, self.hashing, InlinePool()))
+        return self.make(
+            *more, workers=Workers(self.disk, self.hashing, *[InlinePool()] * 2)
+        )
 
     def finish(self, *clients: MemoryClient) -> None:
         """Let all work be done."""

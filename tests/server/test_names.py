@@ -250,7 +250,7 @@ class SessionTests(SynchronousTestCase):
     def make_server(self, **lists: list[str]) -> MemoryServer:
         inline = InlinePool()
         return memory_server(
-            {**self.rule, **lists}, workers=Workers(inline, inline, self.pool)
+            {**self.rule, **lists}, workers=Workers(inline, inline, self.pool, inline)
         )
 
     def answer(self, result: HostName) -> None:

@@ -31,7 +31,7 @@ __all__ = ["builtin_commands", "command_table"]
 
 def builtin_commands() -> list[ICommand]:
     """
-    One of each command that the community server answers over TLS.
+    One of each command that the community server answers.
     """
     return [
         VersionCommand(),
@@ -49,7 +49,7 @@ def builtin_commands() -> list[ICommand]:
 
 
 def command_table(
-    commands: Iterable[ICommand], versions: Iterable[int] = (2, 3)
+    commands: Iterable[ICommand], versions: Iterable[int] = (1, 2, 3)
 ) -> Mapping[int, Mapping[bytes, ICommand]]:
     """
     *commands* by protocol version and word; a later one replaces an earlier one.

@@ -42,7 +42,7 @@ class GetCommand:
     api = API
     name = "get"
     words = (b"GET",)
-    versions = frozenset({2, 3})
+    versions = frozenset({1, 2, 3})
 
     def answer(self, request: Request) -> Reply | Deferred[Reply]:
         """
@@ -51,24 +51,30 @@ class GetCommand:
         Raises:
             RemoteProtocolError: The request is malformed.
         """
-        query = parse_get(request.payload)
+        # Source: CFEngine 3.21, protocol 1, observed: 0 is a size there, too.
+        query = parse_get(request.payload, 0 if request.version == 1 else 1)
         told = request.sizes.announced(query.path)
         try:
             held = request.hold("get", query.path)
         except Refused as refusal:
-            return self._refused(refusal, told)
+            return self._refused(refusal, request, told)
         if type(held) is not HeldFile and isinstance(held, Deferred):
             held.addCallback(self._reply, request, told)
-            return held.addErrback(self._refused_later, told)
+            return held.addErrback(self._refused_later, request, told)
         return self._reply(held, request, told)
 
-    def _refused_later(self, failure: Failure, told: tuple[int, int] | None) -> Reply:
+    def _refused_later(
+        self, failure: Failure, request: Request, told: tuple[int, int] | None
+    ) -> Reply:
         if not isinstance(failure.value, Refused):
             failure.raiseException()
-        return self._refused(failure.value, told)
+        return self._refused(failure.value, request, told)
 
-    def _refused(self, refusal: Refused, told: tuple[int, int] | None) -> Reply:
-        if told is None:
+    def _refused(
+        self, refusal: Refused, request: Request, told: tuple[int, int] | None
+    ) -> Reply:
+        if told is None or request.seal is not None:
+            # Encrypted content comes in frames, and is not mistaken for them.
             raise refusal
         # The peer counts bytes now and would write the refusal into its file.
         return HangUp(f"announced before, and now: {refusal.text}")

@@ -44,7 +44,7 @@ class DigestCommand:
     api = API
     name = "digest"
     words = (b"MD5",)
-    versions = frozenset({2, 3})
+    versions = frozenset({1, 2, 3})
 
     def answer(self, request: Request) -> Reply | Deferred[Reply]:
         """

@@ -33,7 +33,7 @@ class ExecuteCommand:
     api = API
     name = "execute"
     words = (b"EXEC",)
-    versions = frozenset({2, 3})
+    versions = frozenset({1, 2, 3})
 
     def answer(self, request: Request) -> Reply:
         """Two transactions."""

@@ -35,7 +35,7 @@ class OpendirCommand:
     api = API
     name = "opendir"
     words = (b"OPENDIR",)
-    versions = frozenset({2, 3})
+    versions = frozenset({1, 2, 3})
 
     def answer(self, request: Request) -> Reply | Deferred[Reply]:
         """

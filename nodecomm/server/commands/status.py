@@ -16,6 +16,7 @@ from nodecomm.server.filesystem import HeldFile
 from nodecomm.server.replies import Frames, Reply, frame
 from nodecomm.server.requests import Refused
 from nodecomm.wire.commands import StatRequest, parse_stat
+from nodecomm.wire.framing import MAX_PAYLOAD
 from nodecomm.wire.replies import DIRECTORY, LINK, REGULAR, clock_error, encode_stat
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ _NS = 1_000_000_000
 #: Permission bits of a link, where a reply tells that an object is one.
 _LINK_MODE = 0o777
 
+#: Bytes of a link's text that a reply can tell. A link with a longer one is reported as
+#: what it leads to.
+_MAX_TARGET = MAX_PAYLOAD - len(b"OK:")
+
 #: Answers remembered, some 900 bytes each.
 _REMEMBERED = 2048
 
@@ -44,16 +49,19 @@ _REMEMBERED = 2048
 @implementer(ICommand)
 class StatCommand:
     """
-    Links are followed before anything else, so a link is reported exactly as what
-    it leads to; only one that leads nowhere is reported as a link.
+    Over TLS links are followed before anything else, so a link is reported exactly
+    as what it leads to; only one that leads nowhere is reported as a link. The
+    classic protocol tells of links: mostly what they lead to, with the link's own
+    permission bits, place and text. Whether the peer may have either is decided by
+    what the link leads to.
 
-    Source: CFEngine 3.21, protocol 2 and 3, observed.
+    Source: CFEngine 3.21, protocol 1, 2 and 3, observed.
     """
 
     api = API
     name = "stat"
     words = (b"SYNCH",)
-    versions = frozenset({2, 3})
+    versions = frozenset({1, 2, 3})
 
     def answer(self, request: Request) -> Reply | Deferred[Reply]:
         """
@@ -64,7 +72,7 @@ class StatCommand:
         """
         query = parse_stat(request.payload)
         try:
-            held = request.hold("stat", query.path)
+            held = request.hold("stat", query.path, links=request.version == 1)
         except Refused:
             request.sizes.announce(query.path, None)
             raise
@@ -81,6 +89,7 @@ class StatCommand:
 
     def _reply(self, held: IHeldObject, request: Request, query: StatRequest) -> Reply:
         status = held.stat()
+        link = held.link if type(held) is HeldFile else None
         request.release()
         serving = request.serving
         if serving.deny_bad_clocks:
@@ -95,10 +104,13 @@ class StatCommand:
         request.sizes.announce(
             query.path, (status.size, ino) if kind == REGULAR else None
         )
+        inodes = serving.inodes
+        if link is not None and len(link.status.target) <= _MAX_TARGET:
+            found = link.status
+            number = inodes.unique if found.nlink > 1 else inodes.plain
+            return _link_frames(status, found, number(found.dev, found.ino))
         number = (
-            serving.inodes.unique
-            if status.nlink > 1 or kind == DIRECTORY
-            else serving.inodes.plain
+            inodes.unique if status.nlink > 1 or kind == DIRECTORY else inodes.plain
         )
         return _frames(status, number(dev, ino))
 
@@ -125,5 +137,31 @@ def _frames(status: FileStatus, number: int) -> Frames:
             status.nlink,
             status.dev,
             status.target,
+        )
+    )
+
+
+def _link_frames(target: FileStatus, link: FileStatus, number: int) -> Frames:
+    """
+    The answer for *link*, which leads to an object with the status *target*.
+    """
+    return Frames(
+        encode_stat(
+            target.kind,
+            target.mode,
+            # Source: CFEngine 3.21, observed: the access time, what it takes on disk,
+            # and the last three numbers are the link's own.
+            link.mode,
+            target.uid,
+            target.gid,
+            target.size,
+            link.atime_ns // _NS,
+            target.mtime_ns // _NS,
+            target.ctime_ns // _NS,
+            link.blocks is not None and target.size > 512 * link.blocks,
+            number,
+            link.nlink,
+            link.dev,
+            link.target,
         )
     )

@@ -38,7 +38,9 @@ def _authorise(request: Request, operation: str, name: bytes) -> None:
     """
     request.name = name
     decision = request.serving.evaluator.evaluate(
-        request.snapshot, request.peer, AccessRequest(operation, name)
+        request.snapshot,
+        request.peer,
+        AccessRequest(operation, name, encrypted=request.encrypted),
     )
     request.decision = decision
     if decision.undecidable:
@@ -58,7 +60,7 @@ class LiteralCommand:
     api = API
     name = "literal"
     words = (b"VAR",)
-    versions = frozenset({2, 3})
+    versions = frozenset({1, 2, 3})
 
     def answer(self, request: Request) -> Reply:
         """One transaction."""
@@ -78,7 +80,7 @@ class ContextCommand:
     api = API
     name = "context"
     words = (b"CONTEXT",)
-    versions = frozenset({2, 3})
+    versions = frozenset({1, 2, 3})
 
     def answer(self, request: Request) -> Reply:
         """The refusal."""
@@ -98,7 +100,7 @@ class QueryCommand:
     api = API
     name = "query"
     words = (b"QUERY",)
-    versions = frozenset({2, 3})
+    versions = frozenset({1, 2, 3})
 
     def answer(self, request: Request) -> Reply:
         """The refusal, or the protocol error."""
@@ -136,7 +138,7 @@ class CallbackCommand:
     api = API
     name = "callback"
     words = (b"SCALLBACK",)
-    versions = frozenset({2, 3})
+    versions = frozenset({1, 2, 3})
 
     def answer(self, request: Request) -> Reply:
         """Nothing."""
