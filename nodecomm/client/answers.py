@@ -49,6 +49,7 @@ __all__ = [
     "StatAnswer",
     "Unacceptable",
     "VersionAnswer",
+    "refused",
 ]
 
 #: What `Answer.take` returns as long as bytes are missing.
@@ -142,8 +143,13 @@ class StatAnswer(Answer):
 
     __slots__ = ("_first",)
 
-    def __init__(self, path: bytes, client_time: int) -> None:
-        super().__init__(path, encode_transaction(encode_stat(client_time, path)))
+    def __init__(
+        self,
+        path: bytes,
+        client_time: int,
+        encode: Callable[[int, bytes], bytes] = encode_stat,
+    ) -> None:
+        super().__init__(path, encode_transaction(encode(client_time, path)))
         self._first: bytes | None = None
 
     def take(self, buffer: TransactionBuffer) -> Any:
@@ -178,8 +184,13 @@ class ListingAnswer(Answer):
 
     __slots__ = ("_max_names", "_names", "_parser", "_size")
 
-    def __init__(self, path: bytes, max_names: int) -> None:
-        super().__init__(path, encode_transaction(encode_opendir(path)))
+    def __init__(
+        self,
+        path: bytes,
+        max_names: int,
+        encode: Callable[[bytes], bytes] = encode_opendir,
+    ) -> None:
+        super().__init__(path, encode_transaction(encode(path)))
         self._max_names = max_names
         self._names: dict[bytes, None] = {}
         self._size = 0
@@ -188,6 +199,7 @@ class ListingAnswer(Answer):
     def take(self, buffer: TransactionBuffer) -> Any:
         """As `Answer.take`."""
         while (payload := buffer.next_payload()) is not None:
+            payload = self._clear(payload)
             parser = self._parser
             if parser is None:
                 if is_error(payload) and not buffer.more:
@@ -209,6 +221,12 @@ class ListingAnswer(Answer):
                 return list(self._names)
         return PENDING
 
+    def _clear(self, payload: bytes) -> bytes:
+        """
+        What the server meant to say with *payload*.
+        """
+        return payload
+
 
 class DigestAnswer(Answer):
     """
@@ -217,8 +235,14 @@ class DigestAnswer(Answer):
 
     __slots__ = ()
 
-    def __init__(self, path: bytes, digest: bytes, patience: float) -> None:
-        frame = encode_transaction(encode_digest(path, digest))
+    def __init__(
+        self,
+        path: bytes,
+        digest: bytes,
+        patience: float,
+        encode: Callable[[bytes, bytes], bytes] = encode_digest,
+    ) -> None:
+        frame = encode_transaction(encode(path, digest))
         super().__init__(path, frame, patience)
 
     def take(self, buffer: TransactionBuffer) -> Any:

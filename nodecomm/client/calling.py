@@ -20,6 +20,7 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
@@ -28,15 +29,12 @@ from nodecomm.client.connection import Connection
 from nodecomm.client.errors import Unreachable
 from nodecomm.client.timeouts import Timeouts
 from nodecomm.transport.errors import failure_of
+from nodecomm.transport.port import is_plain_socket, take_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import (
-        IProtocolFactory,
-        IReactorTime,
-        IStreamClientEndpoint,
-    )
+    from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
     from twisted.python.failure import Failure
 
     from nodecomm.client.address import ServerAddress
@@ -57,6 +55,7 @@ _NO_SUCH_NAME = {
 }
 
 C = TypeVar("C", bound=Connection)
+D = TypeVar("D", bound=Connection)
 
 
 class Caller(ABC, Generic[C]):
@@ -134,11 +133,28 @@ class Caller(ABC, Generic[C]):
             await deferLater(self.clock, seconds, lambda: None)
         return await self._attempt(server)
 
-    async def _reach(self, server: ServerAddress, opening: IProtocolFactory) -> None:
+    @abstractmethod
+    def _own_socket(
+        self, connection: Connection, sock: socket.socket, reactor: Any, peer: Any
+    ) -> None:
         """
-        Have *opening* build the protocol of a TCP connection to *server*.
+        Have *connection* live on *sock*, connected to the address *peer*.
         """
-        connecting = self._endpoint_for(server).connect(opening)
+
+    @abstractmethod
+    def _between(self, connection: Connection) -> Any:
+        """
+        The same where there is no plain socket: the protocol that lies between
+        *connection* and whatever transport there is.
+        """
+
+    async def _reach(self, server: ServerAddress, connection: D) -> D:
+        """
+        Connect to *server*, and wait until *connection* is open.
+        """
+        connecting = self._endpoint_for(server).connect(
+            _OpeningFactory(self, connection)
+        )
         # The endpoint times each address; this is for the look-up of the name, too.
         connecting.addTimeout(2 * self.timeouts.connect, self.clock, _timed_out)
         try:
@@ -153,6 +169,8 @@ class Caller(ABC, Generic[C]):
             raise endings.unknown_name(server, str(error.strerror)) from None
         except ValueError as error:
             raise endings.unknown_name(server, str(error)) from None
+        opened: D = await connection.opened
+        return opened
 
     def _by_name(self, server: ServerAddress) -> IStreamClientEndpoint:
         # Twisted's look-up forgets the zone of a link-local address (fe80::1%eth0).
@@ -187,3 +205,60 @@ class Caller(ABC, Generic[C]):
 
 def _timed_out(_result: object, seconds: float) -> Failure:
     return failure_of(ConnectTimeout())  # type: ignore[no-untyped-call]
+
+
+class _OpeningFactory(Factory):
+    """
+    What an endpoint connects.
+    """
+
+    noisy = False
+
+    def __init__(self, caller: Caller[Any], connection: Connection) -> None:
+        self._caller = caller
+        self._connection = connection
+
+    def buildProtocol(self, addr: object) -> _Opening:
+        return _Opening(self._caller, self._connection)
+
+
+class _Opening(Protocol):
+    """
+    A connection that is about to get a transport of ours.
+    """
+
+    def __init__(self, caller: Caller[Any], connection: Connection) -> None:
+        self._caller = caller
+        self._connection = connection
+        #: What the bytes go to, where they come through here.
+        self._above: Any = None
+
+    def connectionMade(self) -> None:
+        """
+        Take the socket where there is a plain one.
+        """
+        transport: Any = self.transport
+        if is_plain_socket(transport):
+            self.transport = None
+            # Without its socket it does not know that any more.
+            peer = transport.getPeer()
+            sock = take_socket(transport)
+            self._caller._own_socket(self._connection, sock, transport.reactor, peer)
+        else:
+            self._above = self._caller._between(self._connection)
+            self._above.makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Bytes, where there is no plain socket.
+        """
+        if self._above is not None:
+            self._above.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The end, where there is no plain socket.
+        """
+        above, self._above = self._above, None
+        if above is not None:
+            above.connectionLost(reason)

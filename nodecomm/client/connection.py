@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from nodecomm.client.address import ServerAddress
+    from nodecomm.client.answers import Answer
+    from nodecomm.client.errors import Refused
     from nodecomm.client.timeouts import Timeouts
-    from nodecomm.client.trust import IAcquaintance
+    from nodecomm.client.trust import IVoucher
     from nodecomm.identity.servers import ServerDecision
 
 __all__ = ["Connection"]
@@ -73,7 +75,7 @@ class Connection(Requests):
     def __init__(
         self,
         server: ServerAddress,
-        acquaintance: IAcquaintance,
+        voucher: IVoucher,
         *,
         clock: IReactorTime,
         monotonic: Callable[[], float],
@@ -90,7 +92,7 @@ class Connection(Requests):
         #: Fires with this connection when its requests can leave; fails when it is
         #: over before.
         self.opened: Deferred[Any] = Deferred(self._cancel)
-        self._acquaintance = acquaintance
+        self._voucher = voucher
         self._clock = clock
         self._monotonic = monotonic
         self._now = now
@@ -238,7 +240,12 @@ class Connection(Requests):
             self._leave(reason, self._drop)
 
     def _end_politely(self, reason: Callable[[], ClientError]) -> None:
-        self._leave(reason, self._transport.loseConnection)
+        self._leave(reason, self._lose)
+
+    def _lose(self) -> None:
+        # Without TLS that waits for the server's end.
+        self._transport.loseConnection()
+        self._goodbye = self._clock.callLater(self._timeouts.goodbye, self._drop)
 
     def _leave(
         self, reason: Callable[[], ClientError], how: Callable[[], None]
@@ -354,7 +361,7 @@ class Connection(Requests):
             return
         self.server_key = key
         try:
-            decision = self._acquaintance.check(key)
+            decision = self._voucher.check(key)
         except Exception as error:
             self._undecided(failure_of(error))
             return
@@ -417,6 +424,11 @@ class Connection(Requests):
                 waiter.callback(self)
 
     # What the pipeline calls.
+
+    def was_refused(self, answer: Answer, error: Refused) -> None:
+        """
+        The server refused what *answer* stands for; whoever waited has been told.
+        """
 
     def write_record(self, data: bytes) -> None:
         """

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
-from twisted.internet.protocol import Factory, Protocol, connectionDone
 
 from nodecomm import __version__
 from nodecomm.client.calling import PAUSES, Caller
@@ -16,14 +15,15 @@ from nodecomm.client.session import ClientSession
 from nodecomm.identity.keys import PublicKey
 from nodecomm.transport.descriptor import TLSDescriptor
 from nodecomm.transport.memory import TLSOverTransport
-from nodecomm.transport.port import is_plain_socket, take_socket
 from nodecomm.wire.dialog import NEWEST_VERSION, ClientDialog
 
 if TYPE_CHECKING:
+    import socket
+
     from twisted.internet.defer import Deferred
-    from twisted.python.failure import Failure
 
     from nodecomm.client.address import ServerAddress
+    from nodecomm.client.connection import Connection
     from nodecomm.client.memory import Recalled, ServerMemory
     from nodecomm.client.trust import IServerTrust
     from nodecomm.identity.servers import ServerDecision
@@ -93,8 +93,30 @@ class Dialer(Caller[ClientSession]):
             now=self.now,
             timeouts=self.timeouts,
         )
-        await self._reach(server, _OpeningFactory(self, session))
-        return await session.opened
+        return await self._reach(server, session)
+
+    def _own_socket(
+        self, connection: Connection, sock: socket.socket, reactor: Any, peer: Any
+    ) -> None:
+        TLSDescriptor(
+            sock,
+            self.context,
+            connection,
+            reactor,
+            server=False,
+            peer=peer,
+            clock=self.clock,
+            handshake_timeout=self.timeouts.handshake,
+        ).start()
+
+    def _between(self, connection: Connection) -> TLSOverTransport:
+        return TLSOverTransport(
+            self.context,
+            connection,
+            self.clock,
+            server=False,
+            handshake_timeout=self.timeouts.handshake,
+        )
 
 
 class _Call:
@@ -125,75 +147,3 @@ class _Call:
 
     def own_name(self) -> tuple[str, bytes]:
         return self._dialer.own_digest, self._dialer.user
-
-
-class _OpeningFactory(Factory):
-    """
-    What an endpoint connects.
-    """
-
-    noisy = False
-
-    def __init__(self, dialer: Dialer, session: ClientSession) -> None:
-        self._dialer = dialer
-        self._session = session
-
-    def buildProtocol(self, addr: object) -> _Opening:
-        return _Opening(self._dialer, self._session)
-
-
-class _Opening(Protocol):
-    """
-    A connection that is about to become TLS.
-    """
-
-    def __init__(self, dialer: Dialer, session: ClientSession) -> None:
-        self._dialer = dialer
-        self._session = session
-        #: What the bytes go to, where they come through here.
-        self._above: TLSOverTransport | None = None
-
-    def connectionMade(self) -> None:
-        """
-        Give the socket to OpenSSL where there is a plain one.
-        """
-        dialer = self._dialer
-        transport: Any = self.transport
-        timeout = dialer.timeouts.handshake
-        if is_plain_socket(transport):
-            self.transport = None
-            peer = transport.getPeer()
-            TLSDescriptor(
-                take_socket(transport),
-                dialer.context,
-                self._session,
-                transport.reactor,
-                server=False,
-                peer=peer,
-                clock=dialer.clock,
-                handshake_timeout=timeout,
-            ).start()
-        else:
-            self._above = TLSOverTransport(
-                dialer.context,
-                self._session,
-                dialer.clock,
-                server=False,
-                handshake_timeout=timeout,
-            )
-            self._above.makeConnection(transport)
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        Bytes, where there is no plain socket.
-        """
-        if self._above is not None:
-            self._above.dataReceived(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The end, where there is no plain socket.
-        """
-        above, self._above = self._above, None
-        if above is not None:
-            above.connectionLost(reason)

@@ -167,6 +167,51 @@ def handshake_failed(
     return partial(Unreachable, "closed-at-accept", text)
 
 
+def classic_closed(server: ServerAddress, address: str) -> _Maker:
+    """
+    Without TLS: the connection ended before the server said anything.
+    """
+    text = (
+        f"{_called(server, address)}: closed every connection without a word. A server"
+        " speaks the classic protocol only with addresses in allowlegacyconnects;"
+        " those must be in allowconnects, too. Or it allows one connection for an"
+        " address and another one is open (allowallconnects), or it is too busy"
+        " (maxconnections)"
+    )
+    return partial(Unreachable, "closed-at-accept", text)
+
+
+def classic_late(server: ServerAddress, seconds: float) -> _Maker:
+    """
+    Without TLS: the server did not do its part of the dialog in time.
+    """
+    text = f"{server}: no answer to our key within {seconds:g} s"
+    return partial(Rejected, "dialog-timeout", text)
+
+
+def no_proof(server: ServerAddress, key: PublicKey, what: str) -> _Maker:
+    """
+    Without TLS: whoever answers does not hold the key.
+    """
+    text = (
+        f"{server}: whoever answers there did not prove to hold the key {key.md5}:"
+        f" {what}. Nothing was asked. Either the server has another key now, or"
+        " somebody stands between"
+    )
+    return partial(UntrustedServer, "no-proof", text, server, key, (key,))
+
+
+def too_long_key(server: ServerAddress, key: PublicKey, bits: int) -> UntrustedServer:
+    """
+    Without TLS: a key that the server cannot be asked to prove.
+    """
+    text = (
+        f"{server}: its key {key.md5} has {key.bits} bits; the classic protocol has no"
+        f" room for a proof of more than {bits}"
+    )
+    return UntrustedServer("key-unusable", text, server, key)
+
+
 def unreachable(server: ServerAddress, error: BaseException) -> Unreachable:
     """
     What it means that no connection came about; look-ups of names apart.

@@ -62,7 +62,8 @@ class Unreachable(ClientError):  # noqa: N818
 class UntrustedServer(ClientError):  # noqa: N818
     """
     The server's key is not the one that is known for it (`key-changed`), none is
-    known (`key-unknown`), or it is no usable key (`key-unusable`). Nothing was sent.
+    known (`key-unknown`), it is no usable key (`key-unusable`), or, without TLS, the
+    server did not prove to hold it (`no-proof`). Nothing was asked.
 
     Attributes:
         server: Who was called.
@@ -104,7 +105,8 @@ class ConnectionBroken(ClientError):  # noqa: N818
 class BadAnswer(ClientError):  # noqa: N818
     """
     What came is no answer to what was asked (`out-of-step`, `bad-status`,
-    `bad-listing`, `bad-reply`, `too-large`). The connection has been dropped: nothing
+    `bad-listing`, `bad-reply`, `too-large`), or a file has `changed` while it was read,
+    which only encrypted content tells. The connection has been dropped: nothing
     that comes after can be believed.
     """
 

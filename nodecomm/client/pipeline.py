@@ -45,6 +45,9 @@ class IPipelineOwner(Protocol):
     def awaiting(self, anything: bool) -> None:
         """Whether an answer is awaited now."""
 
+    def was_refused(self, answer: Answer, error: Refused) -> None:
+        """The server refused what *answer* stands for; its waiter knows."""
+
     def unacceptable(self, code: str, path: bytes, what: str) -> None:
         """What came cannot be believed: end the connection."""
 
@@ -155,6 +158,12 @@ class Pipeline:
         self._held = False
         self._run_soon()
 
+    def wake(self) -> None:
+        """
+        The answer that comes next can go on without more bytes.
+        """
+        self._run()
+
     def end(self, reason: Callable[[], Exception]) -> None:
         """
         Nothing leaves any more, nothing comes: every request without a whole answer
@@ -212,11 +221,11 @@ class Pipeline:
                 self.answered += 1
                 self.round_trips = max(self.round_trips, head.trip)
                 deferred = head.deferred
-                if deferred.called:
-                    continue
                 if isinstance(result, Refused):
-                    deferred.errback(result)
-                else:
+                    if not deferred.called:
+                        deferred.errback(result)
+                    self.owner.was_refused(head, result)
+                elif not deferred.called:
                     deferred.callback(result)
             if buffer and not expected and self._begun:
                 what = f"{len(buffer)} bytes that nothing was asked for"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, fail
 
 from nodecomm.client.answers import (
-    Answer,
     ContentAnswer,
     DigestAnswer,
     ListingAnswer,
@@ -25,16 +24,29 @@ from nodecomm.wire.errors import LocalProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nodecomm.client.answers import Answer
     from nodecomm.client.errors import ClientError
     from nodecomm.client.pace import Pace
     from nodecomm.client.pipeline import Pipeline
     from nodecomm.client.timeouts import Timeouts
     from nodecomm.wire.replies import StatReply
 
-__all__ = ["MAX_NAMES", "Requests"]
+__all__ = ["MAX_NAMES", "Requests", "Wording"]
 
 #: Names in a listing that are accepted unless the caller says otherwise.
 MAX_NAMES = 1_000_000
+
+
+class Wording:
+    """
+    How requests are put, as what awaits their answers. These are not encrypted, or
+    TLS does it.
+    """
+
+    stat: Callable[..., Answer] = StatAnswer
+    opendir: Callable[..., Answer] = ListingAnswer
+    differs: Callable[..., Answer] = DigestAnswer
+    get: Callable[..., Answer] = ContentAnswer
 
 
 class Requests:
@@ -57,6 +69,7 @@ class Requests:
     _reason: Callable[[], ClientError] | None
 
     def __init__(self) -> None:
+        self._wording = Wording()
         self._pauses = 0
         #: Whether answers that have come must be worked off before more is read.
         self._braked = False
@@ -103,7 +116,7 @@ class Requests:
         Errors, here and below: `Refused`; those that end the connection; and
         `LocalProtocolError` for a name that no request can carry.
         """
-        return self._ask(StatAnswer, path, int(self._now()))
+        return self._ask(self._wording.stat, path, int(self._now()))
 
     def opendir(
         self, path: bytes, *, max_names: int = MAX_NAMES
@@ -112,7 +125,7 @@ class Requests:
         The names in a folder, each checked to be one part of a path, without `.` and
         `..`. A listing that is longer than *max_names* ends the connection.
         """
-        return self._ask(ListingAnswer, path, max_names)
+        return self._ask(self._wording.opendir, path, max_names)
 
     def differs(
         self, path: bytes, digest: bytes, size: int | None = None
@@ -130,7 +143,7 @@ class Requests:
         patience = timeouts.digest
         if size is not None:
             patience = max(timeouts.answer, size / DIGEST_RATE)
-        return self._ask(DigestAnswer, path, digest, patience)
+        return self._ask(self._wording.differs, path, digest, patience)
 
     def get(
         self, path: bytes, size: int, sink: Callable[[bytes], None]
@@ -150,7 +163,7 @@ class Requests:
                 request fails with what it raised.
         """
         if size > 0:
-            return self._ask(ContentAnswer, path, size, sink)
+            return self._ask(self._wording.get, path, size, sink)
         return self._ask(NothingAnswer, path)
 
     def version_text(self) -> Deferred[bytes]:

@@ -60,6 +60,7 @@ class ClientSession(Connection):
         **more: Any,
     ) -> None:
         super().__init__(server, acquaintance, **more)
+        self._acquaintance = acquaintance
         self.early = False
         self._dialog = dialog
         self._dialog_trip = 0

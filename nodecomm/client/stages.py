@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ASKING", "OVER", "TABLE", "Stage", "Step", "after"]
+__all__ = ["ASKING", "CLASSIC_TABLE", "OVER", "TABLE", "Stage", "Step", "after"]
 
 
 class Stage(Enum):
@@ -23,6 +23,10 @@ class Stage(Enum):
     DECIDING = "deciding about the server's key"
     GREETING = "waiting for the server's first line"
     IDENTIFYING = "waiting for the welcome"
+    CONNECTING = "connecting"
+    NAMING = "looking up the own name"
+    PROVING = "waiting for the server's proof"
+    ANSWERING = "answering the server's challenge"
     OPEN = "welcomed"
     ENDING = "waiting for the end"
     ENDED = "ended"
@@ -37,6 +41,10 @@ class Step(Enum):
     TRUSTED = "key trusted"
     IDENTIFIED = "own lines sent"
     WELCOMED = "welcome received"
+    CONNECTED = "TCP connected"
+    INTRODUCED = "name, challenge and own key sent"
+    PROVEN = "proof received"
+    ANSWERED = "answer and session key sent"
     LEFT = "closed or dropped from this side"
     LOST = "connection lost"
 
@@ -48,6 +56,16 @@ TABLE: dict[tuple[Stage, Step], Stage] = {
     (Stage.DECIDING, Step.TRUSTED): Stage.GREETING,
     (Stage.GREETING, Step.IDENTIFIED): Stage.IDENTIFYING,
     (Stage.IDENTIFYING, Step.WELCOMED): Stage.OPEN,
+}
+
+#: The same without TLS, in the classic protocol. A connection on which a server is
+#: only asked for its key ends in `PROVING`.
+CLASSIC_TABLE: dict[tuple[Stage, Step], Stage] = {
+    (Stage.CONNECTING, Step.CONNECTED): Stage.NAMING,
+    (Stage.NAMING, Step.INTRODUCED): Stage.PROVING,
+    (Stage.PROVING, Step.PROVEN): Stage.DECIDING,
+    (Stage.DECIDING, Step.TRUSTED): Stage.ANSWERING,
+    (Stage.ANSWERING, Step.ANSWERED): Stage.OPEN,
 }
 
 #: Where these lead from anywhere but `ENDED`, which nothing leads out of.

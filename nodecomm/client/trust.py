@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twisted.internet.defer import Deferred
 
     from nodecomm.client.memory import Recalled
     from nodecomm.identity.keys import PublicKey
     from nodecomm.identity.servers import ServerDecision
 
-__all__ = ["IAcquaintance", "IServerTrust"]
+__all__ = ["IAcquaintance", "IServerTrust", "IVoucher"]
 
 
 class IServerTrust(Protocol):
@@ -36,14 +38,31 @@ class IServerTrust(Protocol):
         """
         ...
 
+    def candidates(self, server: str) -> Sequence[PublicKey]:
+        """
+        The keys that *server* may show, as far as they are known, the likeliest
+        first. Without TLS a server is asked to prove that it holds one of them, and
+        `check` decides then. Empty where none is known.
+        """
+        ...
 
-class IAcquaintance(Protocol):
+
+class IVoucher(Protocol):
     """
-    What is known about the server that was called, and what becomes of the call.
+    Who both sides of a call are.
     """
 
     def check(self, key: PublicKey) -> ServerDecision | Deferred[ServerDecision]:
         """Whether the server may show this key."""
+
+    def own_name(self) -> tuple[str, bytes]:
+        """The digest of our own key, and our user name."""
+
+
+class IAcquaintance(IVoucher, Protocol):
+    """
+    What is known about the server that was called, and what becomes of the call.
+    """
 
     def recall(self, key: PublicKey) -> Recalled | None:
         """What the server with this very key said last time."""
@@ -53,6 +72,3 @@ class IAcquaintance(Protocol):
 
     def mistaken(self) -> None:
         """What was recalled turned out wrong."""
-
-    def own_name(self) -> tuple[str, bytes]:
-        """The digest of our own key, and our user name."""

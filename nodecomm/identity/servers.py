@@ -150,6 +150,25 @@ class ServerTrust:
             return self._call(partial(self._save_first, server, key))
         return self._unknown(server, key)
 
+    def candidates(self, server: str) -> tuple[PublicKey, ...]:
+        """
+        The keys that *server* may show, as far as they are known whole: those named
+        beforehand, then those that are stored and that no pin forbids, the newest
+        first. A store that cannot be read gives none; `check` says so.
+
+        Args:
+            server: As for `check`.
+        """
+        found = [one for one in self.pinned if isinstance(one, PublicKey)]
+        try:
+            stored = self.store.keys(server)
+        except (OSError, ServerKeysUnreadable):
+            stored = ()
+        found += [
+            key for key in reversed(stored) if not self.pinned or self._pinned(key)
+        ]
+        return tuple(dict.fromkeys(found))
+
     def _pinned(self, key: PublicKey) -> bool:
         return any(
             key == one if isinstance(one, PublicKey) else key.matches(one)

@@ -178,7 +178,8 @@ class Trusting:
     An `IServerTrust` that says what it was told to say.
     """
 
-    def __init__(self, decision: Any = None) -> None:
+    def __init__(self, decision: Any = None, *known: PublicKey) -> None:
+        self.known = known
         if decision is None:
             decision = ServerDecision(True, "stored", "")
         self.decision = decision
@@ -190,6 +191,10 @@ class Trusting:
         if isinstance(self.decision, Exception):
             raise self.decision
         return self.decision
+
+    def candidates(self, server: str) -> tuple[PublicKey, ...]:
+        """Those it was given."""
+        return self.known
 
 
 class Place:

@@ -41,6 +41,7 @@ class Owner:
         self.pipeline = Pipeline(self, self.clock)
         self.records: list[bytes] = []
         self.complaints: list[str] = []
+        self.refused: list[bytes] = []
 
     def write_record(self, data: bytes) -> None:
         """Noted."""
@@ -49,6 +50,10 @@ class Owner:
     def awaiting(self, anything: bool) -> None:
         """Must be true."""
         assert anything == (self.pipeline.head is not None)
+
+    def was_refused(self, answer: Answer, error: Refused) -> None:
+        """Noted."""
+        self.refused.append(error.path)
 
     def unacceptable(self, code: str, path: bytes, what: str) -> None:
         """As a session does."""

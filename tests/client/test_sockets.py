@@ -13,7 +13,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.trial.unittest import TestCase
 
-from nodecomm.client import dialing
+from nodecomm.client import calling
 from nodecomm.client.address import ServerAddress
 from nodecomm.client.dialing import Dialer
 from nodecomm.client.errors import ConnectionBroken, Unreachable
@@ -182,7 +182,7 @@ class SocketTests(TestCase):
             taken.append(transport)
             return take_socket(transport)
 
-        self.patch(dialing, "take_socket", keeping)
+        self.patch(calling, "take_socket", keeping)
         session = await self.dialer().connect(self.listen(welcoming))
 
         (transport,) = taken
