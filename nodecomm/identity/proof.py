@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import lru_cache
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -27,6 +28,7 @@ __all__ = [
     "encrypt_to",
     "new_challenge",
     "open_with",
+    "substitute_for",
 ]
 
 
@@ -88,7 +90,8 @@ def open_with(pair: KeyPair, data: bytes, size: int, substitute: bytes) -> bytes
         pair: The own key.
         data: What the peer encrypted, of any length.
         size: Bytes that it must decrypt to.
-        substitute: Random bytes that nobody knows, drawn before the call.
+        substitute: As many bytes that nobody knows, made before the call: those of
+            `substitute_for`, or random ones where nobody can ask twice.
     """
     modulus = pair.public.modulus
     width = block_size(pair.public)
@@ -104,3 +107,30 @@ def open_with(pair: KeyPair, data: bytes, size: int, substitute: bytes) -> bytes
     except ValueError:
         clear = b""
     return (substitute, clear)[fits & (len(clear) == size)]
+
+
+def substitute_for(pair: KeyPair, data: bytes, size: int) -> bytes:
+    """
+    What to give to `open_with` for the same *data*: bytes that only the owner of the
+    key can tell from random ones, and the same ones whenever and wherever they are
+    asked for.
+
+    Random bytes would not do for an answer: whoever sends a ciphertext twice, and gets
+    the same answer twice, knows that it was well formed.
+
+    Args:
+        pair: The own key.
+        data: What the peer encrypted.
+        size: How many bytes.
+    """
+    return hashlib.shake_256(_secret(pair) + data).digest(size)
+
+
+@lru_cache(maxsize=4)
+def _secret(pair: KeyPair) -> bytes:
+    """
+    A secret that belongs to the key and says nothing about it.
+    """
+    exponent = pair.private.private_numbers().d
+    width = block_size(pair.public)
+    return hashlib.sha256(b"substitute" + exponent.to_bytes(width, "big")).digest()

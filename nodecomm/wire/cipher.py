@@ -72,8 +72,9 @@ def missing() -> str | None:
         context.update(_VECTOR)
     except (UnsupportedAlgorithm, ImportError) as error:
         return (
-            f"Blowfish cannot be used ({error}): give OpenSSL its legacy provider "
-            "(unset CRYPTOGRAPHY_OPENSSL_NO_LEGACY; install the package that holds "
+            f"Blowfish cannot be used ({str(error).strip()}): "
+            "give OpenSSL its legacy provider (unset "
+            "CRYPTOGRAPHY_OPENSSL_NO_LEGACY; install the package that holds "
             "legacy.so; FIPS mode forbids it), or use TLS"
         )
     return None
