@@ -24,7 +24,7 @@ import os
 from collections.abc import Callable
 
 from nodecomm.identity.keys import KeyPair
-from nodecomm.identity.proof import open_with
+from nodecomm.identity.proof import open_with, substitute_for
 from nodecomm.wire.classic import NONCE_BITS, NONCE_SIZE, encode_mpi
 
 __all__ = ["Counters"]
@@ -70,15 +70,16 @@ class Counters:
         first, second = clear[-2 * _HALF : -_HALF], clear[-_HALF:]
         return hmac.compare_digest(self._second(first), second)
 
-    def open(self, data: bytes, substitute: bytes) -> bytes:
+    def open(self, data: bytes) -> bytes:
         """
-        What the challenge *data* is in clear, or *substitute* when it was not
-        encrypted for this server, or by it. Blocks.
+        What the challenge *data* is in clear; as many bytes that nobody knows, always
+        the same ones for the same data, when it was not encrypted for this server, or
+        by it. Blocks.
 
         Args:
             data: What the peer encrypted, of any length.
-            substitute: Random bytes that nobody knows, drawn before the call.
         """
+        substitute = substitute_for(self._pair, data, NONCE_SIZE)
         clear = open_with(self._pair, data, NONCE_SIZE, substitute)
         return (clear, substitute)[self.made(clear)]
 

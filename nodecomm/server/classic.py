@@ -11,8 +11,8 @@ One connection of the classic protocol: who the peer is, then its requests.
 3. The session key, and from then on requests, each of them in clear or in an
    encrypted envelope.
 
-What cannot be decrypted gives a random value to go on with: nothing in what is sent,
-nor in the time that takes, tells it from what can.
+What cannot be decrypted gives a value that looks random to go on with: nothing in what
+is sent, nor in the time that takes, tells it from what can.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nodecomm.identity.users import UntrustedUser, valid_user
 from nodecomm.server.replies import Frames, HangUp, Reply, denied, refused
 from nodecomm.server.serving import RequestSession, SessionState
 from nodecomm.wire.cipher import SessionCipher, missing
-from nodecomm.wire.classic import CLEAR, ENCRYPTED, KEY_SIZE, NONCE_SIZE, Challenge
+from nodecomm.wire.classic import CLEAR, ENCRYPTED, KEY_SIZE, Challenge
 from nodecomm.wire.classic_dialog import (
     Claimed,
     ClassicServerDialog,
@@ -109,7 +109,7 @@ class _Proofs(NamedTuple):
 
 
 def _prove(
-    counters: Counters, key: PublicKey, challenge: Challenge, substitute: bytes
+    counters: Counters, key: PublicKey, challenge: Challenge
 ) -> _Proofs | UnreadableKey:
     """
     Answer *challenge*, and challenge the owner of *key*. Blocks.
@@ -124,7 +124,7 @@ def _prove(
         return error
     clear = challenge.data
     if challenge.form == ENCRYPTED:
-        clear = counters.open(clear, substitute)
+        clear = counters.open(clear)
     return _Proofs(digest(clear), encrypted, digest(counter))
 
 
@@ -223,7 +223,6 @@ class ClassicSession(RequestSession):
             self._counters,
             self.peer.key,
             self._challenge,
-            os.urandom(NONCE_SIZE),
         )
 
     def _proved(self, proofs: _Proofs | UnreadableKey) -> None:
