@@ -18,6 +18,7 @@ from twisted.python import usage
 from nodecomm.cli.options import CommandOptions, repeat_state_dir, write_json
 from nodecomm.cli.statuses import Status, code_of, status_of, text_of
 from nodecomm.client.address import ServerAddress, Target, parse_server, parse_target
+from nodecomm.client.protection import classic_warning
 from nodecomm.identity.files import read_small
 from nodecomm.identity.keys import (
     PublicKey,
@@ -37,11 +38,14 @@ from nodecomm.wire.text import safe
 if TYPE_CHECKING:
     from nodecomm.client.dialing import Dialer
     from nodecomm.client.trust import IServerTrust
+    from nodecomm.sync.syncing import Dialing
 
 __all__ = [
+    "AskingOptions",
     "ConnectingOptions",
     "Interrupted",
     "ReachingOptions",
+    "make_asking_dialer",
     "make_dialer",
     "read_key_file",
     "report",
@@ -58,8 +62,8 @@ T = TypeVar("T")
 #: Source: CFEngine 3.21, the values of that attribute.
 PROTOCOLS = {"2": 2, "tls": 2, "3": 3, "cookie": 3, "latest": 3}
 
-#: Those of before TLS.
-CLASSIC = ("1", "classic", "0", "undefined")
+#: The one of before TLS.
+CLASSIC = ("1", "classic")
 
 
 class ReachingOptions(CommandOptions):
@@ -69,7 +73,8 @@ class ReachingOptions(CommandOptions):
     Attributes:
         server_keys: The keys that it may have.
         timeout: Seconds.
-        newest: The newest protocol version to speak.
+        newest: The newest protocol version to speak over TLS.
+        classic: Whether to speak the one of before TLS, and no other.
         user: The user name to come with, as on the wire.
     """
 
@@ -81,6 +86,7 @@ class ReachingOptions(CommandOptions):
         self.server_keys: list[str | PublicKey] = []
         self.timeout = 30.0
         self.newest = 3
+        self.classic = False
         self.user = b""
         super().__init__()
 
@@ -109,6 +115,9 @@ class ConnectingOptions(ReachingOptions):
         ],
     ]
 
+    #: What `--protocol` takes, for people.
+    protocols = "2, 3 or latest"
+
     def opt_server_key(self, key: str) -> None:
         """
         The digest of the server's key (MD5=... or SHA=...), or a file with the key;
@@ -123,15 +132,12 @@ class ConnectingOptions(ReachingOptions):
         super().postOptions()
         named = self["protocol"].lower()
         if named in CLASSIC:
-            msg = (
-                f"--protocol {named}: the classic protocol, from before TLS, is not "
-                "spoken yet; write 2, 3 or latest"
-            )
+            self.choose_classic(named)
+        elif named in PROTOCOLS:
+            self.newest = PROTOCOLS[named]
+        else:
+            msg = f"--protocol takes {self.protocols}, not {self['protocol']!r}"
             raise usage.UsageError(msg)
-        if named not in PROTOCOLS:
-            msg = f"--protocol takes 2, 3 or latest, not {self['protocol']!r}"
-            raise usage.UsageError(msg)
-        self.newest = PROTOCOLS[named]
         if self["user"] is not None:
             self.user = os.fsencode(self["user"])
         try:
@@ -139,6 +145,71 @@ class ConnectingOptions(ReachingOptions):
         except LocalProtocolError as error:
             msg = f"--user: {error}"
             raise usage.UsageError(msg) from error
+
+    def choose_classic(self, named: str) -> None:
+        """
+        The protocol of before TLS was asked for, by the name *named*.
+
+        Raises:
+            usage.UsageError: This command does not speak it.
+        """
+        msg = (
+            f"--protocol {named}: this command speaks TLS only, as the classic protocol"
+            f" protects nothing on the way; write {self.protocols}"
+        )
+        raise usage.UsageError(msg)
+
+
+class AskingOptions(ConnectingOptions):
+    """
+    The same with the classic protocol, for commands that ask a server and do nothing
+    but with the answer.
+
+    Attributes:
+        encrypt: Whether classic requests and contents are encrypted.
+    """
+
+    optFlags = [
+        [
+            "encrypt",
+            None,
+            "with --protocol classic: have names and contents encrypted",
+        ],
+    ]
+
+    protocols = "2, 3, latest or classic"
+
+    def __init__(self) -> None:
+        self.encrypt = False
+        super().__init__()
+        self.docs["protocol"] = f"newest version to speak: {self.protocols}"
+
+    def choose_classic(self, named: str) -> None:
+        """
+        As `ConnectingOptions.choose_classic`.
+        """
+        self.classic = True
+
+    def postOptions(self) -> None:
+        """
+        Check what has been given.
+        """
+        super().postOptions()
+        self.encrypt = bool(self["encrypt"])
+        if self.encrypt and not self.classic:
+            msg = (
+                "--encrypt is about --protocol classic: over TLS everything is"
+                " encrypted, always"
+            )
+            raise usage.UsageError(msg)
+
+    def warn(self, server: ServerAddress, stderr: TextIO) -> None:
+        """
+        Tell whoever runs the command if nothing protects what is sent.
+        """
+        if self.classic:
+            text = classic_warning(server, encrypt=self.encrypt)
+            stderr.write(f"warning: {safe(text)}\n")
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -238,21 +309,47 @@ def make_dialer(
     from nodecomm.transport.context import client_context  # noqa: PLC0415
 
     pair = load_own_key(state_dir / KEYS_FOLDER)
-    if trust is None:
-        trust = ServerTrust(
-            ServerKeyStore(state_dir / SERVER_KEYS_FOLDER),
-            pinned=options.server_keys,
-            first_use=bool(options.get("trust-server")),
-        )
     return Dialer(
         reactor,
         context=client_context(pair),
-        trust=trust,
+        trust=_trust(options, state_dir) if trust is None else trust,
         user=options.user,
         newest=options.newest,
         memory=ServerMemory(state_dir / MEMORY_NAME),
         timeouts=Timeouts.of(options.timeout),
         **more,
+    )
+
+
+def make_asking_dialer(
+    reactor: Any, options: AskingOptions, state_dir: Path
+) -> Dialing:
+    """
+    What connects as the options say, over TLS or not.
+
+    Raises:
+        OwnKeyError: This host has no usable key.
+    """
+    if not options.classic:
+        return make_dialer(reactor, options, state_dir)
+    from nodecomm.client.classic_dialing import ClassicDialer  # noqa: PLC0415
+    from nodecomm.client.timeouts import Timeouts  # noqa: PLC0415
+
+    return ClassicDialer(
+        reactor,
+        key=load_own_key(state_dir / KEYS_FOLDER),
+        trust=_trust(options, state_dir),
+        user=options.user,
+        encrypt=options.encrypt,
+        timeouts=Timeouts.of(options.timeout),
+    )
+
+
+def _trust(options: ReachingOptions, state_dir: Path) -> ServerTrust:
+    return ServerTrust(
+        ServerKeyStore(state_dir / SERVER_KEYS_FOLDER),
+        pinned=options.server_keys,
+        first_use=bool(options.get("trust-server")),
     )
 
 

@@ -22,9 +22,9 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python import usage
 
-from nodecomm.cli.connecting import make_dialer, run_command
+from nodecomm.cli.connecting import make_asking_dialer, run_command
 from nodecomm.cli.options import write_json
-from nodecomm.cli.remote import TargetOptions, ask, kind_of
+from nodecomm.cli.remote import TargetOptions, ask, leads_to
 from nodecomm.cli.statuses import Status
 from nodecomm.client.errors import BadAnswer, ConnectionBroken
 from nodecomm.identity.files import remove_leftovers, sync_folder
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nodecomm.client.address import Target
-    from nodecomm.client.dialing import Dialer
-    from nodecomm.client.session import ClientSession
+    from nodecomm.client.connection import Connection
+    from nodecomm.sync.syncing import Dialing
 
 __all__ = [
     "Got",
@@ -106,22 +106,24 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     target: Target = options["target"]
     as_json = options.as_json
     named = options.named_state_dir
+    server = target.server
     if options["local"] == "-":
         if as_json:
             msg = "--json goes to standard output too: name a file"
             raise usage.UsageError(msg)
 
         async def to_stream(reactor: Any) -> int:
-            dialer = make_dialer(reactor, options, options.state_dir)
+            dialer = make_asking_dialer(reactor, options, options.state_dir)
             output = Output(stdout.buffer, reactor.callFromThread)
             await get_to_stream(dialer, target, output)
             return Status.DONE
 
+        options.warn(server, stderr)
         return run_command(to_stream, stdout, stderr, state_dir=named)
     local = local_name(options["local"], target.path)
 
     async def to_file(reactor: Any) -> int:
-        dialer = make_dialer(reactor, options, options.state_dir)
+        dialer = make_asking_dialer(reactor, options, options.state_dir)
         got = await get_to_file(dialer, target, local)
         if as_json:
             facts = {
@@ -138,6 +140,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
             stdout.write(f"{shown}: {got.size} bytes, verified\n")
         return Status.DONE
 
+    options.warn(server, stderr)
     return run_command(to_file, stdout, stderr, as_json=as_json, state_dir=named)
 
 
@@ -169,7 +172,7 @@ def local_name(given: str | None, path: bytes) -> Path:
     return real
 
 
-async def get_to_file(dialer: Dialer, target: Target, local: Path) -> Got:
+async def get_to_file(dialer: Dialing, target: Target, local: Path) -> Got:
     """
     Fetch a file, verified, in one step. What does not agree, and what a broken
     connection left behind, is fetched again.
@@ -202,7 +205,7 @@ def _cannot_write(local: Path, error: OSError) -> LocalError:
     return told
 
 
-async def _get_to_file(dialer: Dialer, target: Target, local: Path) -> Got:
+async def _get_to_file(dialer: Dialing, target: Target, local: Path) -> Got:
     with contextlib.suppress(OSError):
         # Of one that was killed.
         remove_leftovers(os.fspath(local.parent), time.time(), _PARTS)
@@ -233,7 +236,7 @@ async def _get_to_file(dialer: Dialer, target: Target, local: Path) -> Got:
     raise _never_agreed(target, ATTEMPTS)
 
 
-async def get_to_stream(dialer: Dialer, target: Target, output: Output) -> Got:
+async def get_to_stream(dialer: Dialing, target: Target, output: Output) -> Got:
     """
     Fetch a file to a stream, once: what has been written cannot be taken back.
 
@@ -250,15 +253,15 @@ async def get_to_stream(dialer: Dialer, target: Target, output: Output) -> Got:
     return got
 
 
-async def _fetch(dialer: Dialer, target: Target, sink: Any) -> Got | None:
+async def _fetch(dialer: Dialing, target: Target, sink: Any) -> Got | None:
     """
     Fetch a file; None if its content is not what its digest says.
     """
 
-    async def fetch(session: ClientSession) -> Got | None:
+    async def fetch(session: Connection) -> Got | None:
         status = await session.stat(target.path)
         if status.kind != REGULAR:
-            what = kind_of(status)[0]
+            what = leads_to(status)[0]
             text = (
                 f"{to_text(target.path)} is no ordinary file on the server but a {what}"
             )
@@ -266,7 +269,7 @@ async def _fetch(dialer: Dialer, target: Target, sink: Any) -> Got | None:
                 text += "; `nodecomm sync` fetches folders"
             raise SourceRefused("not-copyable", text)
         digest = hashlib.md5(usedforsecurity=False)
-        bind: Callable[[ClientSession], None] | None = getattr(sink, "bind", None)
+        bind: Callable[[Connection], None] | None = getattr(sink, "bind", None)
         if bind is not None:
             bind(session)
 
@@ -315,7 +318,7 @@ class Output:
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._waiting = 0
         self._paused = False
-        self._session: ClientSession | None = None
+        self._session: Connection | None = None
         self._error: OSError | None = None
         self._drained: list[Deferred[None]] = []
         # Nobody waits for it when the program is interrupted: the reader may never
@@ -323,7 +326,7 @@ class Output:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def bind(self, session: ClientSession) -> None:
+    def bind(self, session: Connection) -> None:
         """
         Whom to pause.
         """

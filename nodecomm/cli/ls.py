@@ -13,6 +13,7 @@ from nodecomm.cli.remote import (
     ask,
     kind_of,
     letters,
+    mode_of,
     run_asking,
     status_facts,
     when,
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from nodecomm.client.address import Target
-    from nodecomm.client.dialing import Dialer
-    from nodecomm.client.session import ClientSession
+    from nodecomm.client.connection import Connection
+    from nodecomm.sync.syncing import Dialing
     from nodecomm.wire.replies import StatReply
 
 __all__ = ["Options", "list_folder", "run"]
@@ -51,7 +52,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     `nodecomm ls`.
     """
 
-    async def work(dialer: Dialer) -> int:
+    async def work(dialer: Dialing) -> int:
         return await list_folder(
             dialer,
             options["target"],
@@ -65,7 +66,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
 
 
 async def list_folder(
-    dialer: Dialer,
+    dialer: Dialing,
     target: Target,
     stdout: TextIO,
     stderr: TextIO,
@@ -101,7 +102,7 @@ _Described = dict[bytes, "StatReply | Refused | LocalProtocolError"]
 
 
 async def _look(
-    session: ClientSession, path: bytes, long: bool
+    session: Connection, path: bytes, long: bool
 ) -> tuple[list[bytes], _Described]:
     # Together: a server that refuses a listing may end the connection then.
     asked = session.stat(path)
@@ -159,7 +160,7 @@ def _print_long(names: list[bytes], described: _Described, stdout: TextIO) -> No
         shown = to_text(name)
         if status.target:
             shown += f" -> {to_text(status.target)}"
-        mode = kind_of(status)[1] + letters(status.mode)
+        mode = kind_of(status)[1] + letters(mode_of(status))
         numbers = (str(status.uid), str(status.gid), str(status.size))
         rows.append((mode, *numbers, when(status.mtime), shown))
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(5)]

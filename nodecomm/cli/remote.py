@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from nodecomm.cli.connecting import (
-    ConnectingOptions,
-    make_dialer,
+    AskingOptions,
+    make_asking_dialer,
     run_command,
     target_argument,
 )
@@ -32,15 +32,18 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nodecomm.client.address import ServerAddress
-    from nodecomm.client.dialing import Dialer
-    from nodecomm.client.session import ClientSession
+    from nodecomm.client.connection import Connection
+    from nodecomm.sync.syncing import Dialing
     from nodecomm.wire.replies import StatReply
 
 __all__ = [
     "TargetOptions",
     "ask",
+    "is_link",
     "kind_of",
+    "leads_to",
     "letters",
+    "mode_of",
     "run_asking",
     "status_facts",
     "when",
@@ -48,7 +51,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: What each kind of object is called, and the letter that `ls -l` begins with.
+#: What the kinds of objects are called, and the letter that `ls -l` begins with.
 _KINDS = {
     REGULAR: ("file", "-"),
     LINK: ("link", "l"),
@@ -60,7 +63,7 @@ _KINDS = {
 }
 
 
-class TargetOptions(ConnectingOptions):
+class TargetOptions(AskingOptions):
     """
     A command about one thing on a server.
     """
@@ -80,23 +83,24 @@ def run_asking(
     options: TargetOptions,
     stdout: TextIO,
     stderr: TextIO,
-    work: Callable[[Dialer], Awaitable[int]],
+    work: Callable[[Dialing], Awaitable[int]],
 ) -> int:
     """
     Run a command that asks a server as the options say; its exit status.
     """
 
     async def begin(reactor: Any) -> int:
-        return await work(make_dialer(reactor, options, options.state_dir))
+        return await work(make_asking_dialer(reactor, options, options.state_dir))
 
     named = options.named_state_dir
+    options.warn(options["target"].server, stderr)
     return run_command(begin, stdout, stderr, as_json=options.as_json, state_dir=named)
 
 
 async def ask(
-    dialer: Dialer,
+    dialer: Dialing,
     server: ServerAddress,
-    question: Callable[[ClientSession], Awaitable[T]],
+    question: Callable[[Connection], Awaitable[T]],
 ) -> T:
     """
     Connect, ask, and see the connection end: the server may allow one at a time, and
@@ -133,6 +137,9 @@ def status_facts(status: StatReply) -> dict[str, Any]:
         "dev": status.dev,
         "nlink": status.nlink,
         "target": to_text(status.target) if status.target else None,
+        "target_type": (
+            leads_to(status)[0] if is_link(status) and status.kind != LINK else None
+        ),
     }
 
 
@@ -149,9 +156,31 @@ def when(seconds: int) -> str:
 
 def kind_of(status: StatReply) -> tuple[str, str]:
     """
-    What the kind of an object is called, and the letter that `ls -l` begins with.
+    What the kind of an object is called, and the letter that `ls -l` begins with. A
+    link is one, whatever it leads to.
+    """
+    return _KINDS[LINK] if is_link(status) else leads_to(status)
+
+
+def is_link(status: StatReply) -> bool:
+    """
+    Whether it is a link that the server reports as one.
+    """
+    return status.kind == LINK or bool(status.link_mode and status.target)
+
+
+def leads_to(status: StatReply) -> tuple[str, str]:
+    """
+    The same for what a link leads to; `link` if that is nothing.
     """
     return _KINDS.get(status.kind, (f"unknown ({status.kind})", "?"))
+
+
+def mode_of(status: StatReply) -> int:
+    """
+    Permission bits of the object itself.
+    """
+    return status.link_mode if is_link(status) else status.mode
 
 
 def letters(mode: int) -> str:

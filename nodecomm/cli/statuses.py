@@ -26,6 +26,7 @@ from nodecomm.sync.errors import (
     SyncError,
     VerificationFailed,
 )
+from nodecomm.wire.cipher import CipherMissing
 from nodecomm.wire.errors import LocalProtocolError
 
 __all__ = ["Status", "code_of", "status_of", "text_of"]
@@ -71,6 +72,7 @@ _STATUSES: tuple[tuple[type[Exception], Status], ...] = (
     (LimitExceeded, Status.UNVERIFIED),
     (SyncError, Status.LOCAL),
     (OwnKeyError, Status.LOCAL),
+    (CipherMissing, Status.LOCAL),
     # A name that no request can carry.
     (LocalProtocolError, Status.USAGE),
     (OSError, Status.LOCAL),
@@ -106,6 +108,8 @@ def code_of(error: BaseException) -> str:
         return error.code
     if isinstance(error, LocalProtocolError):
         return "bad-name"
+    if isinstance(error, CipherMissing):
+        return "cipher-missing"
     return "own-key" if isinstance(error, OwnKeyError) else "io"
 
 

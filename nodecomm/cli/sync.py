@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from twisted.python import usage
 
 from nodecomm.cli.connecting import (
-    ConnectingOptions,
-    make_dialer,
+    AskingOptions,
+    make_asking_dialer,
     run_command,
     seconds_option,
     target_argument,
@@ -34,7 +34,7 @@ COMPARE = ("auto", "digest", "mtime", "size")
 REPLACE = ("exchange", "symlink", "files")
 
 
-class Options(ConnectingOptions):
+class Options(AskingOptions):
     """
     The command line of `nodecomm sync`.
     """
@@ -141,6 +141,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     named = options.named_state_dir
     quiet = bool(options["quiet"])
     request = options.request()
+    options.warn(options["target"].server, stderr)
     line = ProgressLine.on(stderr) if not (as_json or quiet) else None
 
     async def work(reactor: Any) -> int:
@@ -180,7 +181,7 @@ async def update(
     from nodecomm.sync.syncing import Syncer  # noqa: PLC0415
 
     state_dir = options.state_dir
-    dialer = make_dialer(reactor, options, state_dir)
+    dialer = make_asking_dialer(reactor, options, state_dir)
     pool = WorkerPool(reactor, "sync", threads=4)
     pool.start()
     syncer = Syncer(

@@ -98,13 +98,23 @@ class AgentSettings:
             shape="user",
         ),
     )
-    protocol: int = field(
+    protocol: Literal[2, 3, "classic"] = field(
         default=3,
         metadata=about(
-            "The newest protocol version spoken.",
-            minimum=2,
-            maximum=3,
+            "The newest version spoken over TLS; or `classic`, the protocol of before "
+            "TLS (version 1), for servers that have no other, and then no other is "
+            "spoken. Classic does not protect: whoever can reach the network between "
+            "can read what is sent, and change it.",
             upstream="`protocol_version`.",
+        ),
+    )
+    encrypt: bool = field(
+        default=False,
+        metadata=about(
+            "With `classic` only: names and contents are sent encrypted, by a cipher "
+            "of the 1990s and without any protection against changes; the status of "
+            "files stays in the clear. TLS encrypts everything, always.",
+            upstream="`encrypt` of `copy_from`, which there each copy says.",
         ),
     )
     timeout: str = field(
@@ -265,7 +275,29 @@ class _Checks(Checks[AgentConfiguration]):
             )
         yield from self.repeated("agent.policy_servers", agent.policy_servers)
         yield from self.repeated("agent.server_keys", agent.server_keys)
+        yield from self.protocol()
         yield from self.command(agent.after_update)
+
+    def protocol(self) -> Iterator[Problem]:
+        """
+        `protocol` and `encrypt` together.
+        """
+        agent = self.whole.agent
+        if agent.protocol == "classic":
+            yield self.problem(
+                "agent.protocol",
+                "the classic protocol does not protect what is sent",
+                agent.protocol,
+                "write protocol = 3 as soon as all of policy_servers speak TLS",
+                warning=True,
+            )
+        elif agent.encrypt:
+            yield self.problem(
+                "agent.encrypt",
+                "it is about the classic protocol; TLS encrypts everything, always",
+                agent.encrypt,
+                'leave it out, or write protocol = "classic" too',
+            )
 
     def command(self, command: tuple[str, ...] | str) -> Iterator[Problem]:
         """

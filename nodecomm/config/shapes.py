@@ -182,15 +182,18 @@ def moment(value: object) -> datetime:
 
 def choice(value: object, choices: tuple[Any, ...]) -> Any:
     """
-    One of the texts *choices*.
+    One of *choices*, texts and whole numbers.
     """
-    if isinstance(value, str) and value in choices:
-        return value
+    # By type, too: true equals 1.
+    for one in choices:
+        if type(value) is type(one) and value == one:
+            return value
     listed = ", ".join(map(in_toml, choices))
-    meant = did_you_mean(value if isinstance(value, str) else str(value), choices)
+    texts = {str(one): one for one in choices}
+    meant = did_you_mean(value if isinstance(value, str) else str(value), texts)
     raise MismatchError(
         "not one of the values this key takes",
-        f"write {in_toml(meant)}" if meant else f"write one of {listed}",
+        f"write {in_toml(texts[meant])}" if meant else f"write one of {listed}",
     )
 
 

@@ -62,7 +62,8 @@ _BY_CODE = {
     " packets on the way",
     "no-route": "check this machine's network, and the routes to the server",
     "closed-at-accept": "the server closes before it speaks: look into its log; its"
-    " allowconnects, allowallconnects and maxconnections decide",
+    " allowconnects, allowallconnects and maxconnections decide, and for the classic"
+    " protocol its allowlegacyconnects",
     "handshake-failed": "check that this is the port of a policy server, and which TLS"
     " versions both sides allow",
     "handshake-timeout": "the server is overloaded, or something else listens there;"
@@ -75,6 +76,8 @@ _BY_CODE = {
     " there; if not, somebody may stand between",
     "key-unknown": "compare the digest with the server's own, then: `nodecomm"
     " server-key accept {server}`, or put it into server_keys",
+    "no-proof": "the server shows the key that is known for it and does not prove to"
+    " hold it: look into its log; if that says nothing, somebody may stand between",
     "key-unusable": "the server needs a proper key, made there anew",
     "store-unusable": "check the folder server-keys in the state folder: `nodecomm"
     " server-key list` says what is wrong with it",

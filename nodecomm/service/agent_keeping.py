@@ -108,6 +108,7 @@ class StatusKeeper:
             configuration=prepared.loaded.description,
             servers=tuple(map(str, prepared.servers)),
             interval=prepared.interval,
+            protocol=prepared.protocol,
             copies=tuple(
                 copy
                 for copy in self.status.copies

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from nodecomm.client.address import ServerAddress, parse_server
 from nodecomm.config.agent import (
     AgentConfiguration,
+    AgentSettings,
     CopySettings,
     encloses_path,
     is_digest_text,
@@ -78,6 +79,7 @@ class PreparedAgent:
         splay: Seconds within which the first run comes.
         timeout: Seconds that a server may take.
         user: Who we say we are.
+        protocol: What is spoken, for people.
         command: What runs after an update; empty for nothing.
         command_timeout: Seconds that it may take.
     """
@@ -92,6 +94,7 @@ class PreparedAgent:
     splay: float
     timeout: float
     user: bytes
+    protocol: str
     command: tuple[str, ...] | str
     command_timeout: float
 
@@ -133,10 +136,18 @@ def prepare_agent(loaded: LoadedAgent) -> tuple[PreparedAgent | None, LoadedAgen
         splay,
         parse_duration(agent.timeout),
         own_user() if agent.user is None else agent.user.encode(),
+        _protocol(agent),
         agent.after_update,
         parse_duration(agent.after_update_timeout),
     )
     return prepared, checked
+
+
+def _protocol(agent: AgentSettings) -> str:
+    if agent.protocol != "classic":
+        return "TLS"
+    how = "encrypted" if agent.encrypt else "in the clear"
+    return f"classic, {how}: not protected on the way"
 
 
 def kept_at_start(

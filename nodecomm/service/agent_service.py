@@ -21,6 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from nodecomm.client.protection import classic_warning
 from nodecomm.identity.files import remove_leftovers
 from nodecomm.server.pools import Pool, WorkerPool
 from nodecomm.service.agent_after import Follower
@@ -294,6 +295,7 @@ class AgentService(Service):
         self._log.info(
             "a run begins ({reason})", event="agent.run-started", reason=reason
         )
+        self._warn(prepared)
         await self._tell("running")
         await self._settle()
         if self._stopping:
@@ -325,6 +327,21 @@ class AgentService(Service):
         self._keeper.ended(report, attempt)
         await self._finish(report, prepared, attempt.seconds)
         return report
+
+    def _warn(self, prepared: PreparedAgent) -> None:
+        """
+        State it if nothing protects what will be sent.
+        """
+        agent = prepared.configuration.agent
+        if agent.protocol == "classic":
+            servers = ", ".join(map(str, prepared.servers))
+            self._log.warn(
+                "{text}",
+                event="agent.unprotected",
+                text=classic_warning(servers, encrypt=agent.encrypt),
+                servers=[str(server) for server in prepared.servers],
+                encrypt=agent.encrypt,
+            )
 
     async def _settle(self) -> None:
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from nodecomm.client.classic_dialing import ClassicDialer
 from nodecomm.client.dialing import Dialer
 from nodecomm.client.memory import MEMORY_NAME, ServerMemory
 from nodecomm.client.timeouts import Timeouts
@@ -28,6 +29,7 @@ from nodecomm.service.own_state import StartError
 from nodecomm.sync.clocks import SteadyClock
 from nodecomm.sync.syncing import Syncer
 from nodecomm.transport.context import client_context
+from nodecomm.wire.cipher import CipherMissing
 
 if TYPE_CHECKING:
     from nodecomm.client.address import ServerAddress
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from nodecomm.server.pools import Pool
     from nodecomm.service.agent_prepared import PreparedAgent
     from nodecomm.service.agent_run import Source
+    from nodecomm.sync.syncing import Dialing
 
 __all__ = ["SyncSources"]
 
@@ -71,17 +74,8 @@ class SyncSources:
                 first_use=agent.trust_server,
                 run=pool.run,
             )
-            dialer = Dialer(
-                self._reactor,
-                context=client_context(pair),
-                trust=_ToldTrust(trust),
-                user=prepared.user,
-                newest=agent.protocol,
-                memory=ServerMemory(os.path.join(prepared.state, MEMORY_NAME)),
-                timeouts=Timeouts.of(prepared.timeout),
-                now=self._now,
-            )
-        except (ValueError, SSL.Error) as error:
+            dialer = self._dialer(prepared, pair, pool, _ToldTrust(trust))
+        except (ValueError, SSL.Error, CipherMissing) as error:
             raise StartError(str(error)) from error
         self._store = store
 
@@ -98,6 +92,36 @@ class SyncSources:
             )
 
         return connect
+
+    def _dialer(
+        self, prepared: PreparedAgent, pair: KeyPair, pool: Pool, trust: _ToldTrust
+    ) -> Dialing:
+        """
+        What connects as the configuration says.
+        """
+        agent = prepared.configuration.agent
+        timeouts = Timeouts.of(prepared.timeout)
+        if agent.protocol == "classic":
+            return ClassicDialer(
+                self._reactor,
+                key=pair,
+                trust=trust,
+                user=prepared.user,
+                encrypt=agent.encrypt,
+                pool=pool,
+                timeouts=timeouts,
+                now=self._now,
+            )
+        return Dialer(
+            self._reactor,
+            context=client_context(pair),
+            trust=trust,
+            user=prepared.user,
+            newest=agent.protocol,
+            memory=ServerMemory(os.path.join(prepared.state, MEMORY_NAME)),
+            timeouts=timeouts,
+            now=self._now,
+        )
 
     def server_key(self, server: ServerAddress) -> str:
         """
@@ -132,6 +156,12 @@ class _ToldTrust:
         if isinstance(decision, Deferred):
             return decision.addCallback(self._tell, server, key)
         return self._tell(decision, server, key)
+
+    def candidates(self, server: str) -> Sequence[PublicKey]:
+        """
+        The keys that *server* may have.
+        """
+        return self._trust.candidates(server)
 
     def _tell(
         self, decision: ServerDecision, server: str, key: PublicKey

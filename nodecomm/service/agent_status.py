@@ -235,6 +235,8 @@ class AgentStatus:
         copies: As of the last run that ended.
         after_update: Its last run.
         after_update_pending: Whether a change waits for it.
+        protocol: What is spoken with the servers; "" if a release wrote it that did
+            not say so.
     """
 
     pid: int
@@ -254,6 +256,7 @@ class AgentStatus:
     copies: tuple[CopyStatus, ...] = ()
     after_update: AfterUpdate | None = None
     after_update_pending: bool = False
+    protocol: str = ""
     version: int = 1
 
 
@@ -368,6 +371,8 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
     lines.append(_pair("server", server))
     if status.server_key:
         lines.append(_pair("its key", status.server_key))
+    if status.protocol:
+        lines.append(_pair("protocol", status.protocol))
     attempt = status.last_attempt
     if attempt is None:
         lines.append(_pair("last attempt", "none"))

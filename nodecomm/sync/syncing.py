@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Protocol, cast
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from nodecomm.client.address import ServerAddress
-    from nodecomm.client.session import ClientSession
+    from nodecomm.client.connection import Connection
     from nodecomm.server.pools import Pool
 
 __all__ = ["Dialing", "Syncer"]
@@ -58,10 +58,10 @@ LOCK_WAIT = 10.0
 
 class Dialing(Protocol):
     """
-    What is used of a `nodecomm.client.dialing.Dialer`.
+    What connects: a `nodecomm.client.dialing.Dialer`, or the classic protocol's.
     """
 
-    def connect(self, server: ServerAddress) -> Deferred[ClientSession]:
+    def connect(self, server: ServerAddress) -> Awaitable[Connection]:
         """Connect."""
         ...
 
@@ -107,7 +107,7 @@ class Syncer:
     _random: Random = field(factory=SystemRandom, kw_only=True)
     _lock_wait: float = field(default=LOCK_WAIT, kw_only=True)
     _turn: DeferredLock = field(factory=DeferredLock, init=False)
-    _session: ClientSession | None = field(default=None, init=False)
+    _session: Connection | None = field(default=None, init=False)
     _asking: Asking | None = field(default=None, init=False)
     _base: tuple[int, int] = field(default=(0, 0), init=False)
 

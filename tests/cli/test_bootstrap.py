@@ -79,7 +79,8 @@ class TestOptions:
             (["--role", "king"], "auto, node, server"),
             (["--trust-server", "--server-key", HUB_KEY.md5], "one of the two"),
             (["--server-key", "MD5=12"], "digest"),
-            (["--protocol", "1"], "classic"),
+            (["--protocol", "1"], "speaks TLS only"),
+            (["--encrypt"], "encrypt"),
             (["again"], "too many"),
         ],
     )

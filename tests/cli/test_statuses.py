@@ -33,6 +33,7 @@ from nodecomm.sync.errors import (
     SyncError,
     VerificationFailed,
 )
+from nodecomm.wire.cipher import CipherMissing
 from nodecomm.wire.errors import LocalProtocolError
 
 SERVER = ServerAddress("hub")
@@ -57,6 +58,8 @@ TABLE: list[tuple[Exception, int, str]] = [
     (LocalError("no-space", "x"), 1, "no-space"),
     (OwnKeyError("/k/localhost.priv", "x"), 1, "own-key"),
     (PermissionError(13, "Permission denied", b"/a\xff"), 1, "io"),
+    (CipherMissing("x"), 1, "cipher-missing"),
+    (UntrustedServer("no-proof", "x", SERVER, None), 4, "no-proof"),
     (LocalProtocolError("path", b"a\nb", "no newline"), 2, "bad-name"),
 ]
 

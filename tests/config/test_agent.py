@@ -101,7 +101,8 @@ class AgentConfigurationTests(SynchronousTestCase):
             ' "5m", "1h30m"',
             'error agent.splay: not a length of time; write "45s"',
             'error agent.max_duration: too short; write at least "1s"',
-            "error agent.protocol: too small; write at least 2",
+            "error agent.protocol: not one of the values this key takes; write one of"
+            ' 2, 3, "classic"',
             "error copy[0].destination: not an absolute path; write the"
             " whole path, such as /var/lib/nodecomm/inputs",
             "error copy[0].compare: not one of the values this key takes; write"
@@ -136,6 +137,39 @@ class AgentConfigurationTests(SynchronousTestCase):
         self.assertIn("a NUL cannot be part of a command", said[0])
         said = wrong(GOOD.replace(line, "after_update = true"))
         self.assertIn("true or false where a list of texts belongs", said[0])
+
+    def test_the_protocol(self) -> None:
+        """
+        Two versions over TLS, by number, and classic by its name, which is warned
+        about; to ask for encryption has a meaning there alone.
+        """
+
+        def said(*lines: str) -> list[str]:
+            return wrong(GOOD.replace("[agent]", "\n".join(["[agent]", *lines])))
+
+        classic = 'protocol = "classic"'
+        warning = "warning agent.protocol: the classic protocol does not protect"
+        for line, protocol in (
+            ("protocol = 2", 2),
+            ("protocol = 3", 3),
+            (classic, "classic"),
+        ):
+            outcome = read(GOOD.replace("[agent]", f"[agent]\n{line}"))
+            self.assertTrue(outcome.is_usable)
+            self.assertEqual(outcome.settings.agent.protocol, protocol)
+            self.assertIs(outcome.settings.agent.encrypt, False)
+        self.assertEqual(said("protocol = 2", "encrypt = false"), [])
+        for lines in ((classic,), (classic, "encrypt = true")):
+            (line,) = said(*lines)
+            self.assertTrue(line.startswith(warning), line)
+        for lines in (("encrypt = true",), ("protocol = 3", "encrypt = true")):
+            (line,) = said(*lines)
+            self.assertTrue(line.startswith("error agent.encrypt: it is about the"))
+        (line,) = said('protocol = "clasic"')
+        self.assertTrue(line.endswith('write "classic"'), line)
+        for wrong_value in ("true", '"2"', "2.0", "4", "[2]"):
+            (line,) = said(f"protocol = {wrong_value}")
+            self.assertTrue(line.startswith("error agent.protocol: not one of"), line)
 
     def test_overlapping_destinations(self) -> None:
         """No two copies work on one folder, however its name is written."""

@@ -42,6 +42,7 @@ SERVER = ServerAddress("hub", 5308)
         (Unreachable("name-unknown", "t"), "unreachable", "seh"),
         (UntrustedServer("key-unknown", "t", SERVER, None), "untrusted", "se"),
         (UntrustedServer("store-unusable", "t", SERVER, None), "untrusted", "se"),
+        (UntrustedServer("no-proof", "t", SERVER, None), "untrusted", "se"),
         (Rejected("not-trusted", "t"), "refused", "se"),
         (Rejected("dialog-timeout", "t"), "refused", "seh"),
         (ConnectionBroken("reset", "t"), "broken", "seh"),

@@ -465,3 +465,32 @@ def test_state_that_cannot_be_written(tmp_path: Path, events: list[LogEvent]) ->
 
     assert len(agent.asked) == 2
     assert len(named(events, "agent.state-failed")) == 1
+
+
+def test_over_tls_nothing_is_said_of_protection(
+    tmp_path: Path, events: list[LogEvent]
+) -> None:
+    """That is how it should be; the status tells it."""
+    agent = FakeAgent(tmp_path, {A: same})
+    agent.reactor.advance(FIRST)
+
+    assert named(events, "agent.unprotected") == []
+    assert agent.service.status.protocol == "TLS"
+
+
+@pytest.mark.parametrize("encrypt", [False, True])
+def test_each_classic_run_says_that_it_is_not_protected(
+    tmp_path: Path, events: list[LogEvent], encrypt: bool
+) -> None:
+    """Once a run, however many copies and servers, with how it is spoken."""
+    more = f'protocol = "classic"\nencrypt = {str(encrypt).lower()}\n'
+    agent = FakeAgent(tmp_path, {A: down, B: same}, more=more, copies=("x", "y"))
+    agent.reactor.advance(FIRST)
+    (said,) = named(events, "agent.unprotected")
+    agent.reactor.advance(300)
+
+    assert len(named(events, "agent.unprotected")) == 2
+    assert (said["servers"], said["encrypt"]) == ([A, B], encrypt)
+    assert f"{A}, {B}, {'encrypted' if encrypt else 'in the clear'}" in said["text"]
+    how = "encrypted" if encrypt else "in the clear"
+    assert agent.service.status.protocol == f"classic, {how}: not protected on the way"

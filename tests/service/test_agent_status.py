@@ -55,6 +55,7 @@ GOOD = AgentStatus(
         ),
     ),
     after_update=AfterUpdate(NOW.later(-6990), 2.0, 0, "exit status 0", True),
+    protocol="TLS",
 )
 
 FAILED = attrs.evolve(
@@ -149,6 +150,21 @@ def test_what_a_terminal_would_act_on() -> None:
     assert sum(r"\x1b[2J" in line for line in lines) >= 5
 
 
+def test_a_file_of_an_older_release(tmp_path: Path) -> None:
+    """It does not say which protocol is spoken, and is read all the same."""
+    write_status(str(tmp_path), GOOD)
+    facts = json.loads((tmp_path / STATUS_NAME).read_text())
+    del facts["protocol"]
+    (tmp_path / STATUS_NAME).write_text(json.dumps(facts))
+
+    status = read_status(str(tmp_path))
+
+    assert status == attrs.evolve(GOOD, protocol="")
+    assert status is not None
+    lines = describe(status, NOW, running=True)
+    assert not any(line.startswith("protocol:") for line in lines)
+
+
 def test_a_newer_version(tmp_path: Path) -> None:
     """A file of another release is said to be that."""
     write_status(str(tmp_path), attrs.evolve(GOOD, version=2))
@@ -165,6 +181,7 @@ def test_all_is_well() -> None:
         " 1h56m ago (2023-11-14T20:16:40.000Z)",
         "server:        a:5308",
         "its key:       MD5=theirs",
+        "protocol:      TLS",
         "last attempt:  2m50s ago (2023-11-14T22:10:30.000Z) (schedule), succeeded"
         " after 1.2 s",
         "last success:  2m48s ago (2023-11-14T22:10:32.000Z)",
