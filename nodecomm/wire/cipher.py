@@ -7,12 +7,11 @@ padded to whole blocks of 8 bytes. Nothing protects it against being changed.
 
 Setting up a Blowfish context costs more than encrypting a kilobyte, so a
 `SessionCipher` has one for each direction and takes the state that a message left
-behind out of the next one again. Per message of 4064 bytes that is 31 us of CPU where
-contexts of their own cost 65 us, and the same to decrypt (cryptography 50 with OpenSSL
-4.0 on a virtual machine; measured with `SessionCipher.encrypt_blocks` and
-`decrypt_joined`). Two threads with a cipher each need 16 us a message, because
-cryptography 50 lets other threads run meanwhile; older releases do not, and two
-threads are then no faster than one.
+behind out of the next one again. Per message of 4064 bytes that is 34 us of CPU to
+encrypt and 32 us to decrypt, where contexts of their own cost 65 us (cryptography 50
+with OpenSSL 4.0 on a virtual machine). Two threads with a cipher each are 1.9 times as
+fast as one, because cryptography 50 lets other threads run meanwhile; older releases
+do not.
 
 Blowfish is in OpenSSL's legacy provider, which may be absent: see `missing`.
 """

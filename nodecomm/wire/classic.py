@@ -59,7 +59,7 @@ ENCRYPTED = b"y"
 CLEAR = b"n"
 
 _LENGTH_SIZE = 4
-_CLAIM_WORDS = 5
+_CLAIM_WORDS = 4
 _CHALLENGE_WORDS = (4, 5)
 
 
@@ -140,13 +140,14 @@ def parse_mpi(data: bytes, what: str) -> int:
 
 def parse_cauth(payload: bytes) -> Claim:
     """
-    Read `CAUTH <address> <host name> <user> <number>`. The number has no meaning.
+    Read `CAUTH <address> <host name> <user> <number>`. The number has no meaning and
+    may be missing.
 
     Raises:
         RemoteProtocolError: It is no such message, or a word has over 255 bytes.
     """
     words = payload.partition(b"\0")[0].split()
-    if not payload.startswith(b"CAUTH ") or len(words) != _CLAIM_WORDS:
+    if not payload.startswith(b"CAUTH ") or len(words) < _CLAIM_WORDS:
         raise RemoteProtocolError(
             "claim", payload, "CAUTH <address> <host name> <user> <number>"
         )
