@@ -20,7 +20,8 @@ from nodecomm.config.structure import structure
 from nodecomm.identity.own import PRIVATE_NAME, create_own_key, load_own_key
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.identity.trust import MemoryCounter, TrustPolicy
-from nodecomm.server.factory import PortFactory, TLSFactory
+from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
+from nodecomm.service.classic import tell_classic
 from nodecomm.service.loading import resolve_path
 from nodecomm.service.prepared import trust_windows
 from nodecomm.service.telling import tell_problems
@@ -45,7 +46,8 @@ def port_factory(
     **more: Any,
 ) -> PortFactory:
     """
-    Make a factory for any endpoint that serves what *settings* say.
+    Make a factory for any endpoint that serves what *settings* say, over TLS, and to
+    the addresses of `allowlegacyconnects` over the classic protocol as well.
 
     Blocks for as long as it takes to read a few files, and to make a key pair if
     *keys* has none.
@@ -86,7 +88,9 @@ def port_factory(
     if any(problem.is_error for problem in problems):
         raise ConfigError(problems)
     tell_problems(problems, _log)
+    tell_classic(checked, _log)
     server = checked.server
+    pair = _own_key(keys)
     trust = TrustPolicy(
         FileKeyStore(keys),
         windows,
@@ -96,7 +100,7 @@ def port_factory(
     tls = TLSFactory(
         reactor,
         context=server_context(
-            _own_key(keys),
+            pair,
             ciphers=server.allowciphers,
             min_version=server.allowtlsversion,
         ),
@@ -108,7 +112,7 @@ def port_factory(
         manifest_max_age=server.manifest_max_age,
         **more,
     )
-    return PortFactory(tls)
+    return PortFactory(tls, ClassicFactory.beside(tls, pair))
 
 
 def _own_key(folder: str | os.PathLike[str]) -> KeyPair:

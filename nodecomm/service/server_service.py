@@ -26,9 +26,10 @@ from nodecomm.identity.pins import PINS_NAME, PinnedDigests
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.identity.trust import TrustPolicy
 from nodecomm.server.events import EventLog
-from nodecomm.server.factory import PortFactory, TLSFactory
+from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
 from nodecomm.server.pools import WorkerPool
 from nodecomm.service.audit import AuditLog
+from nodecomm.service.classic import tell_classic
 from nodecomm.service.listening import ListenError, listen, port_number
 from nodecomm.service.logs import Verbosity
 from nodecomm.service.own_state import StartError, open_own_key, os_error_text
@@ -228,7 +229,8 @@ class ServerService(MultiService):
             now=self._now,
             monotonic=self._monotonic,
         )
-        self._above = PortFactory(self.factory)
+        classic = ClassicFactory.beside(self.factory, pair)
+        self._above = PortFactory(self.factory, classic)
 
     def _open_audit(self, settings: Settings, files: WorkerPool) -> AuditLog | None:
         if not settings.log.audit:
@@ -294,6 +296,7 @@ class ServerService(MultiService):
             configuration=self.prepared.loaded.description,
             pid=os.getpid(),
         )
+        tell_classic(self.settings, self._log)
         if self._windows is not None:
             self._windows.start()
         self._ready(next((number for number in numbers if number), 0))
@@ -367,6 +370,7 @@ class ServerService(MultiService):
             configuration=prepared.loaded.description,
         )
         tell_waiting(waiting, self._log)
+        tell_classic(prepared.settings, self._log, before=old)
         if self._windows is not None:
             self._windows.changed()
         return True
