@@ -338,7 +338,8 @@ class LimitSettings:
     dialog_timeout: float = field(
         default=20,
         metadata=about(
-            "The identification lines after the handshake must end within this.",
+            "The identification must end within this: the lines after the handshake, "
+            "or all of the classic dialog.",
             unit="seconds",
             minimum=0.001,
         ),
@@ -450,7 +451,8 @@ class LimitSettings:
     crypto_threads: int = field(
         default=2,
         metadata=about(
-            "Threads that encrypt for sessions of the classic protocol.",
+            "Threads for the classic protocol: the proofs of its dialog, and the "
+            "content that is encrypted.",
             unit="threads",
             minimum=1,
             maximum=256,
