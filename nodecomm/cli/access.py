@@ -20,6 +20,7 @@ from attrs import evolve, frozen
 from twisted.python import usage
 
 from nodecomm.access.decision import HOSTNAME_NEEDED, Decision
+from nodecomm.access.evaluator import AccessEvaluator
 from nodecomm.access.explain import Explanation, Step, explain
 from nodecomm.access.networks import read_address
 from nodecomm.access.requests import (
@@ -304,7 +305,10 @@ def _explain_file(
     answer = explain(snapshot, peer, request, asked=path)
     if not target.exists:
         answer = evolve(answer, decision=Decision(False, NOT_FOUND, target.note))
-    return evolve(answer, steps=(*steps, *answer.steps))
+    links: tuple[Step, ...] = ()
+    if operation == "stat" and peer.protocol == 1 and answer.decision.allowed:
+        links = _link_steps(snapshot, peer, path)
+    return evolve(answer, steps=(*steps, *answer.steps, *links))
 
 
 def _look(snapshot: Snapshot, operation: str, path: bytes) -> _Target:
@@ -327,6 +331,8 @@ def _look(snapshot: Snapshot, operation: str, path: bytes) -> _Target:
         if path.endswith(b"/") and not os.path.isdir(real):
             raise NotADirectoryError
     except (FileNotFoundError, NotADirectoryError):
+        if operation == "stat" and os.path.islink(path):
+            return _look_at_link(path)
         folder = path.endswith(b"/") or operation == "opendir"
         named = path if is_resolved(path) else folded
         text = f"{shown} does not exist here; a node is refused, whatever the rules say"
@@ -340,6 +346,45 @@ def _look(snapshot: Snapshot, operation: str, path: bytes) -> _Target:
         ),
         note,
     )
+
+
+def _look_at_link(path: bytes) -> _Target:
+    """
+    The link *path* itself, which leads nowhere: a STAT shows it.
+    """
+    place = _place(path)
+    status = os.lstat(path)
+    request = AccessRequest("stat", place, False, status.st_uid, status.st_mode)
+    shown = safe(to_text(path))
+    return _Target(
+        request, f"{shown} is a link that leads nowhere, and is shown as it is"
+    )
+
+
+def _place(path: bytes) -> bytes:
+    """
+    Where the last part of *path* is, if that is a link.
+    """
+    folder, _, name = path.rpartition(b"/")
+    return os.path.join(os.path.realpath(folder or b"/"), name)
+
+
+def _link_steps(snapshot: Snapshot, peer: Peer, path: bytes) -> tuple[Step, ...]:
+    """
+    What a STAT of the classic protocol, which is allowed, shows where *path* is a link.
+    """
+    if not os.path.islink(path):
+        return ()
+    place, status = _place(path), os.lstat(path)
+    request = AccessRequest(
+        "stat", place, False, status.st_uid, status.st_mode, encrypted=True
+    )
+    decision = AccessEvaluator(snapshot).evaluate(snapshot, peer, request)
+    shown = safe(to_text(place))
+    if decision.allowed:
+        return (Step("link", f"the node sees a link, {shown}, and its text"),)
+    text = f"the node sees what it leads to, and no link: for {shown}, {decision.text}"
+    return (Step("link", text),)
 
 
 def _peer_json(peer: Peer, given: _ExplainOptions) -> dict[str, Any]:

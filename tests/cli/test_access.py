@@ -99,6 +99,8 @@ def root(tmp_path: Path) -> Path:
     (root / "sealed/private").chmod(0o600)
     (root / "files/link").symlink_to(root / "outside/o")
     (root / "files/nowhere").symlink_to(root / "gone")
+    (root / "files/near").symlink_to("a")
+    (root / "files/secret/out").symlink_to("../a")
     text = CONFIG.format(root=root, key=KEY.md5)
     (root / "server.toml").write_text(text)
     return root
@@ -127,7 +129,11 @@ CASES = [
     (["--ip", "10.9.1.1", "files/a"], 1, "in_denyconnects"),
     (["--ip", "10.1.1.1", "files/gone"], 1, "not_found"),
     (["--ip", "10.1.1.1", "files/a/"], 1, "not_found"),
-    (["--ip", "10.1.1.1", "files/nowhere"], 1, "not_found"),
+    # A link that leads nowhere is shown as it is, and can be nothing else.
+    (["--ip", "10.1.1.1", "files/nowhere"], 0, "admitted"),
+    (["--ip", "11.1.1.1", "files/nowhere"], 1, "not_admitted"),
+    (["--ip", "10.1.1.1", "files/nowhere", "--operation", "get"], 1, "not_found"),
+    (["--ip", "10.1.1.1", "files/nowhere/"], 1, "not_found"),
     (["--ip", "10.1.1.1", "files/link"], 1, "no_rule"),
     (["--ip", "10.1.1.1", "other/a"], 1, "no_shortcut"),
     (["--ip", "10.1.1.1", "new/f"], 1, "no_shortcut"),
@@ -268,6 +274,24 @@ def test_right_on_the_file_is_named(root: Path) -> None:
     )
     (note,) = json.loads(given)["notes"]
     assert "purge" in note
+
+
+def test_a_link_over_the_classic_protocol(root: Path) -> None:
+    """
+    There a STAT shows a link as one, if its own place is admitted, too; over TLS, and
+    to other requests, it is what it leads to.
+    """
+    asked = ("--ip", "10.2.1.1", *CLASSIC)
+    _, shown, _ = explained(root, *asked, "files/near")
+    _, hidden, _ = explained(root, *asked, "files/secret/out")
+    _, plain, _ = explained(root, *asked, "files/a")
+    _, got, _ = explained(root, *asked, "files/near", "--operation", "get")
+    _, tls, _ = explained(root, "--ip", "10.2.1.1", "files/near")
+
+    assert f"link: the node sees a link, {root}/files/near, and its text" in shown
+    assert "link: the node sees what it leads to, and no link: for" in hidden
+    assert f"rule {root}/files/secret/" in hidden
+    assert all("link: " not in text for text in (plain, got, tls))
 
 
 def test_a_classic_peer_is_shown(root: Path) -> None:
