@@ -10,12 +10,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from nodecomm.client.address import ServerAddress
+from nodecomm.client.classic_dialing import ClassicDialer
 from nodecomm.client.dialing import Dialer
 from nodecomm.client.memory import ServerMemory
 from nodecomm.identity.keys import PublicKey
@@ -23,26 +24,37 @@ from nodecomm.identity.servers import ServerDecision
 from nodecomm.server.pools import InlinePool
 from nodecomm.sync.clocks import Moment
 from nodecomm.sync.model import SyncRequest, SyncResult
-from nodecomm.sync.syncing import Syncer
+from nodecomm.sync.syncing import Dialing, Syncer
 from nodecomm.testing import MemoryNetwork, MemoryServer, key_pair, memory_server
 from nodecomm.transport.context import client_context
 
 HUB = ServerAddress("hub")
+
+#: TLS, or the classic protocol, plain or encrypted.
+Protocol = Literal["tls", "plain", "encrypted"]
 
 #: The client's half of TLS is dear to make.
 _CONTEXT = client_context(key_pair(1))
 
 
 class Trusting:
-    """Everybody is who we mean."""
+    """
+    Everybody is who we mean.
+
+    Args:
+        known: The keys that are known.
+    """
+
+    def __init__(self, *known: PublicKey) -> None:
+        self._known = known
 
     def check(self, server: str, key: PublicKey) -> ServerDecision:
         """Yes."""
         return ServerDecision(True, "pinned", "trusted")
 
     def candidates(self, server: str) -> tuple[PublicKey, ...]:
-        """None is known."""
-        return ()
+        """Those that are known."""
+        return self._known
 
 
 @define(eq=False)
@@ -56,12 +68,13 @@ class Hub:
         dest: What the node makes of it.
         server: The server.
         network: Between the two.
-        factory: What listens; by default the server's.
+        protocol: What the node speaks; it may be changed before `new_syncer`.
     """
 
     root: Path
     latency: float = 0.0
     options: dict[str, Any] = field(factory=dict)
+    protocol: Protocol = "tls"
     source: Path = field(init=False)
     dest: Path = field(init=False)
     server: MemoryServer = field(init=False)
@@ -80,10 +93,11 @@ class Hub:
                 "shortcut": "masterfiles",
                 "admit_ips": ["127.0.0.1"],
             },
+            server={"allowlegacyconnects": ["0.0.0.0/0"]},
             **self.options,
         )
         self.network = MemoryNetwork(self.server.clock, latency=self.latency)
-        self.network.listen(HUB, self.server.factory)
+        self.network.listen(HUB, self.server.port)
         self.memory = ServerMemory(self.root / "memory.json")
         self.syncer = self.new_syncer()
 
@@ -94,16 +108,23 @@ class Hub:
     def new_syncer(self) -> Syncer:
         """As after a new start of the node's program."""
         clock = self.network.clock
-        dialer = Dialer(
-            clock,
-            context=_CONTEXT,
-            trust=Trusting(),
-            user=b"root",
-            memory=self.memory,
-            endpoint_for=self.network.endpoint_for,
-            now=lambda: self.server.now,
-            monotonic=clock.seconds,
-        )
+        common: dict[str, Any] = {
+            "trust": Trusting(self.server.public),
+            "user": b"root",
+            "endpoint_for": self.network.endpoint_for,
+            "now": lambda: self.server.now,
+            "monotonic": clock.seconds,
+        }
+        dialer: Dialing
+        if self.protocol == "tls":
+            dialer = Dialer(clock, context=_CONTEXT, memory=self.memory, **common)
+        else:
+            dialer = ClassicDialer(
+                clock,
+                key=key_pair(1),
+                encrypt=self.protocol == "encrypted",
+                **common,
+            )
         self.syncer = Syncer(
             dialer,
             HUB,
@@ -183,7 +204,10 @@ PLAIN = {"product": b"cf-serverd 3.21.0", "manifest_max_age": 0.0}
 
 
 def make_hub(
-    add_cleanup: Callable[..., object], latency: float = 0.0, **options: Any
+    add_cleanup: Callable[..., object],
+    latency: float = 0.0,
+    protocol: Protocol = "tls",
+    **options: Any,
 ) -> Hub:
     """
     A hub that is gone after the test, without manifests unless they are asked for.
@@ -194,4 +218,4 @@ def make_hub(
         options = {**PLAIN, **options}
     root = Path(tempfile.mkdtemp())
     add_cleanup(shutil.rmtree, root)
-    return Hub(root, latency, options)
+    return Hub(root, latency, options, protocol)
