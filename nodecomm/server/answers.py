@@ -4,7 +4,7 @@ Answers on their way to the peer: in the order of the requests, whatever finishe
 first, and never more of them in memory than the peer takes.
 
 Small answers are joined into TLS records of whole frames; a folder's names and a
-file's content are made while they leave.
+file's content are made while they leave: see `flows` and `sealing`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,30 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
+from nodecomm.server.filesystem import HeldFile
+from nodecomm.server.flows import BROKEN_OFF, Flow, NameFlow, ReadFlow, SystemFlow
 from nodecomm.server.replies import Content, Frames, HangUp, Listing, Packets, Reply
+from nodecomm.server.sealing import SealedContentFlow, SealedNameFlow, Sealer
 from nodecomm.wire.framing import MAX_RECORD
 from nodecomm.wire.replies import encode_listing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from nodecomm.interfaces import IHeldObject
+    from nodecomm.server.pools import Pool
     from nodecomm.server.requests import Request
-    from nodecomm.transport.interfaces import ITLSRecords
+    from nodecomm.transport.interfaces import IByteStream
+    from nodecomm.wire.cipher import SessionCipher
 
 __all__ = ["AnswerQueue"]
 
 #: Bytes of content written for one connection before the others have their turn.
 _TURN = 1 << 20
 
+#: Bytes from which on the system puts a file into the connection, where it can. Less
+#: than that is sooner read and written.
+_BY_SYSTEM = 32_768
 
 #: Stands for a reply that is not there yet; None is a mistake of a command.
 _PENDING = Reply()
@@ -45,30 +53,6 @@ class _Slot:
 
     request: Request
     reply: Reply = _PENDING
-
-
-@define(eq=False)
-class _Names:
-    """
-    A listing that is leaving.
-    """
-
-    request: Request
-    reply: Packets
-    frames: Iterator[bytes]
-
-
-@define(eq=False)
-class _Bytes:
-    """
-    A file's content that is leaving.
-    """
-
-    request: Request
-    reply: Content
-    held: IHeldObject
-    left: int
-    offset: int = 0
 
 
 @define(eq=False)
@@ -86,6 +70,8 @@ class AnswerQueue:
         finished: Told of each answer that has left in whole.
         hang_up: Asked to close the connection, with the reason.
         ready: Told that `blocked` has become false.
+        crypto: Where answers to requests with a `seal` are encrypted; None: where
+            they are.
 
     Attributes:
         blocked: Whether further requests must wait.
@@ -93,24 +79,33 @@ class AnswerQueue:
         sent: Bytes written.
     """
 
-    _transport: ITLSRecords
+    _transport: IByteStream
     _later: Callable[[Callable[[], None]], object]
-    _chunk: int
+    chunk: int
     _limit: int
     _failed: Callable[[Request, Failure], Reply]
     _finished: Callable[[Request, Reply], None]
     _hang_up: Callable[[str], None]
     _ready: Callable[[], None]
+    _crypto: Pool | None = None
     sent: int = field(default=0, init=False)
     blocked: bool = field(default=False, init=False)
     paused: bool = field(default=False, init=False)
     _slots: deque[_Slot] = field(factory=deque, init=False)
-    _current: _Names | _Bytes | None = field(default=None, init=False)
+    _current: Flow | None = field(default=None, init=False)
+    _sealer: Sealer | None = field(default=None, init=False)
+    # For the flow that is leaving, and for others to have their turn.
     _waiting: bool = field(default=False, init=False)
+    _resting: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
     _parts: list[bytes] = field(factory=list, init=False)
     _size: int = field(default=0, init=False)
     _pumping: bool = field(default=False, init=False)
+    #: Where the transport can be given a file.
+    send_file: Callable[[int, int, int], int] | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.send_file = getattr(self._transport, "send_file", None)
 
     @property
     def idle(self) -> bool:
@@ -185,8 +180,8 @@ class AnswerQueue:
         self._stopped = self.blocked = True
         self._parts = []
         current, self._current = self._current, None
-        if isinstance(current, _Bytes):
-            current.held.close()
+        if current is not None:
+            current.drop()
         while self._slots:
             slot = self._slots.popleft()
             if slot.reply is not _PENDING:
@@ -205,10 +200,14 @@ class AnswerQueue:
             self._join(request, reply)
         elif isinstance(reply, Content):
             self.flush()
-            self._current = _Bytes(request, reply, reply.held, reply.size)
+            self._current = self._content(request, reply)
             self._pump()
         elif isinstance(reply, Packets):
-            self._current = _Names(request, reply, iter(reply.frames))
+            if request.seal is None:
+                self._current = NameFlow(request, reply)
+            else:
+                sealer = self._sealer_of(request.seal)
+                self._current = SealedNameFlow(request, reply, sealer)
             self._pump()
         elif isinstance(reply, Listing):
             self._list(request, reply.held)
@@ -218,6 +217,30 @@ class AnswerQueue:
             self._close(reply.why)
         else:
             self._unusable(request, f"with {type(reply).__name__}")
+
+    def _content(self, request: Request, reply: Content) -> Flow:
+        """
+        The way in which a file leaves.
+        """
+        if request.seal is not None:
+            return SealedContentFlow(request, reply, self._sealer_of(request.seal))
+        held = reply.held
+        if (
+            self.send_file is not None
+            and reply.size >= _BY_SYSTEM
+            and isinstance(held, HeldFile)
+        ):
+            return SystemFlow(request, reply, held)
+        return ReadFlow(request, reply)
+
+    def _sealer_of(self, seal: SessionCipher) -> Sealer:
+        """
+        What encrypts with *seal*, of which a connection has but one.
+        """
+        sealer = self._sealer
+        if sealer is None or sealer.seal is not seal:
+            sealer = self._sealer = Sealer(seal, self._crypto)
+        return sealer
 
     def _list(self, request: Request, folder: IHeldObject) -> None:
         """
@@ -293,108 +316,89 @@ class AnswerQueue:
         self._pumping = True
         turn = 0
         try:
-            while not (self.paused or self._waiting or self._stopped):
+            while not (self.paused or self._waiting or self._resting or self._stopped):
                 current = self._current
                 if current is None:
                     return
                 if turn >= _TURN:
-                    self._waiting = True
+                    self._resting = True
                     self._later(self._next_turn)
                     return
-                if isinstance(current, _Names):
-                    self._more_names(current)
-                    turn += MAX_RECORD
-                else:
-                    turn += self._chunk
-                    self._more_bytes(current)
+                turn += current.step(self)
         finally:
             self._pumping = False
 
     def _next_turn(self) -> None:
-        self._waiting = False
+        self._resting = False
+        self._go_on()
+
+    def _go_on(self) -> None:
         if not self._stopped:
             self._advance()
             self.flush()
 
-    def _more_names(self, current: _Names) -> None:
-        try:
-            for packet in current.frames:
-                current.request.sent += len(packet)
-                if self._size + len(packet) > MAX_RECORD:
-                    self.flush()
-                    self._parts.append(packet)
-                    self._size = len(packet)
-                    return
-                self._parts.append(packet)
-                self._size += len(packet)
-        except Exception:
-            # A source may list what has no form on the wire.
-            self._current = None
-            reply = self._failed(current.request, Failure())  # type: ignore[no-untyped-call]
-            if not isinstance(reply, HangUp):
-                # In the middle of a listing nothing else can be said.
-                reply = HangUp("the listing broke off")
-            self._begin(current.request, reply)
-            return
-        self._current = None
-        self._finished(current.request, current.reply)
+    # For the flow that is leaving (`Outlet`).
 
-    def _more_bytes(self, current: _Bytes) -> None:
-        try:
-            data = current.held.read(current.offset, min(self._chunk, current.left))
-        except Exception as error:
-            self._broken(current, f"cannot be read: {error}")
-            return
-        if isinstance(data, Deferred):
-            self._waiting = True
-            data.addCallbacks(
-                self._read_later, self._read_failed, (current,), {}, (current,)
-            )
-        else:
-            self._write(current, data)
+    def join(self, flow: Flow, frame: bytes) -> bool:
+        """Put a frame behind what is joined so far; whether a record has left."""
+        size = len(frame)
+        flow.request.sent += size
+        full = self._size + size > MAX_RECORD
+        if full:
+            self.flush()
+        self._parts.append(frame)
+        self._size += size
+        return full
 
-    def _read_later(self, data: bytes, current: _Bytes) -> None:
-        self._waiting = False
-        if self._stopped:
-            return
-        self._write(current, data)
-        self._advance()
-        self.flush()
-
-    def _read_failed(self, failure: Failure, current: _Bytes) -> None:
-        self._waiting = False
-        if not self._stopped:
-            self._broken(current, f"cannot be read: {failure.getErrorMessage()}")
-
-    def _write(self, current: _Bytes, data: bytes) -> None:
-        try:
-            data = data[: current.left]
-            last = len(data) == current.left
-            changed = last and not current.held.unchanged(current.reply.size)
-        except Exception as error:
-            self._broken(current, f"cannot be read: {error}")
-            return
-        if not data:
-            self._broken(current, f"ends {current.left} bytes too early")
-            return
-        if changed:
-            # The peer has not got the last bytes, so it keeps the copy it has.
-            self._broken(current, "changed while it was being sent")
-            return
-        current.offset += len(data)
-        current.left -= len(data)
-        current.request.sent += len(data)
+    def send(self, flow: Flow, data: bytes, *, last: bool) -> None:
+        """Write *data*; *last* ends the flow."""
+        flow.request.sent += len(data)
         self.sent += len(data)
-        if current.left == 0:
+        if last:
             self._current = None
-            current.held.close()
+            flow.drop()
         self._transport.write(data)
-        if current.left == 0:
-            self._finished(current.request, current.reply)
+        if last:
+            self._finished(flow.request, flow.reply)
 
-    def _broken(self, current: _Bytes, why: str) -> None:
+    def count(self, flow: Flow, size: int, *, last: bool) -> None:
+        """So many bytes were written past the queue; *last* ends the flow."""
+        flow.request.sent += size
+        self.sent += size
+        if last:
+            self.end(flow)
+
+    def end(self, flow: Flow) -> None:
+        """All of it has been joined or sent."""
         self._current = None
-        current.held.close()
+        flow.drop()
+        self._finished(flow.request, flow.reply)
+
+    def fail(self, flow: Flow, failure: Failure) -> None:
+        """It cannot go on; *failure* is turned into an answer."""
+        self._current = None
+        flow.drop()
+        self._waiting = False
+        reply = self._failed(flow.request, failure)
+        if not isinstance(reply, HangUp):
+            # In the middle of an answer nothing else can be said.
+            reply = HangUp(BROKEN_OFF)
+        self._begin(flow.request, reply)
+
+    def break_off(self, flow: Flow, why: str) -> None:
+        """It cannot go on; the connection is closed."""
+        self._current = None
+        flow.drop()
         reply = HangUp(why)
-        self._finished(current.request, reply)
+        self._finished(flow.request, reply)
         self._close(why)
+
+    def wait(self) -> None:
+        """Nothing can be done before `wake`."""
+        self._waiting = True
+
+    def wake(self) -> None:
+        """Something can be done again."""
+        if self._waiting:
+            self._waiting = False
+            self._go_on()

@@ -17,7 +17,14 @@ import stat
 import sys
 import termios
 
-__all__ = ["HAS_O_PATH", "hold", "open_held", "read_cached", "real_name"]
+__all__ = [
+    "HAS_O_PATH",
+    "hold",
+    "in_memory",
+    "open_held",
+    "read_cached",
+    "real_name",
+]
 
 _FD = "/proc/self/fd/"
 _FD_BYTES = b"/proc/self/fd/"
@@ -28,6 +35,9 @@ HAS_O_PATH = hasattr(os, "O_PATH") and os.path.isdir(_FD)
 _HOLD = os.O_CLOEXEC | getattr(os, "O_PATH", 0)
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)
+
+#: Where bytes are read to that are only asked for.
+_SCRATCH = memoryview(bytearray(1 << 16))
 
 
 def hold(path: bytes, *, follow: bool = True) -> int:
@@ -120,6 +130,34 @@ def read_cached(descriptor: int, offset: int, size: int) -> bytes | None:
     if count == size:
         return bytes(buffer)
     return bytes(memoryview(buffer)[:count])
+
+
+def in_memory(descriptor: int, offset: int, size: int) -> int:
+    """
+    How many bytes from *offset*, at most *size*, can be read without waiting for a
+    disk; 0 also where that cannot be told.
+
+    Raises:
+        OSError: As `os.preadv` does, but for "would block".
+    """
+    if _NOWAIT is None:
+        return 0
+    found = 0
+    while found < size:
+        # What is read is not looked at, so threads may share the place for it.
+        place = _SCRATCH[: size - found]
+        try:
+            count = os.preadv(descriptor, [place], offset + found, _NOWAIT)
+        except BlockingIOError:
+            break
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+                break
+            raise
+        found += count
+        if count < len(place):
+            break
+    return found
 
 
 def unsent(descriptor: int) -> int:

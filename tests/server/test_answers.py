@@ -84,7 +84,7 @@ class Asked(SimpleNamespace):
     """
 
     def __init__(self, name: str = "") -> None:
-        super().__init__(name=name, sent=0, released=0)
+        super().__init__(name=name, sent=0, released=0, seal=None)
 
     def release(self) -> None:
         """The queue lets go of what the request holds."""
