@@ -44,7 +44,8 @@ peers: ## look for CFEngine's programs, install them when allowed
 	@$(LOCK) scripts/install_peers.sh
 
 test: $(DEV_STAMP) peers ## run every test, with the real cf-* programs if present
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile \
+	  --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV_STAMP) ## style and formatting
 	$(VENV)/bin/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import hypothesis
@@ -17,6 +18,28 @@ from twisted.trial.unittest import SynchronousTestCase
 
 hypothesis.settings.register_profile("nodecomm", deadline=None)
 hypothesis.settings.load_profile("nodecomm")
+
+#: The markers of what takes longest, the longest first.
+_LONGEST = ("slow", "interop", "programs")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """
+    Tests that are spread over processes begin with those that take longest, so that no
+    process goes on alone at the end. One process begins with the quick ones.
+    """
+
+    ranks: dict[Path, int] = {}
+    for item in items:
+        found = [n for n, name in enumerate(_LONGEST) if item.get_closest_marker(name)]
+        # A file stays in one piece: its tests may share what takes long to make.
+        before = ranks.get(item.path, len(_LONGEST))
+        ranks[item.path] = min([before, *found])
+    spread = hasattr(config, "workerinput")
+    items.sort(key=lambda item: ranks[item.path] if spread else -ranks[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,6 +28,9 @@ def run(*command: str | Path, cwd: Path) -> str:
     # What the tests themselves run with must not help the installed package.
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONWARNINGS"):
         environment.pop(name, None)
+    # Most of what is installed is not imported here; that is compiled when it is.
+    environment["PIP_NO_COMPILE"] = "1"
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -57,18 +60,26 @@ def source_copy(folder: Path) -> Path:
     return copy
 
 
-def pip_install(folder: Path, *what: str | Path) -> Path:
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
-    Make an environment, install into it, and return its folder of programs.
+    An environment for all tests here: what nodecomm depends on is the same for each,
+    and takes most of the time.
     """
-    environment = folder / "venv"
-    run(sys.executable, "-m", "venv", environment, cwd=folder)
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", folder, cwd=folder)
+    return folder
+
+
+def pip_install(environment: Path, *what: str | Path) -> Path:
+    """
+    Install nodecomm, of which nothing was left, and return the folder of programs.
+    """
     programs = environment / "bin"
-    run(
-        *(programs / "python", "-m", "pip", "install", "--quiet"),
-        *("--disable-pip-version-check", *what),
-        cwd=folder,
-    )
+    pip = (programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check")
+    run(*pip, "uninstall", "--yes", "nodecomm", cwd=environment)
+    assert not (programs / "nodecomm").exists()
+    run(*pip, "install", *what, cwd=environment)
     return programs
 
 
@@ -89,7 +100,7 @@ def check_programs(programs: Path, elsewhere: Path) -> None:
     assert "nodecomm key generate" in nodecomm
 
 
-def test_wheel(tmp_path: Path) -> None:
+def test_wheel(tmp_path: Path, environment: Path) -> None:
     """
     The wheel has the twistd plugin and every package, no test and no cache, and works
     installed.
@@ -114,17 +125,17 @@ def test_wheel(tmp_path: Path) -> None:
     assert names - metadata == expected
     assert any(name.endswith("/LICENSE") for name in metadata)
 
-    check_programs(pip_install(tmp_path, wheel), tmp_path / "elsewhere")
+    check_programs(pip_install(environment, wheel), tmp_path / "elsewhere")
 
 
-def test_editable(tmp_path: Path) -> None:
+def test_editable(tmp_path: Path, environment: Path) -> None:
     """
     An editable installation shows the twistd plugin too: Twisted looks only into the
     folders of `sys.path`, which not every way of editable installation uses.
     """
     source = source_copy(tmp_path)
 
-    programs = pip_install(tmp_path, "--editable", source)
+    programs = pip_install(environment, "--editable", source)
 
     check_programs(programs, tmp_path / "elsewhere")
     (source / "nodecomm" / "freshly_added.py").write_text("word = 'seen'\n")
