@@ -16,13 +16,20 @@ from unittest import mock
 import twisted.internet
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.config.errors import ConfigError
 from nodecomm.identity.trust import MemoryCounter
 from nodecomm.server import PortFactory
+from nodecomm.server.pools import Workers
 from nodecomm.service.embedding import port_factory
-from nodecomm.testing import MemoryClient, MemoryKeyStore, key_pair
+from nodecomm.testing import (
+    MemoryClassicClient,
+    MemoryClient,
+    MemoryKeyStore,
+    key_pair,
+)
 
 README = Path(__file__).parents[1] / "README.rst"
 EXAMPLE = README.parent / "docs" / "examples" / "embedded" / "parts.py"
@@ -151,6 +158,18 @@ def dial(
     )
 
 
+def dial_classic(
+    factory: Any, reactor: MemoryReactorClock, address: str
+) -> MemoryClassicClient:
+    """
+    As `dial`, for a node of the classic protocol.
+    """
+    where = IPv4Address("TCP", address, 40_000)
+    return MemoryClassicClient(
+        factory.buildProtocol(where), where, reactor, key_pair(1), now=time.time
+    )
+
+
 class PortFactoryTests(SynchronousTestCase):
     """
     `port_factory`, which the program is built on.
@@ -204,6 +223,57 @@ class PortFactoryTests(SynchronousTestCase):
 
         self.assertIn("trustkeysfrom[0].count", str(error))
         self.make(settings, counter=MemoryCounter())
+
+    def test_both_protocols(self) -> None:
+        """
+        An address of allowlegacyconnects may use either protocol, with one key; that
+        nothing protects the classic one is told when the factory is made. Any other
+        address is closed as soon as it says its first byte in it.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        (folder / "promises.cf").write_text("bundle agent main {}\n")
+        everywhere = ["10.0.0.0/8"]
+        reactor = MemoryReactorClock()
+        with capturedLogs() as logs:
+            factory = port_factory(
+                reactor,
+                {
+                    "server": {
+                        "allowallconnects": everywhere,
+                        "allowlegacyconnects": ["10.1.0.0/16"],
+                        "trustkeysfrom": everywhere,
+                    },
+                    "access": [
+                        {
+                            "path": str(folder.absolute()),
+                            "shortcut": "masterfiles",
+                            "admit_ips": everywhere,
+                        }
+                    ],
+                },
+                keys=self.mktemp(),
+                workers=Workers.inline(),
+            )
+        factory.doStart()
+        self.addCleanup(factory.doStop)
+        newer = dial(factory, reactor, "10.1.2.3")
+        node = dial_classic(factory, reactor, "10.1.2.3")
+        stranger = dial_classic(factory, reactor, "10.2.2.3")
+
+        (told,) = [event for event in logs if event.get("event") == "classic.allowed"]
+        self.assertEqual("10.1.0.0/16", told["networks"])
+        self.assertTrue(newer.identify())
+        self.assertIsNotNone(newer.stat(b"masterfiles/promises.cf"))
+        self.assertTrue(node.identify())
+        self.assertIsNotNone(node.stat(b"masterfiles/promises.cf"))
+        self.assertEqual(
+            b"bundle agent main {}\n", node.sealed_get(b"masterfiles/promises.cf")
+        )
+        self.assertFalse(stranger.identify())
+        self.assertTrue(stranger.closed)
+        for each in (newer, node, stranger):
+            each.hang_up()
 
     def test_the_key_stays(self) -> None:
         """
