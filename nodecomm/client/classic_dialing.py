@@ -50,7 +50,7 @@ class ClassicDialer(Caller[ClassicSession]):
         trust: Decides about the servers' keys.
         user: Who we say we are: one word of at most 255 bytes.
         encrypt: Whether requests, names and contents are encrypted.
-        names: How names of our own addresses are found.
+        name_of: The name of one of our own addresses; by default it is looked up.
         pool: Where RSA is done, and much decrypting; by default the reactor's threads
             where it has some.
         random_bytes: Random bytes that nobody can guess.
@@ -70,7 +70,7 @@ class ClassicDialer(Caller[ClassicSession]):
         trust: IServerTrust,
         user: bytes,
         encrypt: bool = False,
-        names: OwnNames | None = None,
+        name_of: Callable[[str], Deferred[bytes]] | None = None,
         pool: Pool | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
         **more: Any,
@@ -83,7 +83,7 @@ class ClassicDialer(Caller[ClassicSession]):
         super().__init__(reactor, trust=trust, user=user, **more)
         self.key = key
         self.encrypt = encrypt
-        self._names = OwnNames(reactor, self.clock) if names is None else names
+        self._name_of = name_of or OwnNames(reactor, self.clock).of
         self._pool = _pool_of(reactor) if pool is None else pool
         self._random_bytes = random_bytes
         #: The key that each server proved last.
@@ -184,7 +184,7 @@ class ClassicDialer(Caller[ClassicSession]):
         return {
             "key": self.key,
             "user": self.user,
-            "name_of": self._names.of,
+            "name_of": self._name_of,
             "pool": self._pool,
             "random": self._random_bytes,
             "clock": self.clock,

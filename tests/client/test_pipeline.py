@@ -6,6 +6,7 @@ Requests and answers, however the bytes are cut and whatever they are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ from nodecomm.client.answers import (
 )
 from nodecomm.client.errors import BadAnswer, Refused
 from nodecomm.client.pipeline import Pipeline
-from nodecomm.client.stages import TABLE, Stage, Step, after
+from nodecomm.client.stages import CLASSIC_TABLE, TABLE, Stage, Step, after
 from nodecomm.wire.framing import MAX_RECORD, encode_transaction
 from nodecomm.wire.replies import REFUSAL, StatReply, encode_listing
 from tests.recorded import load, names
@@ -314,16 +315,15 @@ class StageTests(SynchronousTestCase):
         What the table does not have is a mistake of this program, except that every
         connection can be left and lost; nothing leads out of the end.
         """
-        for stage in Stage:
-            for step in Step:
-                if stage is not Stage.ENDED and step is Step.LEFT:
-                    self.assertIs(after(stage, step), Stage.ENDING)
-                elif stage is not Stage.ENDED and step is Step.LOST:
-                    self.assertIs(after(stage, step), Stage.ENDED)
-                elif (stage, step) in TABLE:
-                    self.assertIs(after(stage, step), TABLE[stage, step])
-                else:
-                    self.assertRaises(KeyError, after, stage, step)
+        for table, stage, step in product((TABLE, CLASSIC_TABLE), Stage, Step):
+            if stage is not Stage.ENDED and step is Step.LEFT:
+                self.assertIs(after(stage, step, table), Stage.ENDING)
+            elif stage is not Stage.ENDED and step is Step.LOST:
+                self.assertIs(after(stage, step, table), Stage.ENDED)
+            elif (stage, step) in table:
+                self.assertIs(after(stage, step, table), table[stage, step])
+            else:
+                self.assertRaises(KeyError, after, stage, step, table)
 
 
 class RecordedTests(SynchronousTestCase):

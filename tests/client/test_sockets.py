@@ -5,16 +5,20 @@ The client on real sockets of the loopback: what the network in memory cannot sh
 
 from __future__ import annotations
 
+import hashlib
+import random
 import socket
 from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import TestCase
 
 from nodecomm.client import calling
 from nodecomm.client.address import ServerAddress
+from nodecomm.client.classic_dialing import ClassicDialer
 from nodecomm.client.dialing import Dialer
 from nodecomm.client.errors import ConnectionBroken, Unreachable
 from nodecomm.client.timeouts import Timeouts
@@ -22,7 +26,15 @@ from nodecomm.testing import key_pair
 from nodecomm.transport.context import client_context
 from nodecomm.transport.descriptor import TLSDescriptor
 from nodecomm.transport.memory import TLSOverTransport
+from nodecomm.transport.plain import PlainDescriptor, PlainOverTransport
 from nodecomm.transport.port import take_socket
+from tests.client.classic_scripted import (
+    OWN,
+    SERVER,
+    ClassicPeer,
+    ClassicScript,
+    ClassicScriptedFactory,
+)
 from tests.client.scripted import Peer, Script, ScriptedFactory, Trusting
 from tests.client.test_session import GOOD, STATUS, welcoming
 
@@ -30,6 +42,9 @@ reactor: Any = _reactor
 
 #: Bytes of a content that fits in no socket's buffers.
 LARGE = 24 << 20
+
+#: A content that threads decrypt in many pieces.
+CONTENT = random.Random(1).randbytes((4 << 20) + 17)
 
 
 async def generous(peer: Peer) -> None:
@@ -41,6 +56,36 @@ async def generous(peer: Peer) -> None:
         await peer.request()
         for _ in range(LARGE >> 14):
             peer.send(b"x" * 16384)
+
+
+async def classic_generous(peer: ClassicPeer) -> None:
+    """
+    A classic server that gives everybody the same content, and the same status.
+    """
+    await peer.greet()
+    while True:
+        request = await peer.request()
+        if request.startswith(b"SGET"):
+            stream = peer.cipher.encrypt_blocks(CONTENT, last=True)
+            for start in range(0, len(stream), 65536):
+                peer.send(stream[start : start + 65536])
+        else:
+            peer.send(GOOD)
+
+
+class _Wrapped:
+    """
+    An endpoint whose transport is a wrapper.
+    """
+
+    def __init__(self, server: ServerAddress) -> None:
+        self._below = TCP4ClientEndpoint(reactor, server.host, server.port)
+
+    def connect(self, factory: Any) -> Any:
+        """
+        Connect, and wrap.
+        """
+        return self._below.connect(WrappingFactory(factory))
 
 
 class SocketTests(TestCase):
@@ -72,6 +117,24 @@ class SocketTests(TestCase):
         }
         return Dialer(reactor, **arguments)
 
+    def listen_classic(self, *scripts: ClassicScript | None) -> ServerAddress:
+        """
+        A scripted classic server on a free port.
+        """
+        factory: Any = ClassicScriptedFactory(reactor, *scripts)
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.factory = factory
+        return ServerAddress("127.0.0.1", port.getHost().port)
+
+    def classic_dialer(self, **more: Any) -> ClassicDialer:
+        """
+        A classic dialer on the real reactor.
+        """
+        trust = Trusting(None, SERVER.public)
+        arguments: dict[str, Any] = {"key": OWN, "trust": trust, "user": b"root"}
+        return ClassicDialer(reactor, **{**arguments, **more})
+
     async def test_requests(self) -> None:
         """
         TLS is on the socket itself; requests are answered; the close sees the
@@ -100,21 +163,60 @@ class SocketTests(TestCase):
         """
         Where there is no plain socket, TLS is above whatever there is.
         """
-        from twisted.protocols.policies import WrappingFactory  # noqa: PLC0415
-
-        class Wrapped:
-            """An endpoint whose transport is a wrapper."""
-
-            def __init__(self, server: ServerAddress) -> None:
-                self._below = TCP4ClientEndpoint(reactor, server.host, server.port)
-
-            def connect(self, factory: Any) -> Any:
-                """Connect, and wrap."""
-                return self._below.connect(WrappingFactory(factory))
-
         server = self.listen(welcoming)
-        session = await self.dialer(endpoint_for=Wrapped).connect(server)
+        session = await self.dialer(endpoint_for=_Wrapped).connect(server)
         self.assertIsInstance(session._transport, TLSOverTransport)
+        self.assertEqual(await session.stat(b"/a"), STATUS)
+        await session.close()
+
+    async def test_without_tls(self) -> None:
+        """
+        The classic protocol is on the socket itself; RSA and what is large are left
+        to threads; requests are answered, and the close sees the server's end.
+        """
+        for encrypt in (False, True):
+            server = self.listen_classic(classic_generous)
+            dialer = self.classic_dialer(encrypt=encrypt)
+            session = await dialer.connect(server)
+            self.assertIsInstance(session._transport, PlainDescriptor)
+            self.assertTrue(session._transport.getTcpNoDelay())
+            found = await gatherResults([session.stat(b"/a") for _ in range(1000)])
+            self.assertEqual(found, [STATUS] * 1000)
+            await session.close()
+            (peer,) = self.factory.peers
+            self.assertTrue(peer.ended)
+            self.assertIsNotNone(peer.claim)
+
+    async def test_without_tls_on_other_transports(self) -> None:
+        """
+        Where there is no plain socket, the protocol is above whatever there is.
+        """
+        server = self.listen_classic(classic_generous)
+        session = await self.classic_dialer(endpoint_for=_Wrapped).connect(server)
+        self.assertIsInstance(session._transport, PlainOverTransport)
+        self.assertEqual(await session.stat(b"/a"), STATUS)
+        await session.close()
+
+    async def test_a_large_encrypted_content(self) -> None:
+        """
+        Threads decrypt what comes, in order; a pause in between loses nothing.
+        """
+        server = self.listen_classic(classic_generous)
+        session = await self.classic_dialer(encrypt=True).connect(server)
+        digest = hashlib.sha256()
+        pauses = 0
+
+        def sink(data: bytes) -> None:
+            nonlocal pauses
+            digest.update(data)
+            pauses += 1
+            if pauses % 8 == 0:
+                session.pause()
+                reactor.callLater(0.001, session.resume)
+
+        await session.get(b"/large", len(CONTENT), sink)
+        self.assertEqual(digest.digest(), hashlib.sha256(CONTENT).digest())
+        self.assertGreater(pauses, 10)
         self.assertEqual(await session.stat(b"/a"), STATUS)
         await session.close()
 

@@ -418,6 +418,33 @@ class TrustTests(ServerCase):
         self.assertNotIn("server-key accept", text)
         self.assertEqual((key(0),), self.check(key(1)).known)
 
+    def test_candidates(self) -> None:
+        """
+        The keys that a server may show are those that were named whole and those that
+        are stored and not forbidden by what was named, the newest first, each once.
+        """
+        one, two, three = key(0), key(1), key(2)
+        trust = ServerTrust(self.store)
+        self.assertEqual(trust.candidates(HUB), ())
+        self.store.add(HUB, one)
+        self.store.add(HUB, two)
+        self.assertEqual(trust.candidates(HUB), (two, one))
+        self.assertEqual(trust.candidates(OTHER), ())
+        table: list[tuple[list[str | PublicKey], tuple[PublicKey, ...]]] = [
+            ([three], (three,)),
+            ([one], (one,)),
+            ([three, two], (three, two)),
+            ([one.md5], (one,)),
+            ([two.sha, three], (three, two)),
+            ([three.md5], ()),
+        ]
+        for pinned, expected in table:
+            trust = ServerTrust(self.store, pinned=pinned)
+            self.assertEqual(trust.candidates(HUB), expected)
+        Path(self.store.path(HUB)).write_text("damaged")
+        self.assertEqual(ServerTrust(self.store).candidates(HUB), ())
+        self.assertEqual(ServerTrust(self.store, pinned=[one]).candidates(HUB), (one,))
+
     def test_names_and_ports_apart(self) -> None:
         """
         A key belongs to one name and one port; letter case does not matter.

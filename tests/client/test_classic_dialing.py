@@ -1,0 +1,670 @@
+# SPDX-License-Identifier: MIT
+"""
+Connecting without TLS: whose key it is, and all the ways in which nothing comes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from nodecomm.client import classic_dialing
+from nodecomm.client.calling import PAUSES
+from nodecomm.client.errors import (
+    ConnectionBroken,
+    Rejected,
+    Unreachable,
+    UntrustedServer,
+)
+from nodecomm.client.stages import Stage
+from nodecomm.client.timeouts import Timeouts
+from nodecomm.identity.keys import PublicKey, UnreadableKey
+from nodecomm.identity.servers import ServerDecision, ServerKeyStore, ServerTrust
+from nodecomm.testing import key_pair
+from nodecomm.wire.cipher import CipherMissing
+from nodecomm.wire.classic import KEY_REFUSED, Claim
+from nodecomm.wire.errors import LocalProtocolError
+from nodecomm.wire.replies import REFUSAL
+from tests.client.classic_scripted import (
+    OWN,
+    SERVER,
+    ClassicPeer,
+    ClassicPlace,
+    ClassicScript,
+    HeldPool,
+    Names,
+)
+from tests.client.scripted import HUB, Trusting
+from tests.client.test_session import GOOD, STATUS
+
+#: A key of somebody else.
+OTHER = key_pair(2)
+
+NO = ServerDecision(False, "key-changed", "the key has changed", (OTHER.public,))
+
+
+async def welcoming(peer: ClassicPeer) -> None:
+    """
+    A server that answers every request with the same status.
+    """
+    await peer.greet()
+    while True:
+        await peer.request()
+        peer.send(GOOD)
+
+
+async def refusing(peer: ClassicPeer) -> None:
+    """
+    A server that cannot decrypt the challenge and says so, as the real one does.
+    """
+    await peer.hear()
+    peer.send(peer.dialog.refuse())
+    peer.close()
+
+
+async def not_trusting(peer: ClassicPeer) -> None:
+    """
+    A server that does not trust the client.
+    """
+    await peer.hear()
+    peer.send(peer.dialog.refuse(key=True))
+    peer.close()
+
+
+async def impostor(peer: ClassicPeer) -> None:
+    """
+    Shows the key of the server, which it has not.
+    """
+    await peer.hear()
+    peer.send(peer.accepting(own=SERVER.public))
+    await peer.keyed()
+    raise AssertionError("the impostor was answered")
+
+
+def saying(*payloads: bytes) -> ClassicScript:
+    """
+    A server that says this, whatever comes, and waits.
+    """
+
+    async def script(peer: ClassicPeer) -> None:
+        await peer.hear()
+        peer.answer(*payloads)
+        await peer.more()
+
+    return script
+
+
+def showing(modulus: int, exponent: int) -> ClassicScript:
+    """
+    A server that says that this is its key.
+    """
+
+    async def script(peer: ClassicPeer) -> None:
+        await peer.hear()
+        peer.send(peer.accepting(own=PublicKey(modulus, exponent)))
+        await peer.more()
+
+    return script
+
+
+class ProofTests(SynchronousTestCase):
+    """
+    Whose key is it?
+    """
+
+    def trust(self, **more: Any) -> ServerTrust:
+        """
+        Decides with a store on disk.
+        """
+        return ServerTrust(ServerKeyStore(self.mktemp()), **more)
+
+    def test_a_known_server(self) -> None:
+        """
+        A server whose key is known proves on the first connection that it holds it;
+        the session says what it is.
+        """
+        place = ClassicPlace(welcoming)
+        session = place.connect()
+
+        self.assertEqual(place.network.attempts, 1)
+        self.assertEqual(place.forms, b"y")
+        self.assertEqual(place.trust.asked, [("hub:5308", SERVER.public)])
+        self.assertEqual(session.server_key, SERVER.public)
+        self.assertIs(session.stage, Stage.OPEN)
+        self.assertEqual(session.version, 1)
+        self.assertFalse(session.protected)
+        self.assertFalse(session.encrypted)
+        self.assertFalse(session.is_nodecomm)
+        self.assertTrue(session.links)
+        self.assertIs(place.result(session.when_welcomed()), session)
+        self.assertEqual(place.dialer.own_digest, OWN.public.md5)
+        self.assertIn("hub:5308 welcomed", repr(session))
+
+    def test_a_stranger(self) -> None:
+        """
+        A server whose key is not known is asked for it on a connection on which
+        nothing else is asked, not even that is answered which the server asks; then
+        it must prove on the next one that it holds the key. Only that is decided
+        about.
+        """
+        for first_use in (True, False):
+            trust = self.trust(first_use=first_use)
+            place = ClassicPlace(welcoming, trust=trust)
+            if first_use:
+                session = place.connect()
+                self.assertEqual(place.result(session.stat(b"/a")), STATUS)
+                self.assertEqual(trust.candidates("hub:5308"), (SERVER.public,))
+            else:
+                error = place.refused()
+                self.assertEqual(error.code, "key-unknown")
+                self.assertEqual(error.key, SERVER.public)
+
+            self.assertEqual(place.forms, b"ny")
+            question, proof = place.server.peers
+            self.assertEqual(len(question.records), 1)
+            self.assertTrue(question.ended)
+            # The dialog's first half; the answer and then a request.
+            self.assertEqual(len(proof.records), 3 if first_use else 1)
+
+    def test_the_next_time(self) -> None:
+        """
+        A key that was stored on first use is asked to be proved at once.
+        """
+        place = ClassicPlace(welcoming, trust=self.trust(first_use=True))
+        place.result(place.connect().close())
+        place.connect()
+
+        self.assertEqual(place.forms, b"nyy")
+
+    def test_several_keys(self) -> None:
+        """
+        Each key that the server may have is tried, on a connection of its own, until
+        one is proved; the next connection begins with that.
+        """
+        for script in (welcoming, refusing):
+            known = (OTHER.public, key_pair(3).public, SERVER.public)
+            scripts = (script, script, welcoming)
+            place = ClassicPlace(*scripts, trust=Trusting(None, *known))
+            session = place.connect()
+
+            self.assertEqual(session.server_key, SERVER.public)
+            self.assertEqual(place.forms, b"yyy")
+            place.result(session.close())
+            place.connect()
+            self.assertEqual(place.forms, b"yyyy")
+
+    def test_another_key(self) -> None:
+        """
+        A server that has another key than the known one says which, proves it, and
+        the decision tells what became of it.
+        """
+        for script in (welcoming, refusing):
+            trust = self.trust()
+            trust.store.add("hub:5308", OTHER.public)
+            place = ClassicPlace(script, welcoming, trust=trust)
+            error = place.refused()
+
+            self.assertIsInstance(error, UntrustedServer)
+            self.assertEqual(error.code, "key-changed")
+            self.assertIn("nodecomm server-key accept hub:5308", str(error))
+            self.assertEqual(error.key, SERVER.public)
+            self.assertEqual(error.known, (OTHER.public,))
+            self.assertEqual(place.forms, b"yny")
+            self.assertEqual(trust.candidates("hub:5308"), (OTHER.public,))
+
+    def test_pins(self) -> None:
+        """
+        A key that was named whole is asked to be proved at once; of one that was
+        named by its digest the server is asked for the rest.
+        """
+        for pin, forms in ((SERVER.public, b"y"), (SERVER.public.md5, b"ny")):
+            place = ClassicPlace(welcoming, trust=self.trust(pinned=[pin]))
+            self.assertEqual(place.connect().server_key, SERVER.public)
+            self.assertEqual(place.forms, forms)
+        for wrong, forms in ((OTHER.public, b"yny"), (OTHER.public.sha, b"ny")):
+            trust = self.trust(pinned=[wrong], first_use=True)
+            place = ClassicPlace(welcoming, trust=trust)
+            self.assertEqual(place.refused().code, "key-changed")
+            self.assertEqual(place.forms, forms)
+
+    def test_no_proof(self) -> None:
+        """
+        Whoever shows the right key and cannot prove it is not asked anything, and
+        nothing is stored; the error says what that may mean.
+        """
+        known = self.trust()
+        known.store.add("hub:5308", SERVER.public)
+        for trust, forms in (
+            (known, b"yn"),
+            (self.trust(first_use=True), b"ny"),
+            (self.trust(pinned=[SERVER.public.md5]), b"ny"),
+        ):
+            before = trust.candidates("hub:5308")
+            place = ClassicPlace(impostor, trust=trust, pair=OTHER)
+            error = place.refused()
+
+            self.assertEqual(
+                (type(error), error.code), (UntrustedServer, "no-proof"), forms
+            )
+            self.assertIn(SERVER.public.md5, str(error))
+            self.assertIn("Nothing was asked", str(error))
+            self.assertEqual(place.forms, forms)
+            self.assertEqual(trust.candidates("hub:5308"), before)
+            for peer in place.server.peers:
+                self.assertEqual(len(peer.records), 1)
+
+    def test_a_decision_that_takes_time(self) -> None:
+        """
+        Nothing is sent before the decision; the dialog goes on after it.
+        """
+        decision: Deferred[ServerDecision] = Deferred()
+        place = ClassicPlace(welcoming, trust=Trusting(decision, SERVER.public))
+        connecting = place.dialer.connect(HUB)
+        place.network.advance(5)
+        self.assertEqual(len(place.peer.records), 1)
+        decision.callback(ServerDecision(True, "stored", ""))
+        session = place.network.result_of(connecting)
+
+        self.assertEqual(place.result(session.stat(b"/a")), STATUS)
+
+    def test_a_decision_that_is_no(self) -> None:
+        """
+        A key that may not be shown ends it, although the server holds it.
+        """
+        place = ClassicPlace(welcoming, trust=Trusting(NO, SERVER.public))
+        error = place.refused()
+
+        self.assertEqual(error.code, "key-changed")
+        self.assertEqual(len(place.peer.records), 1)
+
+    def test_a_decision_that_fails(self) -> None:
+        """
+        Whoever dialed gets what went wrong.
+        """
+        place = ClassicPlace(
+            welcoming, trust=Trusting(ZeroDivisionError("bug"), SERVER.public)
+        )
+        self.assertIsInstance(place.refused(), ZeroDivisionError)
+
+    def test_keys_that_prove_nothing(self) -> None:
+        """
+        A key that could share its digest with another, or that the dialog has no
+        room for, is refused before anything is encrypted with it.
+        """
+        modulus = SERVER.public.modulus
+        long = (1 << 8191) | 1
+        for shown in ((modulus, 1), (modulus, 4), (modulus >> 1, 3), (long, 65537)):
+            place = ClassicPlace(showing(*shown), trust=self.trust(first_use=True))
+            error = place.refused()
+
+            self.assertEqual(
+                (type(error), error.code), (UntrustedServer, "key-unusable")
+            )
+            self.assertEqual(place.forms, b"n")
+            self.assertIn("hub:5308", str(error))
+
+    def test_a_key_that_the_library_refuses(self) -> None:
+        """
+        Numbers that look like a key and with which nothing can be encrypted make the
+        key unusable, and no bug.
+        """
+        known = PublicKey(SERVER.public.modulus, 3)
+        place = ClassicPlace(welcoming, trust=Trusting(None, known))
+        problem = UnreadableKey("unheard of")
+        with mock.patch("nodecomm.client.classic.encrypt_to", side_effect=problem):
+            error = place.refused()
+
+        self.assertEqual((type(error), error.code), (UntrustedServer, "key-unusable"))
+        self.assertIn("unheard of", str(error))
+
+
+class DialogTests(SynchronousTestCase):
+    """
+    What is said before the first answer.
+    """
+
+    def test_round_trips(self) -> None:
+        """
+        Connecting, the dialog and the requests are a round trip each.
+        """
+        place = ClassicPlace(welcoming, latency=0.1)
+        session = place.connect()
+        self.assertEqual(session.round_trips, 2)
+        self.assertEqual(place.result(session.stat(b"/a")), STATUS)
+
+        self.assertEqual(session.round_trips, 3)
+        self.assertAlmostEqual(place.clock.seconds(), 0.3)
+
+    def test_writes(self) -> None:
+        """
+        Our first four messages leave with one write, the answer and the first
+        requests with the next.
+        """
+        place = ClassicPlace(welcoming)
+        asked: list[Any] = []
+        connecting = place.dialer.connect(HUB)
+        connecting.addCallback(
+            lambda session: asked.extend(session.stat(b"/a") for _ in range(3))
+        )
+        place.network.pump()
+
+        self.assertEqual([place.result(one) for one in asked], [STATUS] * 3)
+        self.assertEqual(len(place.peer.records), 2)
+
+    def test_nothing_to_ask(self) -> None:
+        """
+        The answer leaves although nothing is asked, also when the session is closed
+        at once.
+        """
+        for closing in (False, True):
+            place = ClassicPlace(welcoming)
+            session = place.connect()
+            if closing:
+                place.result(session.close())
+            else:
+                place.network.pump()
+            self.assertEqual(len(place.peer.session_key), 16)
+
+    def test_the_claim(self) -> None:
+        """
+        The server is told our address, its name, and our user name.
+        """
+        place = ClassicPlace(welcoming, name_of=Names(b"node.example.com").of)
+        place.connect()
+
+        expected = Claim(b"127.0.0.1", b"node.example.com", b"root")
+        self.assertEqual(place.peer.claim, expected)
+
+    def test_keys_and_names_are_checked_first(self) -> None:
+        """
+        What would make every connection fail is found out before the first.
+        """
+        for user in (b"", b"two words", b"x" * 256):
+            with self.assertRaises(LocalProtocolError):
+                ClassicPlace(welcoming, user=user)
+
+    def test_no_cipher(self) -> None:
+        """
+        Without the cipher nothing can be encrypted, which is said before connecting;
+        what is not encrypted works.
+        """
+        with mock.patch.object(
+            classic_dialing, "missing", return_value="install legacy.so"
+        ):
+            with self.assertRaisesRegex(CipherMissing, "install legacy.so"):
+                ClassicPlace(welcoming, encrypt=True)
+            place = ClassicPlace(welcoming)
+            self.assertEqual(place.result(place.connect().stat(b"/a")), STATUS)
+
+    def test_a_wrong_counter_challenge(self) -> None:
+        """
+        Nothing that the client sends tells whether it could decrypt what the server
+        sent: that would decrypt what was recorded.
+        """
+        seen = []
+        for counter in (None, b"\1" * 256, b"\xff" * 256, bytes(256)):
+
+            async def script(
+                peer: ClassicPeer, counter: bytes | None = counter
+            ) -> None:
+                await peer.hear()
+                peer.send(peer.accepting(counter=counter))
+                while True:
+                    await peer.more()
+
+            place = ClassicPlace(script)
+            place.connect()
+            place.network.pump()
+            seen.append([len(record) for record in place.peer.records])
+
+        self.assertEqual(seen, [seen[0]] * len(seen))
+        self.assertEqual(len(seen[0]), 2)
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.lists(st.integers(1, 200), max_size=8), st.booleans())
+    def test_any_split(self, sizes: list[int], stranger: bool) -> None:
+        """
+        It does not matter how the server's messages are cut.
+        """
+
+        async def script(peer: ClassicPeer) -> None:
+            await peer.hear()
+            data = peer.accepting()
+            for size in sizes:
+                peer.send(data[:size])
+                data = data[size:]
+            peer.send(data)
+            await peer.keyed()
+            await peer.request()
+            peer.send(GOOD)
+
+        known = () if stranger else (SERVER.public,)
+        place = ClassicPlace(script, trust=Trusting(None, *known))
+        self.assertEqual(place.result(place.connect().stat(b"/a")), STATUS)
+
+
+class FailureTests(SynchronousTestCase):
+    """
+    What goes wrong, in a code and in words.
+    """
+
+    def test_not_allowed(self) -> None:
+        """
+        A server that closes without a word is tried again with growing pauses; the
+        error names the setting that allows this protocol.
+        """
+        place = ClassicPlace(None, trust=Trusting())
+        error = place.refused()
+
+        self.assertEqual((type(error), error.code), (Unreachable, "closed-at-accept"))
+        for word in ("hub:5308 (127.0.0.2)", "allowlegacyconnects", "allowallconnects"):
+            self.assertIn(word, str(error))
+        self.assertEqual(place.network.attempts, len(PAUSES) + 1)
+
+    def test_closed_once(self) -> None:
+        """
+        A server that has not noticed yet that the last connection has ended takes
+        the next one.
+        """
+        place = ClassicPlace(None, None, welcoming)
+        self.assertEqual(place.result(place.connect().stat(b"/a")), STATUS)
+        self.assertEqual(place.network.attempts, 3)
+
+    def test_a_refusal_that_was_lost(self) -> None:
+        """
+        A server that resets the connection instead of saying that the challenge was
+        not made for its key is asked for its key in the end.
+        """
+
+        async def resetting(peer: ClassicPeer) -> None:
+            await peer.hear()
+            peer.abort()
+
+        tries = len(PAUSES) + 1
+        place = ClassicPlace(
+            *[resetting] * tries, welcoming, trust=Trusting(NO, OTHER.public)
+        )
+        error = place.refused()
+
+        self.assertEqual(error.code, "key-changed")
+        self.assertEqual(place.forms, b"y" * tries + b"ny")
+
+    def test_closed_with_a_known_key(self) -> None:
+        """
+        When that closes without a word, too, it is the address that is not allowed.
+        """
+        place = ClassicPlace(None)
+        self.assertEqual(place.refused().code, "closed-at-accept")
+        self.assertEqual(place.network.attempts, len(PAUSES) + 2)
+
+    def test_we_are_not_trusted(self) -> None:
+        """
+        A server that does not trust our key says so, and that is not taken for a
+        doubt about its own.
+        """
+        for known in ((), (SERVER.public,)):
+            place = ClassicPlace(not_trusting, trust=Trusting(None, *known))
+            error = place.refused()
+
+            self.assertEqual((type(error), error.code), (Rejected, "not-trusted"))
+            self.assertIn(OWN.public.md5, str(error))
+            self.assertIn("root", str(error))
+            self.assertEqual(place.network.attempts, 1)
+
+    def test_a_dialog_that_fails(self) -> None:
+        """
+        What is no dialog ends the connection, and the error says what was wrong.
+        """
+
+        async def saying_more(peer: ClassicPeer) -> None:
+            await peer.hear()
+            peer.send(peer.accepting() + b"t 1\0\0\0\0\0x")
+            await peer.keyed()
+
+        async def ending(peer: ClassicPeer) -> None:
+            await peer.hear()
+            peer.answer(b"OK: key accepted")
+            peer.close()
+
+        async def shouting(peer: ClassicPeer) -> None:
+            await peer.hear()
+            peer.send(b"HTTP/1.1 400 Bad Request\r\n")
+            await peer.more()
+
+        cases: list[tuple[ClassicScript, bool, str]] = [
+            (saying_more, True, "nothing before our messages"),
+            (ending, True, "waiting for the server's proof"),
+            (ending, False, "waiting for the server's proof"),
+            (shouting, True, "t or m"),
+            (saying(b"OK: x", b"short"), False, "challenge is wrong"),
+            (refusing, False, "Unspecified server refusal"),
+        ]
+        for script, known, words in cases:
+            keys = (SERVER.public,) if known else ()
+            place = ClassicPlace(script, trust=Trusting(None, *keys))
+            error = place.refused()
+
+            self.assertEqual(
+                (type(error), error.code), (Rejected, "dialog-failed"), error
+            )
+            self.assertIn(words, str(error))
+            self.assertIn("hub:5308", str(error))
+
+    def test_a_server_that_speaks_first(self) -> None:
+        """
+        Nothing may come before our first message.
+        """
+
+        async def speaking_first(peer: ClassicPeer) -> None:
+            peer.answer(b"OK: key accepted")
+            await peer.more()
+
+        name: Deferred[bytes] = Deferred()
+        place = ClassicPlace(speaking_first, name_of=lambda address: name)
+        error = place.refused()
+
+        self.assertEqual((type(error), error.code), (Rejected, "dialog-failed"))
+        self.assertIn("nothing before our messages", str(error))
+        self.assertEqual(place.peer.records, [])
+
+    def test_silence(self) -> None:
+        """
+        A server that says nothing is given up.
+        """
+        for payloads in ((), (b"OK: key accepted",)):
+            place = ClassicPlace(saying(*payloads), timeouts=Timeouts(dialog=7))
+            error = place.refused()
+
+            self.assertEqual((type(error), error.code), (Rejected, "dialog-timeout"))
+            self.assertIn("7 s", str(error))
+
+    def test_lost_while_deciding(self) -> None:
+        """
+        A connection that is lost before the answer has left breaks.
+        """
+        pool = HeldPool()
+        decision: Deferred[ServerDecision] = Deferred()
+        for trust, code in (
+            (Trusting(None, SERVER.public), "dialog-failed"),
+            (Trusting(decision, SERVER.public), "reset"),
+        ):
+            place = ClassicPlace(welcoming, trust=trust, pool=pool)
+            connecting = place.dialer.connect(HUB)
+            place.network.pump()
+            place.network.connections[-1].cut()
+            error: Any = place.network.failure_of(connecting)
+
+            self.assertEqual(error.code, code)
+        # What comes then is not wanted any more.
+        pool.finish()
+        self.assertEqual(pool.held, [])
+
+    def test_a_mistake_in_a_thread(self) -> None:
+        """
+        Whoever dialed gets an exception that should not have been.
+        """
+        place = ClassicPlace(welcoming)
+        with mock.patch(
+            "nodecomm.client.classic.open_with", side_effect=ZeroDivisionError("bug")
+        ):
+            self.assertIsInstance(place.refused(), ZeroDivisionError)
+
+    def test_cancelling(self) -> None:
+        """
+        Connecting can be given up at any time, and nothing is left open.
+        """
+
+        def while_naming() -> ClassicPlace:
+            never: Deferred[bytes] = Deferred()
+            return ClassicPlace(welcoming, name_of=lambda address: never)
+
+        cases: list[Callable[[], ClassicPlace]] = [
+            while_naming,
+            lambda: ClassicPlace(saying()),
+            lambda: ClassicPlace(saying(), trust=Trusting()),
+            lambda: ClassicPlace(welcoming, trust=Trusting(Deferred(), SERVER.public)),
+            lambda: ClassicPlace(welcoming, pool=HeldPool()),
+            lambda: ClassicPlace(None),
+        ]
+        for make in cases:
+            place = make()
+            connecting = place.dialer.connect(HUB)
+            place.network.pump()
+            connecting.cancel()
+            error: Any = place.network.failure_of(connecting)
+
+            self.assertIsInstance(error, (ConnectionBroken, CancelledError))
+            self.assertTrue(all(one.over for one in place.network.connections))
+            place.network.advance(60)
+            self.assertEqual(place.network.attempts, 1)
+
+    def test_answers_that_prove_nothing(self) -> None:
+        """
+        The refusal of the key is told from other refusals by its text alone, and
+        those by their beginning.
+        """
+        cases = [
+            (KEY_REFUSED, Rejected, "not-trusted"),
+            (REFUSAL, UntrustedServer, "no-proof"),
+            (b"BAD: anything", UntrustedServer, "no-proof"),
+        ]
+        for text, kind, code in cases:
+            trust = Trusting(None, SERVER.public)
+            place = ClassicPlace(saying(text), showing_own, trust=trust)
+            error = place.refused()
+            self.assertEqual((type(error), error.code), (kind, code))
+
+
+async def showing_own(peer: ClassicPeer) -> None:
+    """
+    A server that tells its key.
+    """
+    await peer.hear()
+    peer.send(peer.accepting())
+    await peer.more()
