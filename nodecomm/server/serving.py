@@ -273,6 +273,7 @@ class RequestSession(Protocol):
             self._finished,
             self.close,
             self._work,
+            server.workers.crypto,
         )
         self.transport.registerProducer(self, True)
         self.state = SessionState.READY
