@@ -262,6 +262,38 @@ class FirstUseTests(TrustCase):
         again = self.identity_code(self.policy(), key(), "root", ELSEWHERE)
         self.assertEqual((True, "stored"), again)
 
+    def test_a_key_that_is_not_proved_yet(self) -> None:
+        """
+        Asked not to save, the same is decided, in a window and by a digest, but nothing
+        is kept and no place taken.
+        """
+        policy = self.policy(window(count=1))
+        for expected in ("first_use", "first_use_pinned"):
+            decision = self.result(
+                policy.check_identity(key(), "root", HERE, save=False)
+            )
+            self.assertEqual(
+                (True, expected, True, None),
+                (
+                    decision.trusted,
+                    decision.code,
+                    decision.first_use,
+                    decision.stored_name,
+                ),
+            )
+            self.assertEqual([], list(self.store.entries()))
+            self.assertEqual(0, self.counter.used(window(count=1).window_id))
+            self.pins.add(key().md5)
+        outside = self.result(
+            self.policy(users=()).check_identity(key(), "root", HERE, save=False)
+        )
+        self.assertEqual((False, "user_not_trusted"), (outside.trusted, outside.code))
+        self.store.add("root", key())
+        known = self.result(policy.check_identity(key(), "root", HERE, save=False))
+        self.assertEqual(
+            (True, "stored", False), (known.trusted, known.code, known.first_use)
+        )
+
     def test_outside_the_network(self) -> None:
         """
         A window is for its own network.

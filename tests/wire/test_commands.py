@@ -6,6 +6,7 @@ Requests, from and to payloads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
@@ -177,6 +178,7 @@ TOLERATED: list[tuple[bytes, Parser, Any]] = [
     ),
     (b"MD5 /a\nb\0\0" + EMPTY_MD5, parse_digest, DigestRequest(b"/a", EMPTY_MD5)),
     (b"GET 4096 /a", parse_get, GetRequest(2048, b"/a")),
+    (b"GET 0 /a", partial(parse_get, smallest=0), GetRequest(0, b"/a")),
     (b"GET  +7\t /a\n", parse_get, GetRequest(7, b"/a")),
     (b"VAR  a b \nc", parse_var, VarRequest(b"a b ")),
     (b"VAR " + b"x" * 255, parse_var, VarRequest(b"x" * 255)),
@@ -230,6 +232,8 @@ MALFORMED: list[tuple[bytes, Parser]] = [
     (b"GET /a", parse_get),
     (b"GET 0 /a", parse_get),
     (b"GET -1 /a", parse_get),
+    (b"GET -1 /a", partial(parse_get, smallest=0)),
+    (b"GET 4097 /a", partial(parse_get, smallest=0)),
     (b"GET 4097 /a", parse_get),
     (b"GET 1e3 /a", parse_get),
     (b"GET dummykey /a", parse_get),
