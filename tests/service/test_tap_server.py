@@ -481,5 +481,7 @@ def test_embedded_defaults(tmp_path: Path, port: int) -> None:
         else:
             assert "embedded defaults" in out
             assert "key list --state-dir var" in out
+            # Nobody is served unprotected unless somebody says so.
+            assert "classic" not in out
 
     assert (tmp_path / "var" / "masterfiles" / "promises.cf").exists()
