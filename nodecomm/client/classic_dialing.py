@@ -175,7 +175,10 @@ class ClassicDialer(Caller[ClassicSession]):
     def _own_socket(
         self, connection: Connection, sock: socket.socket, reactor: Any, peer: Any
     ) -> None:
-        PlainDescriptor(sock, connection, reactor, peer=peer, clock=self.clock).start()
+        # Some refusals are a server's last words, and more may be asked meanwhile.
+        PlainDescriptor(
+            sock, connection, reactor, peer=peer, clock=self.clock, hear_out=True
+        ).start()
 
     def _between(self, connection: Connection) -> PlainOverTransport:
         return PlainOverTransport(connection, self.clock)

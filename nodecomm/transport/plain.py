@@ -57,6 +57,16 @@ class PlainDescriptor(SocketStream):
 
     The socket belongs to this object from the start and is closed by it. Nothing
     happens before `start` is called.
+
+    Args:
+        sock: Connected.
+        protocol: Who talks.
+        reactor: Drives the socket.
+        peer: Its address, where that is known already.
+        clock: For what happens in a later turn; the reactor when None.
+        hear_out: When the peer turns out to be gone while something is written, read
+            first what it had said before it went. For a side that asks: a refusal
+            may be the peer's last words.
     """
 
     tls_version = cipher = ""
@@ -70,10 +80,14 @@ class PlainDescriptor(SocketStream):
         *,
         peer: IAddress | None = None,
         clock: IReactorTime | None = None,
+        hear_out: bool = False,
     ) -> None:
         super().__init__(sock, protocol, reactor, peer=peer, clock=clock)
         self._send = sock.send
         self._dropped = 0
+        self._hear_out = hear_out
+        #: Why nothing can be written any more, while there may be more to read.
+        self._gone: StreamFailure | None = None
 
     def start(self) -> None:
         """
@@ -105,7 +119,7 @@ class PlainDescriptor(SocketStream):
             draining = self.stage is Stage.DRAINING
             return main.CONNECTION_DONE if draining else _failed(error)
         if not data:
-            return main.CONNECTION_DONE
+            return self._gone or main.CONNECTION_DONE
         if self.stage is Stage.OPEN:
             self.protocol.dataReceived(data)  # type: ignore[union-attr]
             return None
@@ -138,6 +152,12 @@ class PlainDescriptor(SocketStream):
 
     def _hindered(self, error: Exception) -> Exception | None:
         if isinstance(error, BlockingIOError):
+            self.reactor.addWriter(self)
+            return None
+        if self._hear_out and isinstance(error, ConnectionError):
+            # What the peer had sent can still be read, up to its end.
+            self._gone = _failed(error)
+            self._send = len
             self.reactor.addWriter(self)
             return None
         return _failed(error)

@@ -69,7 +69,9 @@ class DescriptorLink(Link):
     Over a pair of connected loopback sockets with little room.
     """
 
-    def __init__(self, session: Session | None = None) -> None:
+    def __init__(
+        self, session: Session | None = None, *, hear_out: bool = False
+    ) -> None:
         super().__init__(session)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.sock = socket.create_connection(listening.getsockname())
@@ -78,7 +80,9 @@ class DescriptorLink(Link):
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         self.reset = False
-        self.transport = PlainDescriptor(ours, self.session, self.reactor)
+        self.transport = PlainDescriptor(
+            ours, self.session, self.reactor, hear_out=hear_out
+        )
 
     def start(self) -> None:
         self.transport.start()

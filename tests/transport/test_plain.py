@@ -459,6 +459,32 @@ class DescriptorTests(PlainTests, SynchronousTestCase):
                 ("tcp: Connection reset by peer", "tcp: Broken pipe"),
             )
 
+    def test_what_was_said_before_a_reset(self) -> None:
+        """
+        Whoever wants to hear a peer out gets what it said before it went, although
+        writing has shown that it is gone; nothing more leaves.
+        """
+        linger = b"\1\0\0\0\0\0\0\0"
+        for hear_out, queued in ((True, False), (True, True), (False, False)):
+            link = DescriptorLink(hear_out=hear_out)
+            self.addCleanup(link.close)
+            link.start()
+            link.reading = False
+            if queued:
+                link.transport.write(b"q" * 8_000_000)
+            link.send(b"last words")
+            link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            link.sock.close()
+            for _ in range(3):
+                link.transport.write(b"data")
+            link.pump()
+
+            said = b"last words" if hear_out else b""
+            self.assertEqual(bytes(link.session.received), said)
+            self.assertEqual(link.session.calls[-1], "lost")
+            self.assertIsInstance(link.session.reasons[0], StreamFailure)
+            self.assertEqual(link.transport.write_pending, 0)
+
     def test_reset_while_queued(self) -> None:
         """So it is for what was queued when the peer went."""
         link = self.opened()
