@@ -331,8 +331,8 @@ def _look(snapshot: Snapshot, operation: str, path: bytes) -> _Target:
         if path.endswith(b"/") and not os.path.isdir(real):
             raise NotADirectoryError
     except (FileNotFoundError, NotADirectoryError):
-        if operation == "stat" and os.path.islink(path):
-            return _look_at_link(path)
+        if operation in ("stat", "md5") and os.path.islink(path):
+            return _look_at_link(operation, path)
         folder = path.endswith(b"/") or operation == "opendir"
         named = path if is_resolved(path) else folded
         text = f"{shown} does not exist here; a node is refused, whatever the rules say"
@@ -348,16 +348,17 @@ def _look(snapshot: Snapshot, operation: str, path: bytes) -> _Target:
     )
 
 
-def _look_at_link(path: bytes) -> _Target:
+def _look_at_link(operation: str, path: bytes) -> _Target:
     """
-    The link *path* itself, which leads nowhere: a STAT shows it.
+    The link *path* itself, which leads nowhere: a STAT shows it, and any content
+    differs from it.
     """
     place = _place(path)
     status = os.lstat(path)
-    request = AccessRequest("stat", place, False, status.st_uid, status.st_mode)
+    request = AccessRequest(operation, place, False, status.st_uid, status.st_mode)
     shown = safe(to_text(path))
     return _Target(
-        request, f"{shown} is a link that leads nowhere, and is shown as it is"
+        request, f"{shown} is a link that leads nowhere, and stands for itself"
     )
 
 
