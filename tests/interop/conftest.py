@@ -22,6 +22,7 @@ from tests.interop.harness import (
     peer_program,
 )
 from tests.interop.trees import big_file, hard_tree, loop_tree, wide_folder
+from tests.recorded import key_pair
 
 #: The real server comes first: it shows what is expected, and that the test is right.
 KINDS = ("cf-serverd", "nodecomm")
@@ -128,6 +129,69 @@ def server(
             yield real
     else:
         with NodecommServer(folder, config_for(vars(shares))) as ours:
+            yield ours
+
+
+@dataclass(frozen=True)
+class ClassicShares:
+    """
+    What every server that speaks the classic protocol serves, by shortcut.
+
+    Attributes:
+        files: The tree of all hard cases.
+        loops: A tree with links to its own folders.
+        scratch: Where a test may put a folder of its own.
+    """
+
+    files: Path
+    loops: Path
+    scratch: Path
+
+    def folder(self) -> tuple[Path, str]:
+        """
+        A new folder, and what a client calls it.
+        """
+        folder = self.scratch / str(len(list(self.scratch.iterdir())))
+        folder.mkdir()
+        return folder, f"scratch/{folder.name}"
+
+
+@pytest.fixture(scope="session")
+def classic_shares(tmp_path_factory: pytest.TempPathFactory) -> ClassicShares:
+    """
+    The folders that are served, made once.
+    """
+    root = tmp_path_factory.mktemp("classic-shares")
+    scratch = root / "scratch"
+    scratch.mkdir()
+    return ClassicShares(
+        files=hard_tree(root / "files", unstorable=True),
+        loops=loop_tree(root / "loops"),
+        scratch=scratch,
+    )
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def classic_server(
+    request: pytest.FixtureRequest,
+    classic_shares: ClassicShares,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """
+    A server that speaks the classic protocol too, and trusts whoever comes from this
+    machine.
+    """
+    peer_program("cf-agent")
+    folder = tmp_path_factory.mktemp(f"classic-{request.param}")
+    shares = vars(classic_shares)
+    # The keys are known, so that no test waits for one to be made.
+    key = key_pair("server")
+    if request.param == "cf-serverd":
+        work = WorkFolder(folder / "work", key=key)
+        with RealServer(work, shares, classic=True) as real:
+            yield real
+    else:
+        with NodecommServer(folder, config_for(shares, classic=True), key=key) as ours:
             yield ours
 
 

@@ -68,7 +68,7 @@ class WorkFolder:
             (path / "bin" / name).symlink_to(peer_program(name))
         (path / "bin" / "cf-serverd").symlink_to(peer_program("true"))
         if isinstance(key, KeyPair):
-            self.put_key(key)
+            put_key(path / "ppkeys", key)
         elif key:
             self.cf_key()
 
@@ -81,15 +81,6 @@ class WorkFolder:
         kept["CFENGINE_TEST_OVERRIDE_WORKDIR"] = str(self.path)
         kept["LC_ALL"] = "C"
         return kept
-
-    def put_key(self, key: KeyPair) -> None:
-        """
-        Have this key pair from now on.
-        """
-        for name, text in (("priv", key.to_pem()), ("pub", key.public.to_pem())):
-            path = self.path / "ppkeys" / f"localhost.{name}"
-            path.write_bytes(text)
-            path.chmod(0o600)
 
     def know(self, address: str, key: PublicKey) -> None:
         """
@@ -178,6 +169,17 @@ class WorkFolder:
                 _end(int(entry.name), self)
 
 
+def put_key(folder: Path, key: KeyPair) -> None:
+    """
+    Make *key* the own key pair of whoever has *folder* for its `ppkeys`.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name, text in (("priv", key.to_pem()), ("pub", key.public.to_pem())):
+        path = folder / f"localhost.{name}"
+        path.write_bytes(text)
+        path.chmod(0o600)
+
+
 def _end(pid: int, work: WorkFolder) -> None:
     """
     End a process if it lives in *work*, and wait until it has.
@@ -223,6 +225,7 @@ class RealAgent:
         tls_min_version: str | None = None,
         verbose: bool = False,
         timeout: int = 10,
+        promise: str = "",
         **copy_from: str,
     ) -> Run:
         """
@@ -239,6 +242,7 @@ class RealAgent:
             tls_min_version: As in `body common control`.
             verbose: Run with -v: the output says what was negotiated.
             timeout: Seconds until the agent gives up a connection attempt.
+            promise: More attributes of the promise itself.
             copy_from: Attributes of `body copy_from`, over the defaults here.
         """
         wanted = {
@@ -257,7 +261,9 @@ class RealAgent:
         if tls_min_version is not None:
             control += f'  tls_min_version => "{tls_min_version}";\n'
         create = f'  "{destination}/." create => "true";\n' if recursive else ""
-        depth = ", depth_search => d" if recursive else ""
+        more = ", depth_search => d" if recursive else ""
+        if promise:
+            more += f", {promise}"
         body = "".join(f'  {name} => "{value}";\n' for name, value in wanted.items())
         policy = self.work.write_policy(
             "copy.cf",
@@ -267,7 +273,7 @@ class RealAgent:
             f'body agent control {{ default_timeout => "{timeout}"; }}\n'
             "bundle agent main {\n files:\n"
             f"{create}"
-            f'  "{destination}" copy_from => c{depth};\n'
+            f'  "{destination}" copy_from => c{more};\n'
             "}\n"
             'body depth_search d { depth => "inf"; }\n'
             "body copy_from c {\n"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from nodecomm.identity.keys import KeyPair
 from tests.interop.harness import (
     RUN_TIMEOUT,
     NodecommServer,
@@ -53,6 +54,7 @@ class PreparedServer(NodecommServer):
         prefix: A command that runs the server in its own place (`exec`).
         environment: More variables.
         arguments: More options of the plugin.
+        key: Its key pair; None: it makes one.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class PreparedServer(NodecommServer):
         prefix: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         arguments: tuple[str, ...] = (),
+        key: KeyPair | None = None,
     ) -> None:
-        super().__init__(folder, settings, arguments=arguments)
+        super().__init__(folder, settings, arguments=arguments, key=key)
         self._prefix = prefix
         self._more = dict(environment or {})
 

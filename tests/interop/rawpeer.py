@@ -230,10 +230,13 @@ class RawPeer:
         """
         The payload of the next transaction.
         """
-        head = self._exactly(8)
-        return self._exactly(int(head[1:].split(b"\0")[0]))
+        head = self.exactly(8)
+        return self.exactly(int(head[1:].split(b"\0")[0]))
 
-    def _exactly(self, size: int) -> bytes:
+    def exactly(self, size: int) -> bytes:
+        """
+        So many bytes.
+        """
         data = b""
         while len(data) < size:
             data += self.receive(size - len(data))

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol
 
+from nodecomm.identity.keys import KeyPair
 from tests.interop.machine import KEPT, free_port, peer_program, wait_until
-from tests.interop.nodes import WorkFolder
+from tests.interop.nodes import WorkFolder, put_key
 
 #: Who is served and trusted.
 LOOPBACK = ("127.0.0.0/8", "::1")
@@ -206,12 +207,18 @@ class NodecommServer(_Process):
         settings: The configuration in TOML; `{port}` and `{state}` in it are replaced.
             `config_for` makes one.
         arguments: More options of the plugin.
+        key: Its key pair; None: it makes one.
     """
 
     kind = "nodecomm"
 
     def __init__(
-        self, folder: Path, settings: str, *, arguments: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        settings: str,
+        *,
+        arguments: tuple[str, ...] = (),
+        key: KeyPair | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -221,6 +228,8 @@ class NodecommServer(_Process):
         self._arguments = arguments
         folder.mkdir(parents=True, exist_ok=True)
         self.state.mkdir(mode=0o700, exist_ok=True)
+        if key is not None:
+            put_key(self.ppkeys, key)
         self.write_settings(settings)
 
     def write_settings(self, settings: str) -> None:
