@@ -168,7 +168,11 @@ class ICommand(Interface):
     api: int = Attribute("1")
     name: str = Attribute("What `[plugins] commands = [...]` calls it.")
     words: tuple[bytes, ...] = Attribute("The command words it answers.")
-    versions: frozenset[int] = Attribute("The protocol versions it exists in.")
+    versions: frozenset[int] = Attribute(
+        "The protocol versions it exists in: 2 and 3 over TLS, 1 the classic one. There"
+        " the encrypted form of a word is unwrapped before and the answer encrypted"
+        " after; `request.encrypted` tells."
+    )
 
     def answer(request: Request) -> Reply | Deferred[Reply]:
         """

@@ -6,20 +6,24 @@ against the server in memory.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
+import weakref
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from nodecomm.interfaces import API, ICommand
+from nodecomm.identity.peer import Peer
+from nodecomm.interfaces import API, ICommand, IFileSource
 from nodecomm.server import classic
 from nodecomm.server.events import EventLog
 from nodecomm.server.replies import Reply, frame
 from nodecomm.server.requests import Request
-from nodecomm.testing import MemoryClassicClient, memory_server
+from nodecomm.testing import MemoryClassicClient, MemorySource, memory_server
 from nodecomm.wire.cipher import BLOCK, SessionCipher
 from nodecomm.wire.commands import (
     encode_digest,
@@ -413,6 +417,99 @@ class SealedTests(ClassicTestCase):
 def _cipher(node: MemoryClassicClient) -> SessionCipher:
     assert node.cipher is not None
     return node.cipher
+
+
+class SlowSourceTests(ClassicTestCase):
+    """
+    Objects that a plugin's source needs time for.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        memory = MemorySource({b"one": b"content", b"none": b""})
+        self.waiting: list[Deferred[None]] = []
+
+        @implementer(IFileSource)
+        class Slow:
+            api = API
+            name = "slow"
+
+            def resolve(source, peer: Peer, name: bytes) -> Deferred[Any]:
+                later: Deferred[None] = Deferred()
+                self.waiting.append(later)
+                return later.addCallback(lambda _: memory.resolve(peer, name))
+
+        self.server = memory_server(
+            {"path": "/slow", "source": "slow", "admit_ips": ["127.0.0.1"]},
+            server={"allowlegacyconnects": ["127.0.0.1"]},
+            sources={"slow": Slow()},
+        )
+
+    def ask_slowly(
+        self, *requests: Callable[[SessionCipher], bytes]
+    ) -> tuple[MemoryClassicClient, list[bytes]]:
+        """
+        What is answered when the last object is there first.
+        """
+        node = self.node()
+        cipher = _cipher(node)
+        self.assertEqual([], node.request(*[make(cipher) for make in requests]))
+        for later in reversed(self.waiting):
+            later.callback(None)
+        node.pump()
+        return node, node.transactions()
+
+    def test_what_is_there(self) -> None:
+        """It is encrypted, in the order of the requests."""
+        node, found = self.ask_slowly(
+            lambda cipher: seal_get(b"/slow/one", cipher),
+            lambda cipher: seal_get(b"/slow/none", cipher),
+            lambda cipher: seal_opendir(b"/slow", cipher),
+            lambda cipher: encode_opendir(b"/slow"),
+        )
+        clear = _cipher(node).decrypt_joined(found[:3])
+
+        self.assertEqual([b"content", b"", found[3]], clear)
+
+    def test_what_is_not_there(self) -> None:
+        """One refusal, and the connection ends."""
+        node, found = self.ask_slowly(
+            lambda cipher: seal_get(b"/slow/two", cipher),
+            lambda cipher: b"VERSION",
+        )
+
+        self.assertEqual(([REFUSAL], True), (found, node.closed))
+
+    def test_links(self) -> None:
+        """STAT of such an object tells of none."""
+        node, found = self.ask_slowly(
+            lambda cipher: seal_stat(BEGIN, b"/slow/one", cipher)
+        )
+
+        self.assertEqual(b"OK:", found[1])
+        self.assertFalse(node.closed)
+
+
+class ForgettingTests(ClassicTestCase):
+    """
+    What is left of a connection that is over.
+    """
+
+    def test_a_session_that_is_over_is_gone_at_once(self) -> None:
+        """It does not wait for the collector of garbage."""
+        node = self.node()
+        node.sealed_get(b"files/a.txt")
+        node.sealed_opendir(b"files")
+        (session,) = self.server.factory.sessions
+        left = weakref.ref(session)
+        del session
+        self.addCleanup(gc.enable)
+        gc.disable()
+
+        node.hang_up()
+        del node
+
+        self.assertIsNone(left())
 
 
 class RightTests(ClassicTestCase):

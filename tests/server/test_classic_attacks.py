@@ -13,6 +13,7 @@ from nodecomm.identity import counters, proof
 from nodecomm.identity.counters import Counters
 from nodecomm.identity.proof import digest, encrypt_to, new_challenge, open_with
 from nodecomm.server import classic
+from nodecomm.server.events import EventLog
 from nodecomm.server.filesystem import FileSystemSource
 from nodecomm.server.names import HostName
 from nodecomm.testing import MemoryClassicClient, key_pair, memory_server
@@ -21,6 +22,7 @@ from nodecomm.wire.classic import (
     ENCRYPTED,
     KEY_ACCEPTED,
     KEY_ON_TRUST,
+    KEY_REFUSED,
     KEY_SIZE,
     NONCE_SIZE,
     Challenge,
@@ -30,6 +32,7 @@ from nodecomm.wire.commands import encode_get, encode_stat
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import DENIED, REFUSAL
 from nodecomm.wire.sealed import seal_context, seal_get, seal_stat
+from tests.identity import forgery
 from tests.server.classic_case import (
     CAUTH,
     REFUSED,
@@ -38,6 +41,7 @@ from tests.server.classic_case import (
     key_frames,
     payloads,
 )
+from tests.server.test_events import Recorder
 
 BEGIN = 1_700_000_000
 LEGACY = {"allowlegacyconnects": ["127.0.0.1"]}
@@ -144,6 +148,47 @@ class ClaimTests(ClassicTestCase):
         """It would change whose key is looked up."""
         node = self.dial()
         node.send(CAUTH + CAUTH)
+
+        self.assertEqual((REFUSED, True), (node.received(), node.closed))
+
+
+class ForgeryTests(ClassicTestCase):
+    """
+    A key with the digest of another one, and with known factors.
+    """
+
+    def test_a_key_with_the_digest_of_a_trusted_one(self) -> None:
+        """
+        The real server serves its holder what is served to the victim. Here it is
+        refused before anything is looked up, in every window, under every name.
+        """
+        self.assertEqual(forgery.victim().md5, forgery.forgery().md5)
+        recorder = Recorder()
+        for known in (False, True):
+            self.server = self.make_server(events=EventLog(log=recorder.log))
+            if known:
+                self.server.store.add("root", forgery.victim())
+            node = self.dial()
+            node.send(CAUTH + SAUTH + key_frames(forgery.forgery()))
+            self.assertEqual([KEY_REFUSED, REFUSAL], payloads(node.received()))
+            self.assertTrue(node.closed)
+        codes = [event["code"] for event in recorder.named("trust.refused")]
+        self.assertEqual(["insane_key"] * 2, codes)
+
+    def test_the_key_of_somebody_else(self) -> None:
+        """A public key is no secret; who cannot answer with it, is nobody."""
+        self.server = self.make_server(trust=False)
+        self.server.store.add("root", key_pair(3).public)
+        node = self.dial()
+        node.send(CAUTH + SAUTH + key_frames(key_pair(3).public))
+        found = payloads(node.received())
+        self.assertEqual(KEY_ACCEPTED, found[0])
+        mine = open_with(node.key_pair, found[2], NONCE_SIZE, bytes(NONCE_SIZE))
+        node.send(
+            encode_transaction(digest(mine))
+            + encode_transaction(encrypt_to(self.server.public, bytes(KEY_SIZE)))
+            + encode_transaction(b"VERSION")
+        )
 
         self.assertEqual((REFUSED, True), (node.received(), node.closed))
 

@@ -6,6 +6,7 @@ Links, of which the classic protocol tells.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,6 +29,9 @@ class LinkTests(ClassicTestCase):
         """Make a link in the folder."""
         path = self.root / name
         path.symlink_to(text)
+        # An access time in the future is not moved by reading.
+        later = time.time() + 3600
+        os.utime(path, (later, later - 7200), follow_symlinks=False)
         return path
 
     def test_what_is_told(self) -> None:

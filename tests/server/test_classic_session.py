@@ -178,22 +178,6 @@ class KeyTests(ClassicTestCase):
             self.assertEqual(([KEY_REFUSED, REFUSAL], True), (found, node.closed), key)
             self.assertEqual([], self.server.store.entries())
 
-    def test_a_key_with_the_digest_of_another(self) -> None:
-        """Refused loudly, under any user name."""
-        recorder = Recorder()
-        self.server = self.make_server(events=EventLog(log=recorder.log))
-        conflict = self.server.store
-
-        def clash(key: PublicKey) -> str:
-            return "root-MD5=x.pub"
-
-        conflict._clash = clash  # type: ignore[method-assign]
-        node = self.opened()
-
-        self.assertEqual([KEY_REFUSED, REFUSAL], payloads(node.received()))
-        [event] = recorder.named("trust.refused")
-        self.assertEqual("conflict", event["code"])
-
     def test_nothing_is_kept_before_the_key_is_proved(self) -> None:
         """
         Anybody can send a public key. Only who answers the counter-challenge has it
