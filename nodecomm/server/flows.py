@@ -209,7 +209,8 @@ class ReadFlow(ContentFlow):
             data.addCallbacks(self._arrived, self._failed, (out,), {}, (out,))
         else:
             self._write(out, data)
-        return out.chunk
+            return len(data)
+        return 0
 
     def drop(self) -> None:
         """
