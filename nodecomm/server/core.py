@@ -248,7 +248,7 @@ class ServerFactory(Factory):
 
         def lost(reason: str) -> None:
             self.admission.leave(host, trusted=False)
-            if reason == "classic-not-allowed":
+            if reason == "classic-not-allowed" and classic is not None:
                 self.bursts.reached(
                     "allowlegacyconnects",
                     "a connection from {peer} was closed: it began with the classic"

@@ -195,6 +195,7 @@ _WHY = {
     "closed": "closed by the peer",
     "first-byte-timeout": "nothing came in time",
     "handshake-timeout": "it took too long",
+    "classic-not-allowed": "it began with the classic protocol, which is not served",
     "not-tls": "it did not begin as TLS does",
     "tls-not-served": "TLS is not served",
 }

@@ -133,6 +133,15 @@ class LinkTests(ClassicTestCase):
 
         self.assertEqual(node.stat(b"files/a.txt"), node.stat(b"files/one"))
 
+    def test_a_system_that_cannot_hold_links(self) -> None:
+        """There they are followed, as over TLS."""
+        self.link("one", "a.txt")
+        with mock.patch.object(posix, "HAS_O_PATH", False):
+            reply = self.node().stat(b"files/one")
+        assert reply is not None
+
+        self.assertEqual((REGULAR, 0, b""), (reply.kind, reply.link_mode, reply.target))
+
     def test_content_and_digest_are_those_of_the_file(self) -> None:
         """A link is followed by everything but STAT."""
         self.link("one", "a.txt")

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.access.evaluator import AccessEvaluator
@@ -126,6 +127,12 @@ class PortTests(SynchronousTestCase):
         self.server.port = PortFactory(self.server.factory)
 
         self.refused("10.0.0.1")
+        [event] = self.recorder.events
+        self.assertEqual(
+            "a connection from 10.0.0.1 ended before TLS: it began with the classic"
+            " protocol, which is not served",
+            formatEvent(event),
+        )
 
     def test_two_servers(self) -> None:
         """Factories on one port share what they consist of."""
