@@ -409,6 +409,21 @@ class InMemoryTests(SynchronousTestCase):
                 expected, posix.in_memory(descriptor, offset, size), (offset, size)
             )
 
+    def test_read_in_pieces(self) -> None:
+        """What is in memory is read without waiting, 64 KiB at the most at a time."""
+        descriptor = self.open(200_000)
+        if posix.read_cached(descriptor, 0, 200_000) is None:
+            raise SkipTest("this file system cannot tell")
+        for offset, size, expected in [
+            (0, 65_536, 65_536),
+            (0, 65_537, 65_536),
+            (150_000, 200_000, 50_000),
+            (200_000, 1, 0),
+        ]:
+            found = posix.read_cached(descriptor, offset, size)
+
+            self.assertEqual(b"x" * expected, found)
+
     def test_what_is_not(self) -> None:
         """It ends where the system would wait, or where it cannot tell."""
         descriptor = self.open(200_000)
