@@ -21,10 +21,11 @@ from nodecomm.server.pools import InlinePool
 from nodecomm.transport.plain import PlainDescriptor, PlainOverTransport
 from nodecomm.wire.cipher import CipherMissing, missing
 from nodecomm.wire.classic import MAX_CHALLENGE, Claim, encode_cauth
+from nodecomm.wire.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from twisted.internet.defer import Deferred
 
@@ -48,7 +49,7 @@ class ClassicDialer(Caller[ClassicSession]):
         reactor: Drives sockets and looks names up.
         key: Our own.
         trust: Decides about the servers' keys.
-        user: Who we say we are: one word of at most 255 bytes.
+        user: Who we say we are: one word of at most 255 bytes, without slashes.
         encrypt: Whether requests, names and contents are encrypted.
         name_of: The name of one of our own addresses; by default it is looked up.
         pool: Where RSA is done, and much decrypting; by default the reactor's threads
@@ -77,6 +78,8 @@ class ClassicDialer(Caller[ClassicSession]):
     ) -> None:
         # Found out now and not at the first connection.
         encode_cauth(Claim(b"127.0.0.1", b"localhost", user))
+        if any(char in user for char in b"/\\"):
+            raise LocalProtocolError("user name", user, "one word without / and \\")
         reason = missing() if encrypt else None
         if reason is not None:
             raise CipherMissing(reason)
@@ -88,6 +91,8 @@ class ClassicDialer(Caller[ClassicSession]):
         self._random_bytes = random_bytes
         #: The key that each server proved last.
         self._proven: dict[ServerAddress, PublicKey] = {}
+        #: Those that servers have shown and could not be asked to prove yet.
+        self._shown: dict[ServerAddress, PublicKey] = {}
 
     @property
     def own_digest(self) -> str:
@@ -97,6 +102,7 @@ class ClassicDialer(Caller[ClassicSession]):
         return self.key.public.md5
 
     async def _connect(self, server: ServerAddress) -> ClassicSession:
+        self._shown.pop(server, None)
         try:
             return await super()._connect(server)
         except Unreachable as error:
@@ -104,7 +110,7 @@ class ClassicDialer(Caller[ClassicSession]):
                 raise
             # The server may have refused a challenge that was not made for its key;
             # some systems drop what was said before a connection was reset.
-            return await self._ask_for_key(server, {})
+            return await self._prove(server, await self._ask_for_key(server))
 
     async def _attempt(self, server: ServerAddress) -> ClassicSession:
         failed: dict[PublicKey, UntrustedServer] = {}
@@ -115,14 +121,21 @@ class ClassicDialer(Caller[ClassicSession]):
                 if error.code != "no-proof":
                     raise
                 failed[key] = error
-        return await self._ask_for_key(server, failed)
+        shown: PublicKey | None = self._shown.pop(server, None)
+        key = shown or await self._ask_for_key(server)
+        if key in failed:
+            raise failed[key]
+        try:
+            return await self._prove(server, key)
+        except Unreachable:
+            # A server that allows one connection for an address may be about to
+            # notice that the last one has ended: it need not be asked again.
+            self._shown[server] = key
+            raise
 
-    async def _ask_for_key(
-        self, server: ServerAddress, failed: Mapping[PublicKey, UntrustedServer]
-    ) -> ClassicSession:
+    async def _ask_for_key(self, server: ServerAddress) -> PublicKey:
         """
-        The same with the key that the server says is its own, unless it *failed* to
-        prove that it holds it.
+        The key that the server says is its own.
         """
         question = KeyQuestion(server, _Call(self, server), **self._parts())
         try:
@@ -130,11 +143,8 @@ class ClassicDialer(Caller[ClassicSession]):
         except ClientError:
             if question.found is None:
                 raise
-        key = question.found
-        assert key is not None  # noqa: S101
-        if key in failed:
-            raise failed[key]
-        return await self._prove(server, key)
+        assert question.found is not None  # noqa: S101
+        return question.found
 
     def _candidates(self, server: ServerAddress) -> list[PublicKey]:
         """

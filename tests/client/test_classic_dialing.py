@@ -385,7 +385,7 @@ class DialogTests(SynchronousTestCase):
         """
         What would make every connection fail is found out before the first.
         """
-        for user in (b"", b"two words", b"x" * 256):
+        for user in (b"", b"two words", b"x" * 256, b"a/b", b"a\\b"):
             with self.assertRaises(LocalProtocolError):
                 ClassicPlace(welcoming, user=user)
 
@@ -475,6 +475,26 @@ class FailureTests(SynchronousTestCase):
         place = ClassicPlace(None, None, welcoming)
         self.assertEqual(place.result(place.connect().stat(b"/a")), STATUS)
         self.assertEqual(place.network.attempts, 3)
+
+    def test_one_connection_at_a_time(self) -> None:
+        """
+        A server that has just shown its key, and has not noticed yet that we hung up,
+        is not asked for it again.
+        """
+        place = ClassicPlace(showing_own, None, None, welcoming, trust=Trusting())
+        self.assertEqual(place.result(place.connect().stat(b"/a")), STATUS)
+        self.assertEqual(place.forms, b"ny")
+        self.assertEqual(place.network.attempts, 4)
+
+    def test_a_key_that_was_shown_long_ago(self) -> None:
+        """
+        With a new attempt everything begins anew.
+        """
+        tries = len(PAUSES) + 1
+        place = ClassicPlace(showing_own, *[None] * tries, welcoming, trust=Trusting())
+        self.assertEqual(place.refused().code, "closed-at-accept")
+        self.assertEqual(place.result(place.connect().stat(b"/a")), STATUS)
+        self.assertEqual(place.forms, b"nny")
 
     def test_a_refusal_that_was_lost(self) -> None:
         """

@@ -16,6 +16,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
+from nodecomm.client import calling
 from nodecomm.client.address import ServerAddress
 from nodecomm.client.classic import ClassicSession
 from nodecomm.client.classic_dialing import ClassicDialer
@@ -355,8 +356,8 @@ class KeyTests(_Case):
         (self.folder / "share").mkdir()
         for kind in self.kinds:
             server = self.start(kind, classic=False)
-            dialer = self.dialer(random=lambda: 0.0)
-            error = await self.refusal(dialer.connect(server))
+            self.patch(calling, "PAUSES", (0.01,))
+            error = await self.refusal(self.dialer().connect(server))
 
             self.assertEqual(
                 (type(error), error.code), (Unreachable, "closed-at-accept")
