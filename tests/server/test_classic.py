@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -35,6 +37,7 @@ from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import DENIED, DIGEST_DIFFERS, DIGEST_EQUAL, REFUSAL
 from nodecomm.wire.sealed import (
     HEAD,
+    SEALED,
     seal_context,
     seal_digest,
     seal_get,
@@ -417,6 +420,39 @@ class SealedTests(ClassicTestCase):
 def _cipher(node: MemoryClassicClient) -> SessionCipher:
     assert node.cipher is not None
     return node.cipher
+
+
+class GarbageTests(ClassicTestCase):
+    """
+    Requests of any bytes.
+    """
+
+    @settings(max_examples=80, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([*SEALED, b"", b"GET", b"SYNCH", b"MD5", b"VAR"]),
+                st.sampled_from([b"", b"GET dummykey ", b"VAR ", b"SYNCH 1 STAT "]),
+                st.binary(max_size=200),
+                st.booleans(),
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    def test_they_are_answered_or_refused(
+        self, requests: list[tuple[bytes, bytes, bytes, bool]]
+    ) -> None:
+        """Nothing fails here, and the next peer is served."""
+        node = self.node()
+        for word, begin, rest, sealed in requests:
+            if sealed and word in SEALED:
+                request = envelope(word, begin + rest, _cipher(node))
+            else:
+                request = word + b" " + rest
+            node.send(encode_transaction(request))
+        self.assertEqual([], self.flushLoggedErrors())
+        self.assertEqual(([b"OK: 3.21.0"], False), self.ask(b"VERSION"))
 
 
 class SlowSourceTests(ClassicTestCase):
