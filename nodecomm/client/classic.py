@@ -43,7 +43,7 @@ from nodecomm.wire.classic_dialog import (
     Denied,
     WrongProof,
 )
-from nodecomm.wire.errors import RemoteProtocolError
+from nodecomm.wire.errors import SHOWN, RemoteProtocolError
 from nodecomm.wire.replies import REFUSAL
 from nodecomm.wire.text import safe, to_text
 
@@ -209,7 +209,7 @@ class _Introduction(Connection):
         if text == KEY_REFUSED:
             self._end(endings.not_trusted(self.server, *self._voucher.own_name()))
         else:
-            self._end(self._unproven(f"it says {safe(to_text(text))}"))
+            self._end(self._unproven(f"it says {safe(to_text(text[:SHOWN]))}"))
 
     def _dialog_late(self) -> Callable[[], ClientError]:
         return endings.classic_late(self.server, self._timeouts.dialog)

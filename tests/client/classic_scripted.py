@@ -14,12 +14,14 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.client.classic import ClassicSession
 from nodecomm.client.classic_dialing import ClassicDialer
 from nodecomm.client.timeouts import Timeouts
 from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.proof import digest, encrypt_to, new_challenge, open_with
+from nodecomm.identity.servers import ServerDecision
 from nodecomm.testing import MemoryNetwork, key_pair
 from nodecomm.transport.plain import PlainOverTransport
 from nodecomm.wire.cipher import SessionCipher
@@ -32,10 +34,17 @@ from nodecomm.wire.classic_dialog import (
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.sealed import open_sealed, parse_sealed
 from tests.client.scripted import HUB, NOW, Peer, Trusting
+from tests.client.test_session import GOOD
 
 #: The server's key, and ours.
 SERVER = key_pair(0)
 OWN = key_pair(1)
+
+#: A link to `a.txt`, as a real classic server tells it.
+LINK = (
+    b"OK: 0 420 511 0 0 6 1795340861 1795340849 1795340849 1 4070906 1 65024",
+    b"OK:a.txt",
+)
 
 ClassicScript = Callable[["ClassicPeer"], Coroutine[Any, Any, None]]
 
@@ -180,6 +189,85 @@ class ClassicScriptedFactory(Factory):
         return PlainOverTransport(peer, self._clock)
 
 
+#: A key of somebody else.
+OTHER = key_pair(2)
+
+NO = ServerDecision(False, "key-changed", "the key has changed", (OTHER.public,))
+
+
+async def welcoming(peer: ClassicPeer) -> None:
+    """
+    A server that answers every request with the same status.
+    """
+    await peer.greet()
+    while True:
+        await peer.request()
+        peer.send(GOOD)
+
+
+async def refusing(peer: ClassicPeer) -> None:
+    """
+    A server that cannot decrypt the challenge and says so, as the real one does.
+    """
+    await peer.hear()
+    peer.send(peer.dialog.refuse())
+    peer.close()
+
+
+async def not_trusting(peer: ClassicPeer) -> None:
+    """
+    A server that does not trust the client.
+    """
+    await peer.hear()
+    peer.send(peer.dialog.refuse(key=True))
+    peer.close()
+
+
+async def impostor(peer: ClassicPeer) -> None:
+    """
+    Shows the key of the server, which it has not.
+    """
+    await peer.hear()
+    peer.send(peer.accepting(own=SERVER.public))
+    await peer.keyed()
+    raise AssertionError("the impostor was answered")
+
+
+def saying(*payloads: bytes) -> ClassicScript:
+    """
+    A server that says this, whatever comes, and waits.
+    """
+
+    async def script(peer: ClassicPeer) -> None:
+        await peer.hear()
+        peer.answer(*payloads)
+        await peer.more()
+
+    return script
+
+
+def showing(modulus: int, exponent: int) -> ClassicScript:
+    """
+    A server that says that this is its key.
+    """
+
+    async def script(peer: ClassicPeer) -> None:
+        await peer.hear()
+        peer.send(peer.accepting(own=PublicKey(modulus, exponent)))
+        await peer.more()
+
+    return script
+
+
+async def showing_own(peer: ClassicPeer) -> None:
+    """
+    A server that tells its key.
+    """
+    await peer.hear()
+    peer.send(peer.accepting())
+    await peer.more()
+
+
 class Names:
     """
     Knows the name of every address.
@@ -284,3 +372,21 @@ class ClassicPlace:
     def failure(self, deferred: Deferred[Any]) -> Any:
         """The error of a request."""
         return self.network.failure_of(deferred)
+
+
+class SessionCase(SynchronousTestCase):
+    """
+    A session with a server that does what a script says after the dialog.
+    """
+
+    def session(self, script: Any, **more: Any) -> tuple[ClassicPlace, ClassicSession]:
+        """
+        Connect.
+        """
+
+        async def whole(peer: ClassicPeer) -> None:
+            await peer.greet()
+            await script(peer)
+
+        place = ClassicPlace(whole, **more)
+        return place, place.connect()
