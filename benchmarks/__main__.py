@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.agent import TLS
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes import stolen_and_total_ticks
 from benchmarks.report import OURS, THEIRS, Result, heading, machine
@@ -22,7 +23,7 @@ from benchmarks.rows import ROWS, Row, choose_rows
 from benchmarks.running import Bench, build_site, order_of, say
 from benchmarks.servers import find_twistd, raise_descriptor_limit
 from benchmarks.site import Site, find_program
-from benchmarks.sync_report import SyncFigures, sync_heading
+from benchmarks.sync_report import Pair, SyncFigures, sync_heading
 from benchmarks.sync_rows import SYNC_ROWS, SyncRow
 from benchmarks.sync_running import SyncBench
 from benchmarks.update import find_nodecomm
@@ -41,7 +42,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rows",
         metavar="NAMES",
-        help="rows to measure, separated by commas; sync: all rows of updates",
+        help="rows to measure, separated by commas; sync: all rows of updates; "
+        "classic: all rows of the classic protocol",
     )
     parser.add_argument(
         "--rounds", type=int, help="rounds of each row (5, with --quick 2)"
@@ -96,10 +98,18 @@ class _Chosen(NamedTuple):
         """
         if names is None:
             return cls(list(ROWS), list(SYNC_ROWS))
-        wanted = names.split(",")
-        updates = [row for row in SYNC_ROWS if {row.name, "sync"} & set(wanted)]
-        found = {"sync", *(row.name for row in updates)}
-        others = [name for name in wanted if name not in found]
+        wanted: list[str] = []
+        for name in names.split(","):
+            if name == "sync":
+                wanted += [row.name for row in SYNC_ROWS]
+            elif name == "classic":
+                wanted += [row.name for row in ROWS if row.name.startswith("classic-")]
+                wanted += [row.name for row in SYNC_ROWS if row.way != TLS]
+            else:
+                wanted.append(name)
+        updates = [row for row in SYNC_ROWS if row.name in wanted]
+        found = {row.name for row in updates}
+        others = [name for name in dict.fromkeys(wanted) if name not in found]
         return cls(choose_rows(",".join(others)) if others else [], updates)
 
 
@@ -114,9 +124,17 @@ def _check_programs(names: list[str], rows: _Chosen) -> None:
         find_nodecomm()
 
 
-def _measure(
-    arguments: argparse.Namespace, folder: Path
-) -> tuple[list[Result], list[SyncFigures]]:
+class _Measured(NamedTuple):
+    """
+    All figures of a run.
+    """
+
+    results: list[Result]
+    updates: list[SyncFigures]
+    pairs: list[Pair]
+
+
+def _measure(arguments: argparse.Namespace, folder: Path) -> _Measured:
     rows = _Chosen.of(arguments.rows)
     names = order_of(arguments.servers)
     _check_programs(names, rows)
@@ -131,7 +149,8 @@ def _measure(
             count = row.quick_units if arguments.quick else row.units
             results.append(bench.measure(row, count, rounds))
             print(results[-1].line(), flush=True)
-    return results, _measure_updates(arguments, site, names, rows.updates, rounds)
+    updates, pairs = _measure_updates(arguments, site, names, rows.updates, rounds)
+    return _Measured(results, updates, pairs)
 
 
 def _measure_updates(
@@ -140,21 +159,27 @@ def _measure_updates(
     names: list[str],
     rows: list[SyncRow],
     rounds: int,
-) -> list[SyncFigures]:
+) -> tuple[list[SyncFigures], list[Pair]]:
     figures: list[SyncFigures] = []
+    pairs: list[Pair] = []
     if not rows:
-        return figures
+        return figures, pairs
     note = say if arguments.verbose else lambda text: None
     bench = SyncBench(site, names, arguments.twistd, arguments.quick, note)
     print("\n" + sync_heading(), flush=True)
     with bench.servers() as servers:
         for row in rows:
+            measured = []
             for each in bench.measure(row, servers, rounds):
-                figures.append(each)
+                measured.append(each)
                 print(each.line(), flush=True)
+            figures += measured
+            if row.pair_target is not None:
+                pairs.append(Pair(row, measured))
+                print(pairs[-1].line(), flush=True)
     if any(row.real_agent for row in rows):
         print(f"A run of cf-agent without any work: {bench.agent_alone():.2f} s.")
-    return figures
+    return figures, pairs
 
 
 def main() -> int:
@@ -165,10 +190,10 @@ def main() -> int:
     try:
         if arguments.keep is None:
             with tempfile.TemporaryDirectory(prefix="nodecomm-bench-") as folder:
-                results, updates = _measure(arguments, Path(folder))
+                measured = _measure(arguments, Path(folder))
         else:
             arguments.keep.mkdir(parents=True)
-            results, updates = _measure(arguments, arguments.keep.resolve())
+            measured = _measure(arguments, arguments.keep.resolve())
     except (BenchmarkError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -186,8 +211,9 @@ def main() -> int:
         document = {
             "machine": facts,
             "noise": noise,
-            "rows": [result.to_json() for result in results],
-            "updates": [each.to_json() for each in updates],
+            "rows": [result.to_json() for result in measured.results],
+            "updates": [each.to_json() for each in measured.updates],
+            "pairs": [pair.to_json() for pair in measured.pairs],
         }
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0

@@ -36,6 +36,8 @@ body copy_from from_server {{
   trustkey => "true";
   preserve => "true";
   verify => "{verify}";
+  protocol_version => "{way.protocol}";
+  encrypt => "{encrypt}";
 }}
 """
 
@@ -43,6 +45,26 @@ _COPY = """\
  files:
   "{copy}/." create => "true";
   "{copy}" copy_from => from_server, depth_search => all;"""
+
+
+class Way(NamedTuple):
+    """
+    How an agent talks to a server.
+
+    Attributes:
+        protocol: As `protocol_version` of the real agent.
+        encrypt: As `encrypt` of the real agent, for which TLS does not look.
+        options: What asks our own agent for the same.
+    """
+
+    protocol: str
+    encrypt: bool
+    options: tuple[str, ...]
+
+
+TLS = Way("latest", False, ())
+CLASSIC = Way("1", False, ("--protocol", "classic"))
+SEALED = Way("1", True, ("--protocol", "classic", "--encrypt"))
 
 
 class Copied(NamedTuple):
@@ -67,10 +89,17 @@ class Agent:
         port: Where it finds the server, on 127.0.0.1.
         copied: What it copies; None: nothing, it starts and ends.
         verify: Whether it has each copied file's digest compared once more.
+        way: How it talks to the server.
     """
 
     def __init__(
-        self, folder: Path, port: int, copied: Copied | None, *, verify: bool = False
+        self,
+        folder: Path,
+        port: int,
+        copied: Copied | None,
+        *,
+        verify: bool = False,
+        way: Way = TLS,
     ) -> None:
         self._program = find_program("cf-agent")
         self._folder = folder
@@ -92,6 +121,8 @@ class Agent:
                 source="/" if copied is None else copied.source,
                 port=port,
                 verify="true" if verify else "false",
+                way=way,
+                encrypt="true" if way.encrypt else "false",
             ),
         )
 
@@ -127,6 +158,6 @@ class Agent:
         return seconds
 
 
-def agent_of_tree(site: Site, folder: Path, port: int) -> Agent:
+def agent_of_tree(site: Site, folder: Path, port: int, way: Way = TLS) -> Agent:
     """Return an agent that copies the small tree."""
-    return Agent(folder, port, Copied(site.tree, len(site.paths)))
+    return Agent(folder, port, Copied(site.tree, len(site.paths)), way=way)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -36,6 +37,8 @@ DIGEST_EQUAL = b"CFD_FALSE"
 _RECEIVE_SIZE = 1 << 18
 #: Seconds to wait for any single read or write.
 _TIMEOUT = 60.0
+
+_R = TypeVar("_R", bound="Requests")
 
 
 def frame(payload: bytes) -> bytes:
@@ -84,43 +87,15 @@ def client_context(identity: Path) -> ssl.SSLContext:
     return context
 
 
-class Session:
+class Requests:
     """
-    One connection, identified and welcome.
-
-    Args:
-        port: Port on 127.0.0.1.
-        context: What `client_context` returned.
-        user: User name to claim.
-
-    Raises:
-        BenchmarkError: The server closed or answered something else.
-        OSError: No connection.
+    A connection on which requests may be asked, whatever came before them.
     """
 
-    def __init__(self, port: int, context: ssl.SSLContext, user: str) -> None:
-        plain = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT)
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket = context.wrap_socket(plain)
-            raw = socket.SocketIO(self._socket, "r")
-            self._reader = io.BufferedReader(raw, 1 << 15)
-            self._identify(user)
-        except BaseException:
-            plain.close()
-            raise
+    _socket: socket.socket
+    _reader: io.BufferedReader
 
-    def _identify(self, user: str) -> None:
-        hello = self._reader.readline(1024)
-        if not hello.startswith(b"CFE_v"):
-            raise BenchmarkError(f"the server's first line was {hello!r}")
-        self._socket.sendall(b"CFE_v3 cf-agent 3.21.0\n")
-        self._socket.sendall(b"IDENTITY USERNAME=%s\n" % user.encode())
-        welcome = self._reader.readline(1024)
-        if not welcome.startswith(b"OK WELCOME"):
-            raise BenchmarkError(f"the server did not welcome us: {welcome!r}")
-
-    def __enter__(self) -> Session:
+    def __enter__(self: _R) -> _R:
         return self
 
     def __exit__(
@@ -132,12 +107,8 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Say goodbye as the real agent does (close_notify) and close."""
-        self._socket.settimeout(0)
-        with contextlib.suppress(OSError, ValueError):
-            self._socket.unwrap()
-        self._reader.close()
-        self._socket.close()
+        """Close the connection."""
+        raise NotImplementedError
 
     def _read_frame(self) -> bytes:
         header = self._reader.read(HEADER_SIZE)
@@ -209,3 +180,50 @@ class Session:
         digest = hashlib.md5(usedforsecurity=False)
         self.get(path, digest.update)
         return digest.digest()
+
+
+class Session(Requests):
+    """
+    One connection, identified and welcome.
+
+    Args:
+        port: Port on 127.0.0.1.
+        context: What `client_context` returned.
+        user: User name to claim.
+
+    Raises:
+        BenchmarkError: The server closed or answered something else.
+        OSError: No connection.
+    """
+
+    _socket: ssl.SSLSocket
+
+    def __init__(self, port: int, context: ssl.SSLContext, user: str) -> None:
+        plain = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT)
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = context.wrap_socket(plain)
+            raw = socket.SocketIO(self._socket, "r")
+            self._reader = io.BufferedReader(raw, 1 << 15)
+            self._identify(user)
+        except BaseException:
+            plain.close()
+            raise
+
+    def _identify(self, user: str) -> None:
+        hello = self._reader.readline(1024)
+        if not hello.startswith(b"CFE_v"):
+            raise BenchmarkError(f"the server's first line was {hello!r}")
+        self._socket.sendall(b"CFE_v3 cf-agent 3.21.0\n")
+        self._socket.sendall(b"IDENTITY USERNAME=%s\n" % user.encode())
+        welcome = self._reader.readline(1024)
+        if not welcome.startswith(b"OK WELCOME"):
+            raise BenchmarkError(f"the server did not welcome us: {welcome!r}")
+
+    def close(self) -> None:
+        """Say goodbye as the real agent does (close_notify) and close."""
+        self._socket.settimeout(0)
+        with contextlib.suppress(OSError, ValueError):
+            self._socket.unwrap()
+        self._reader.close()
+        self._socket.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.agent import Agent, agent_of_tree
+from benchmarks.agent import CLASSIC, SEALED, TLS, Agent, Way, agent_of_tree
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes import cpu_of, memory_bytes, resting_cpu_seconds
 from benchmarks.servers import Server
@@ -31,14 +31,29 @@ class Stand:
     def __init__(self, server: Server, folder: Path) -> None:
         self.server = server
         self.folder = folder
-        self._agent: Agent | None = None
+        self._agents: dict[Way, Agent] = {}
+        self._checked: set[str] = set()
 
-    def agent(self) -> Agent:
-        """Return the agent of this server, its copy complete."""
-        if self._agent is None:
-            self._agent = agent_of_tree(self.server.site, self.folder, self.server.port)
-            self._agent.run()
-        return self._agent
+    def agent(self, way: Way) -> Agent:
+        """Return an agent that talks to this server, its copy complete."""
+        if way not in self._agents:
+            folder = self.folder / str(len(self._agents))
+            made = agent_of_tree(self.server.site, folder, self.server.port, way)
+            made.run()
+            self._agents[way] = made
+        return self._agents[way]
+
+    def check_once(self, what: str, fetch: Callable[[], bytes]) -> None:
+        """
+        See, before the first measurement of a row, that the big file arrives as it is.
+
+        Raises:
+            BenchmarkError: It does not.
+        """
+        if what not in self._checked:
+            if fetch() != self.server.site.big_digest:
+                raise BenchmarkError(f"{what}: the file arrives changed")
+            self._checked.add(what)
 
     def paths(self, count: int) -> list[bytes]:
         """Return *count* paths of the tree, round and round."""
@@ -76,15 +91,29 @@ def stat_pipelined(stand: Stand, count: int) -> float:
         return cpu_of(stand.server.pid, lambda: session.stats(paths, WINDOW)) / count
 
 
-def no_change_run(stand: Stand, count: int) -> float:
-    """Server CPU seconds per run of cf-agent that finds nothing to copy."""
-    agent = stand.agent()
+def _run(stand: Stand, count: int, way: Way) -> float:
+    agent = stand.agent(way)
 
     def work() -> None:
         for _ in range(count):
             agent.run()
 
     return cpu_of(stand.server.pid, work) / count
+
+
+def no_change_run(stand: Stand, count: int) -> float:
+    """Server CPU seconds per run of cf-agent that finds nothing to copy."""
+    return _run(stand, count, TLS)
+
+
+def classic_run(stand: Stand, count: int) -> float:
+    """The same over the classic protocol."""
+    return _run(stand, count, CLASSIC)
+
+
+def classic_sealed_run(stand: Stand, count: int) -> float:
+    """The same over the classic protocol, encrypted."""
+    return _run(stand, count, SEALED)
 
 
 def big_get(stand: Stand, count: int) -> float:
@@ -95,6 +124,32 @@ def big_get(stand: Stand, count: int) -> float:
         def work() -> None:
             for _ in range(count):
                 session.get(path, len)
+
+        return cpu_of(stand.server.pid, work) / count
+
+
+def classic_get(stand: Stand, count: int) -> float:
+    """Server CPU seconds per classic GET of the big file."""
+    path = bytes(stand.server.site.big)
+    with stand.server.classic_session() as session:
+        stand.check_once("GET", lambda: session.fetch_digest(path))
+
+        def work() -> None:
+            for _ in range(count):
+                session.get(path, len)
+
+        return cpu_of(stand.server.pid, work) / count
+
+
+def classic_sget(stand: Stand, count: int) -> float:
+    """Server CPU seconds per SGET, encrypted, of the big file."""
+    path = bytes(stand.server.site.big)
+    with stand.server.classic_session() as session:
+        stand.check_once("SGET", lambda: session.fetch_sealed_digest(path))
+
+        def work() -> None:
+            for _ in range(count):
+                session.get_sealed(path, len)
 
         return cpu_of(stand.server.pid, work) / count
 
@@ -295,6 +350,55 @@ ROWS = (
         units=1000,
         quick_units=1000,
         own_server=True,
+        most_rounds=3,
+    ),
+    Row(
+        name="classic-run",
+        title="classic: no-change run of cf-agent",
+        measure=classic_run,
+        unit="ms",
+        scale=1e3,
+        target=0.7,
+        pinned=False,
+        units=2,
+        quick_units=1,
+        real_agent=True,
+    ),
+    Row(
+        name="classic-sealed-run",
+        title="the same, encrypted",
+        measure=classic_sealed_run,
+        unit="ms",
+        scale=1e3,
+        target=0.7,
+        pinned=False,
+        units=2,
+        quick_units=1,
+        real_agent=True,
+    ),
+    Row(
+        name="classic-get",
+        title="classic: GET of 300 MB",
+        measure=classic_get,
+        unit="ms",
+        scale=1e3,
+        target=0.3,
+        pinned=False,
+        units=1,
+        quick_units=1,
+        big_file=True,
+    ),
+    Row(
+        name="classic-sget",
+        title="classic: SGET (encrypted) of 300 MB",
+        measure=classic_sget,
+        unit="ms",
+        scale=1e3,
+        target=0.6,
+        pinned=False,
+        units=1,
+        quick_units=1,
+        big_file=True,
         most_rounds=3,
     ),
 )

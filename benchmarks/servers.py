@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.classic_client import ClassicSession, load_key
 from benchmarks.client import Session, client_context
 from benchmarks.errors import BenchmarkError
 from benchmarks.site import (
@@ -38,6 +39,7 @@ body server control {{
   allowconnects => {{ "127.0.0.0/8" }};
   allowallconnects => {{ "127.0.0.0/8" }};
   trustkeysfrom => {{ "127.0.0.0/8" }};
+  allowlegacyconnects => {{ "127.0.0.0/8" }};
   maxconnections => "{connections}";
 }}
 bundle agent main {{ }}
@@ -54,6 +56,7 @@ state_dir = "{state}"
 allowconnects = ["127.0.0.0/8"]
 allowallconnects = ["127.0.0.0/8"]
 trustkeysfrom = ["127.0.0.0/8"]
+allowlegacyconnects = ["127.0.0.0/8"]
 trustusers = ["{user}"]
 maxconnections = {connections}
 
@@ -111,6 +114,10 @@ class Server:
     def session(self) -> Session:
         """Return a new connection to the server."""
         return Session(self.port, self.context, self.user)
+
+    def classic_session(self) -> ClassicSession:
+        """Return a new connection of the classic protocol."""
+        return ClassicSession(self.port, load_key(self.site.identity), self.user)
 
     def start(self) -> None:
         """

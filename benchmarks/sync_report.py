@@ -6,7 +6,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.report import THEIRS, Json, summary
+from benchmarks.report import OURS, THEIRS, Json, summary
 from benchmarks.sync_rows import SyncRow, Target
 from benchmarks.update import Outcome
 
@@ -97,6 +97,48 @@ class SyncFigures:
             answer["ratio"] = self._ratio(self.seconds)
             answer["ratio_whole"] = self._ratio(self.whole)
         return answer
+
+
+class Pair:
+    """
+    Our agent with our server beside the real agent with the real server.
+
+    Args:
+        row: What was measured.
+        figures: Of that row, with each server.
+    """
+
+    def __init__(self, row: SyncRow, figures: Sequence[SyncFigures]) -> None:
+        self.row = row
+        self.ratio: float | None = None
+        by_server = {each.server: each for each in figures}
+        if by_server.keys() >= {OURS, THEIRS} and by_server[THEIRS].real:
+            real = statistics.median(by_server[THEIRS].real)
+            self.ratio = by_server[OURS].seconds / real
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target is reached; None: it is not known, or there is none."""
+        if self.ratio is None or self.row.pair_target is None:
+            return None
+        return self.ratio <= self.row.pair_target
+
+    def line(self) -> str:
+        """Return the ratio as a line of the table."""
+        words = {True: "reached", False: "MISSED", None: "not measured"}
+        return (
+            f"{'  ours with ours, theirs with theirs':<60}{_ratio_text(self.ratio):>8}"
+            f"{'':25}{self.row.pair_target:g} x {words[self.reached]}"
+        )
+
+    def to_json(self) -> Json:
+        """Return the ratio as JSON values."""
+        return {
+            "name": self.row.name,
+            "ratio": self.ratio,
+            "target": self.row.pair_target,
+            "reached": self.reached,
+        }
 
 
 def _ratio_text(ratio: float | None) -> str:

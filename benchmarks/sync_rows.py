@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from benchmarks.agent import CLASSIC, SEALED, TLS, Way
 from benchmarks.report import OURS, THEIRS
 
 Tree = Literal["tree", "wide", "big"]
@@ -49,6 +50,9 @@ class SyncRow(NamedTuple):
         most_rounds: More rounds of the real agent tell nothing new.
         minutes: Whether a run of the real agent takes minutes, so that `--quick`
             leaves it out.
+        way: How both agents talk to the server.
+        pair_target: The ratio to reach of our agent with our server to the real agent
+            with the real server; None: that ratio is not told.
     """
 
     name: str
@@ -62,6 +66,8 @@ class SyncRow(NamedTuple):
     targets: tuple[Target, ...] = ()
     most_rounds: int = 1000
     minutes: bool = False
+    way: Way = TLS
+    pair_target: float | None = None
 
     def targets_beside(self, server: str) -> tuple[Target, ...]:
         """Return what has to be reached with one of the servers."""
@@ -167,5 +173,35 @@ SYNC_ROWS = (
         fresh=False,
         verify=True,
         targets=(_NOT_SLOWER,),
+    ),
+    SyncRow(
+        name="sync-classic-same",
+        title="classic: 398 files, no change",
+        tree="tree",
+        round_trip=0,
+        fresh=False,
+        way=CLASSIC,
+        pair_target=0.7,
+    ),
+    SyncRow(
+        name="sync-classic-big",
+        title="classic: 300 MB and its digest",
+        tree="big",
+        round_trip=0,
+        fresh=True,
+        verify=True,
+        way=CLASSIC,
+        pair_target=0.3,
+    ),
+    SyncRow(
+        name="sync-classic-sealed",
+        title="the same, encrypted",
+        tree="big",
+        round_trip=0,
+        fresh=True,
+        verify=True,
+        way=SEALED,
+        pair_target=0.6,
+        most_rounds=3,
     ),
 )

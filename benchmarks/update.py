@@ -59,10 +59,19 @@ class Update:
         port: Where it finds the server, on 127.0.0.1.
         source: The folder on the server.
         program: The `nodecomm` to run.
+        options: Further options of `nodecomm sync`.
     """
 
-    def __init__(self, folder: Path, port: int, source: Path, program: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        source: Path,
+        program: str,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self._program = program
+        self._options = options
         self._state = folder / "state"
         self._source = source
         self._where = f"127.0.0.1:{port}:{source}"
@@ -108,6 +117,7 @@ class Update:
         command = [
             *(self._program, "sync", "--json", "--state-dir", str(self._state)),
             *("--trust-server", "--preserve", "--compare", compare),
+            *self._options,
             *(self._where, str(self.copy)),
         ]
         begun = time.monotonic()
