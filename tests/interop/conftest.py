@@ -128,7 +128,9 @@ def server(
         with RealServer(WorkFolder(folder / "work"), vars(shares)) as real:
             yield real
     else:
-        with NodecommServer(folder, config_for(vars(shares))) as ours:
+        # So that a change of a test shows at once also where manifests are asked for.
+        settings = config_for(vars(shares), server="manifest_max_age = 0.25")
+        with NodecommServer(folder, settings) as ours:
             yield ours
 
 

@@ -301,6 +301,10 @@ class TestPolicyServer:
         the same process.
         """
         port = free_port()
+        # What the server says about a whole tree may be as old as this.
+        part = machine.state / "server.d" / "10-fresh.toml"
+        part.parent.mkdir(parents=True)
+        part.write_text("[server]\nmanifest_max_age = 0.25\n")
         assert machine.bootstrap(port, "--start").status == 0
         started = other.node(port, "--trust-server", "--start", "--json").facts
         pid = started["started"]["nodecomm-agent"]["pid"]
@@ -313,7 +317,6 @@ class TestPolicyServer:
         )
 
         def updated() -> bool:
-            # What the server says about a whole tree may be some seconds old.
             os.kill(pid, signal.SIGUSR1)
             time.sleep(0.5)
             return (other.state / "inputs" / "new.cf").exists()

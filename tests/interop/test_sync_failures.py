@@ -513,7 +513,7 @@ def test_a_server_without_rights(tmp_path: Path) -> None:
             for size in (1, 3, 4, 59, 67, 70, 5000) if FULL else (3, 67, 5000):
                 (tree / "closed").write_bytes(content(size))
                 (tree / "closed").chmod(0)
-                runs.append(node.sync(server.port, "tree", copy, "--timeout", "2"))
+                runs.append(node.sync(server.port, "tree", copy, "--timeout", "1"))
                 assert _sets(copy) == before, runs[-1]
 
     assert first.status == DONE, first
