@@ -68,25 +68,31 @@ CLASSIC = ("1", "classic")
 
 class ReachingOptions(CommandOptions):
     """
-    `--timeout`: a server is called.
+    `--timeout` and `--protocol`: a server is called.
 
     Attributes:
         server_keys: The keys that it may have.
         timeout: Seconds.
         newest: The newest protocol version to speak over TLS.
         classic: Whether to speak the one of before TLS, and no other.
+        encrypt: Whether classic requests and contents are encrypted.
         user: The user name to come with, as on the wire.
     """
 
     optParameters = [
         ["timeout", "t", "30", "seconds to wait for a connection, or for an answer"],
+        ["protocol", None, "latest", "newest version to speak: 2, 3 or latest"],
     ]
+
+    #: What `--protocol` takes, for people.
+    protocols = "2, 3 or latest"
 
     def __init__(self) -> None:
         self.server_keys: list[str | PublicKey] = []
         self.timeout = 30.0
         self.newest = 3
         self.classic = False
+        self.encrypt = False
         self.user = b""
         super().__init__()
 
@@ -96,40 +102,6 @@ class ReachingOptions(CommandOptions):
         """
         self.timeout = seconds_option("--timeout", self["timeout"])
         self.user = own_user()
-
-
-class ConnectingOptions(ReachingOptions):
-    """
-    `--trust-server`, `--server-key`, `--user` and `--protocol`: a server is asked.
-    """
-
-    optParameters = [
-        ["user", "u", None, "the user name to come with; your own by default"],
-        ["protocol", None, "latest", "newest version to speak: 2, 3 or latest"],
-    ]
-    optFlags = [
-        [
-            "trust-server",
-            None,
-            "trust the key of a server that is not known yet, and remember it",
-        ],
-    ]
-
-    #: What `--protocol` takes, for people.
-    protocols = "2, 3 or latest"
-
-    def opt_server_key(self, key: str) -> None:
-        """
-        The digest of the server's key (MD5=... or SHA=...), or a file with the key;
-        may be given several times. No other key is accepted then.
-        """
-        self.server_keys.append(parse_digest_or_none(key) or read_key_file(key))
-
-    def postOptions(self) -> None:
-        """
-        Check what has been given.
-        """
-        super().postOptions()
         named = self["protocol"].lower()
         if named in CLASSIC:
             self.choose_classic(named)
@@ -138,13 +110,6 @@ class ConnectingOptions(ReachingOptions):
         else:
             msg = f"--protocol takes {self.protocols}, not {self['protocol']!r}"
             raise usage.UsageError(msg)
-        if self["user"] is not None:
-            self.user = os.fsencode(self["user"])
-        try:
-            ClientDialog(self.user, b"", self.newest)
-        except LocalProtocolError as error:
-            msg = f"--user: {error}"
-            raise usage.UsageError(msg) from error
 
     def choose_classic(self, named: str) -> None:
         """
@@ -159,14 +124,56 @@ class ConnectingOptions(ReachingOptions):
         )
         raise usage.UsageError(msg)
 
+    def warn(self, server: ServerAddress, stderr: TextIO) -> None:
+        """
+        Tell whoever runs the command if nothing protects what is sent.
+        """
+        if self.classic:
+            text = classic_warning(server, encrypt=self.encrypt)
+            stderr.write(f"warning: {safe(text)}\n")
+
+
+class ConnectingOptions(ReachingOptions):
+    """
+    `--trust-server`, `--server-key` and `--user`: a server is asked.
+    """
+
+    optParameters = [
+        ["user", "u", None, "the user name to come with; your own by default"],
+    ]
+    optFlags = [
+        [
+            "trust-server",
+            None,
+            "trust the key of a server that is not known yet, and remember it",
+        ],
+    ]
+
+    def opt_server_key(self, key: str) -> None:
+        """
+        The digest of the server's key (MD5=... or SHA=...), or a file with the key;
+        may be given several times. No other key is accepted then.
+        """
+        self.server_keys.append(parse_digest_or_none(key) or read_key_file(key))
+
+    def postOptions(self) -> None:
+        """
+        Check what has been given.
+        """
+        super().postOptions()
+        if self["user"] is not None:
+            self.user = os.fsencode(self["user"])
+        try:
+            ClientDialog(self.user, b"", self.newest)
+        except LocalProtocolError as error:
+            msg = f"--user: {error}"
+            raise usage.UsageError(msg) from error
+
 
 class AskingOptions(ConnectingOptions):
     """
     The same with the classic protocol, for commands that ask a server and do nothing
     but with the answer.
-
-    Attributes:
-        encrypt: Whether classic requests and contents are encrypted.
     """
 
     optFlags = [
@@ -180,7 +187,6 @@ class AskingOptions(ConnectingOptions):
     protocols = "2, 3, latest or classic"
 
     def __init__(self) -> None:
-        self.encrypt = False
         super().__init__()
         self.docs["protocol"] = f"newest version to speak: {self.protocols}"
 
@@ -202,14 +208,6 @@ class AskingOptions(ConnectingOptions):
                 " encrypted, always"
             )
             raise usage.UsageError(msg)
-
-    def warn(self, server: ServerAddress, stderr: TextIO) -> None:
-        """
-        Tell whoever runs the command if nothing protects what is sent.
-        """
-        if self.classic:
-            text = classic_warning(server, encrypt=self.encrypt)
-            stderr.write(f"warning: {safe(text)}\n")
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -322,23 +320,29 @@ def make_dialer(
 
 
 def make_asking_dialer(
-    reactor: Any, options: AskingOptions, state_dir: Path
+    reactor: Any,
+    options: ReachingOptions,
+    state_dir: Path,
+    *,
+    trust: IServerTrust | None = None,
 ) -> Dialing:
     """
-    What connects as the options say, over TLS or not.
+    What connects as the options say, over TLS or not. The arguments are those of
+    `make_dialer`.
 
     Raises:
         OwnKeyError: This host has no usable key.
+        CipherMissing: This host cannot encrypt as the options say.
     """
     if not options.classic:
-        return make_dialer(reactor, options, state_dir)
+        return make_dialer(reactor, options, state_dir, trust=trust)
     from nodecomm.client.classic_dialing import ClassicDialer  # noqa: PLC0415
     from nodecomm.client.timeouts import Timeouts  # noqa: PLC0415
 
     return ClassicDialer(
         reactor,
         key=load_own_key(state_dir / KEYS_FOLDER),
-        trust=_trust(options, state_dir),
+        trust=_trust(options, state_dir) if trust is None else trust,
         user=options.user,
         encrypt=options.encrypt,
         timeouts=Timeouts.of(options.timeout),

@@ -16,7 +16,7 @@ from nodecomm.cli.asking import OpenTerminal, ask_whether, open_terminal
 from nodecomm.cli.connecting import (
     Interrupted,
     ReachingOptions,
-    make_dialer,
+    make_asking_dialer,
     read_key_file,
     report,
     run_command,
@@ -43,7 +43,7 @@ from nodecomm.wire.text import safe
 
 if TYPE_CHECKING:
     from nodecomm.client.address import ServerAddress
-    from nodecomm.client.dialing import Dialer
+    from nodecomm.sync.syncing import Dialing
 
 __all__ = ["OnlyLooking", "Options", "look_at_key", "run"]
 
@@ -64,6 +64,19 @@ class _AcceptOptions(ReachingOptions):
     subjects = (("server", "SERVER"), ("key", "KEY"))
     optional = 1
     optFlags = [["keep-old", None, "know it by its old keys as well: it is changing"]]
+
+    protocols = "2, 3, latest or classic"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.docs["protocol"] = f"newest version to ask with: {self.protocols}"
+
+    def choose_classic(self, named: str) -> None:
+        """
+        For a server without TLS. It shows its key then and does not prove to hold it:
+        whoever accepts the key compares it, and the next connection has it proved.
+        """
+        self.classic = True
 
     def postOptions(self) -> None:
         """
@@ -128,7 +141,7 @@ class OnlyLooking:
         return ()
 
 
-async def look_at_key(dialer: Dialer, server: ServerAddress) -> PublicKey:
+async def look_at_key(dialer: Dialing, server: ServerAddress) -> PublicKey:
     """
     The key that a server shows.
 
@@ -250,9 +263,11 @@ def _accept(
         key = read_key_file(given)
     else:
         found: list[PublicKey] = []
+        options.warn(address, stderr)
 
         async def work(reactor: Any) -> int:
-            dialer = make_dialer(reactor, options, state_dir, trust=OnlyLooking())
+            looking = OnlyLooking()
+            dialer = make_asking_dialer(reactor, options, state_dir, trust=looking)
             found.append(await look_at_key(dialer, address))
             return Status.DONE
 

@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from nodecomm.cli import bootstrap, get, ls, stat, sync
+from nodecomm.cli import bootstrap, get, ls, server_key, stat, sync
 from nodecomm.cli.connecting import AskingOptions, make_asking_dialer
 from nodecomm.client.address import ServerAddress, Target
 from nodecomm.client.classic_dialing import ClassicDialer
@@ -97,6 +97,21 @@ class OptionsTests(SynchronousTestCase):
             usage.UsageError, bootstrap.Options().parseOptions, ["hub", "--encrypt"]
         )
         self.assertIn("--encrypt", str(error))
+
+    def test_accepting_a_key(self) -> None:
+        """
+        A server without TLS can be asked for its key.
+        """
+        for words, classic in (([], False), (["--protocol", "classic"], True)):
+            options = server_key.Options()
+            options.parseOptions(["accept", "hub", *words])
+            self.assertEqual(options.subOptions.classic, classic)
+        error = self.assertRaises(
+            usage.UsageError,
+            server_key.Options().parseOptions,
+            ["accept", "hub", "--protocol", "4"],
+        )
+        self.assertIn("takes 2, 3, latest or classic", str(error))
 
     def test_what_connects(self) -> None:
         """
