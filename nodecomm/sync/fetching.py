@@ -42,8 +42,7 @@ from nodecomm.sync.model import Kind, RemoteEntry, SyncRequest
 from nodecomm.sync.questions import Questions
 from nodecomm.sync.queueing import Queue
 from nodecomm.sync.receiving import Receiving
-from nodecomm.sync.walking import join, remote_entry
-from nodecomm.wire.replies import StatReply
+from nodecomm.sync.walking import join
 from nodecomm.wire.text import to_text
 
 if TYPE_CHECKING:
@@ -500,33 +499,21 @@ class Errands:
             return
         self._careful = errand
         asking.session.window = 1
-        asking.stat(self._path(errand)).addCallbacks(
-            self._described,
-            self._not_described,
-            callbackArgs=(errand, asking),
-            errbackArgs=(errand, asking),
-        ).addErrback(self.fail)
+        self._questions.describe(errand, self._path(errand), self._described)
 
-    def _described(self, reply: StatReply, errand: Errand, asking: Asking) -> None:
-        if self._asking is not asking or errand.state is not State.GET:
-            return
-        entry = remote_entry(reply, followed=not errand.name)
-        if entry.kind is not Kind.FILE:
-            msg = f"{to_text(self._path(errand))} was a file and is none any more"
-            self.fail(Failure(ConnectionWrong("changed", msg)))  # type: ignore[no-untyped-call]
-            return
-        errand.entry = entry
-        errand.seen = self._steady()
-
-        def get(errand: Errand) -> None:
-            self._books.want(errand.name, errand.entry.size)
-            self._get(errand, asking)
-
-        self._guarded(get, errand)
-
-    def _not_described(self, failure: Failure, errand: Errand, asking: Asking) -> None:
-        if not isinstance(failure.value, Refused):
-            self._failed(failure, asking)
-        elif self._asking is asking:
+    def _described(self, errand: Errand, entry: RemoteEntry | None) -> None:
+        if entry is None:
             self._careful = None
             self._leave(errand)
+        elif entry.kind is not Kind.FILE:
+            msg = f"{to_text(self._path(errand))} was a file and is none any more"
+            self.fail(Failure(ConnectionWrong("changed", msg)))  # type: ignore[no-untyped-call]
+        else:
+            errand.entry = entry
+            errand.seen = self._steady()
+            self._guarded(self._get_alone, errand)
+
+    def _get_alone(self, errand: Errand) -> None:
+        self._books.want(errand.name, errand.entry.size)
+        if self._asking is not None:
+            self._get(errand, self._asking)
