@@ -245,10 +245,11 @@ class ClassicSession(RequestSession):
         self.transport.write(accepted)
         self.state = SessionState.DIALOG
         self._moved = self._server.monotonic()
+        # Whatever came before the counter-challenge had left, is no answer to it: it
+        # ends the dialog, so reading need not be asked for again.
         early = bytes(self._early)
         self._early.clear()
         self._dialog_data(early)
-        self._balance()
 
     def _take_session_key(self, event: SessionKeySent) -> None:
         """

@@ -135,6 +135,8 @@ class ClaimTests(ClassicTestCase):
     def test_a_second_claim(self) -> None:
         """bob does not become root: the connection ends."""
         (self.root / "a.txt").chmod(0o600)
+        recorder = Recorder()
+        self.server = self.make_server(events=EventLog(log=recorder.log))
         self.server.store.add("bob", key_pair(1).public)
         node = self.node(user=b"bob")
         self.assertIsNone(node.stat(b"files/a.txt"))
@@ -143,6 +145,8 @@ class ClaimTests(ClassicTestCase):
             node.send(again + encode_transaction(encode_get(b"files/a.txt")))
             self.assertEqual([DENIED], payloads(node.received()))
             self.assertTrue(node.closed)
+        reasons = [event["reason"] for event in recorder.named("request.refused")]
+        self.assertEqual(["out_of_place"] * 3, reasons[1:])
 
     def test_a_second_claim_before_the_key(self) -> None:
         """It would change whose key is looked up."""

@@ -9,19 +9,22 @@ import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from nodecomm.identity.keys import KeyPair, PublicKey
+from nodecomm.identity.keys import KeyPair, PublicKey, UnreadableKey
 from nodecomm.identity.proof import digest, encrypt_to, open_with
 from nodecomm.identity.trust import MemoryCounter, TrustPolicy, TrustWindow
 from nodecomm.interfaces import API, ICommand
+from nodecomm.server import classic
 from nodecomm.server.commands import builtin_commands
 from nodecomm.server.events import EventLog
 from nodecomm.server.pools import InlinePool, QueueFull, Workers
+from nodecomm.server.serving import SessionState
 from nodecomm.testing import MemoryClassicClient, MemoryKeyStore, key_pair
 from nodecomm.wire.classic import (
     KEY_ACCEPTED,
@@ -177,6 +180,15 @@ class KeyTests(ClassicTestCase):
                 continue
             self.assertEqual(([KEY_REFUSED, REFUSAL], True), (found, node.closed), key)
             self.assertEqual([], self.server.store.entries())
+
+    def test_a_key_that_nothing_can_be_encrypted_with(self) -> None:
+        """That is the peer's fault, and no failure here."""
+        error = UnreadableKey("no such key")
+        with mock.patch.object(classic, "encrypt_to", side_effect=error):
+            node = self.opened()
+
+        self.assertEqual([KEY_REFUSED, REFUSAL], payloads(node.received()))
+        self.assertTrue(node.closed)
 
     def test_nothing_is_kept_before_the_key_is_proved(self) -> None:
         """
@@ -424,6 +436,22 @@ class WaitingTests(ClassicTestCase):
 
         self.assertEqual([b"OK: 3.21.0"] * 10_001, payloads(node.received()))
 
+    def test_bytes_before_the_counter_challenge(self) -> None:
+        """They can be no answer to it. Few of them are taken, and the dialog ends."""
+        pool = self.holding()
+        node = self.dial()
+        node.send(node.opening()[1])
+        (session,) = self.server.factory.sessions
+        for _ in range(100):
+            node.send(encode_transaction(bytes(1000)))
+        self.assertFalse(node.wire.reading)
+        self.assertLess(session.bytes_in, 40_000)
+        pool.do()
+        node.pump()
+
+        self.assertTrue(node.received().endswith(REFUSED))
+        self.assertTrue(node.closed)
+
     def test_a_peer_that_leaves_meanwhile(self) -> None:
         """What is found out then concerns nobody."""
         for stages in (1, 2):
@@ -438,9 +466,10 @@ class WaitingTests(ClassicTestCase):
                 clear = open_with(node.key_pair, event.data, NONCE_SIZE, b"")  # type: ignore[union-attr]
                 block = encrypt_to(self.server.public, bytes(KEY_SIZE))
                 node.send(dialog.answer(digest(clear), block))
+            (session,) = self.server.factory.sessions
             node.hang_up()
             pool.do()
-            self.assertEqual(b"", node.received())
+            self.assertIs(SessionState.LOST, session.state)
             self.assertEqual([], list(self.server.store.entries()))
             self.assertEqual(0, self.server.factory.admission.total)
             self.assertEqual(set(), self.server.factory.sessions)
