@@ -51,7 +51,7 @@ class Place:
         plugins = write_plugin(folder / "plugins")
         self.server = PreparedServer(
             folder / "server",
-            config_for({"tree": self.tree})
+            config_for({"tree": self.tree}, classic=True)
             + f'[[access]]\npath = "/brittle/"\nshortcut = "brittle"\n'
             f'source = "{NAME}"\nadmit_ips = ["127.0.0.1"]\n',
             environment={

@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -183,22 +184,26 @@ def test_frames_in_pieces(
             peer.send(request[:cut])
 
 
-@pytest.mark.parametrize("stage", ["tcp", *STAGES[1:-1]])
-def test_a_peer_that_stops(
-    server: PreparedServer, others: tuple[ClassicPeer, RawPeer], stage: str
+def test_peers_that_stop(
+    server: PreparedServer, others: tuple[ClassicPeer, RawPeer]
 ) -> None:
     """
-    A peer that says nothing more in the dialog is given up; the log says at which
-    limit.
+    Peers that say nothing more, at whatever stage of the dialog, are given up; the log
+    says at which limit.
     """
-    limit = "nothing came in time" if stage == "tcp" else "dialog_timeout"
-    told = server.logs().count(limit)
-    with dial(server) as peer:
-        if stage != "tcp":
-            bring(peer, stage)
-        assert peer.rest() == b""
-    # A limit that was reached just now is told once for all of a burst.
-    wait_until(lambda: bool(told) or server.logs().count(limit) > told, limit)
+    with contextlib.ExitStack() as stack:
+        peers = {}
+        for stage in STAGES[:-1]:
+            peers[stage] = stack.enter_context(dial(server))
+            bring(peers[stage], stage)
+        for stage, peer in peers.items():
+            assert peer.rest() == b"", stage
+    for limit in ("nothing came in time", "dialog_timeout"):
+        wait_until(partial(_told, server, limit), limit)
+
+
+def _told(server: PreparedServer, what: str) -> bool:
+    return what in server.logs()
 
 
 def test_a_dialog_without_end(
