@@ -194,7 +194,7 @@ SYNC_ROWS = (
         pair_target=0.3,
     ),
     SyncRow(
-        name="sync-classic-sealed",
+        name="sync-classic-sget",
         title="the same, encrypted",
         tree="big",
         round_trip=0,
