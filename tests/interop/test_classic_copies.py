@@ -17,7 +17,15 @@ from pathlib import Path
 import pytest
 
 from tests.interop.conftest import ClassicShares
-from tests.interop.harness import RealAgent, Run, Server, WorkFolder
+from tests.interop.harness import (
+    NodecommServer,
+    RealAgent,
+    RealServer,
+    Run,
+    Server,
+    WorkFolder,
+    config_for,
+)
 from tests.interop.relay import PlainRelay
 from tests.interop.trees import (
     LONGEST_STORABLE,
@@ -429,6 +437,51 @@ def test_keys_of_nodes(
         )
 
         assert to.read_bytes() == content(4097), done.output
+
+
+#: With 1024 bits cf-serverd does not start where OpenSSL makes no such certificate.
+KEYS_OF_SERVERS = [
+    *(("nodecomm", name) for name in ("exponent-3", "large", "small")),
+    *(("cf-serverd", name) for name in ("exponent-3", "large")),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), KEYS_OF_SERVERS)
+def test_keys_of_servers(
+    kind: str,
+    name: str,
+    node: WorkFolder,
+    classic_shares: ClassicShares,
+    tmp_path: Path,
+) -> None:
+    """
+    A server's key may have exponent 3, 4096 bits, or 1024; the first time, and the
+    second, when the challenge is made with it.
+    """
+    shares = vars(classic_shares)
+    key = key_pair(name)
+    server = (
+        RealServer(WorkFolder(tmp_path / "server", key=key), shares, classic=True)
+        if kind == "cf-serverd"
+        else NodecommServer(
+            tmp_path / "server", config_for(shares, classic=True), key=key
+        )
+    )
+    with server:
+        for trustkey in ("true", "false"):
+            to = tmp_path / trustkey
+            done = RealAgent(node).copy(
+                HOST,
+                server.port,
+                "files/sizes/4097",
+                to,
+                recursive=False,
+                protocol_version="1",
+                encrypt="true",
+                trustkey=trustkey,
+            )
+
+            assert to.read_bytes() == content(4097), done.output
 
 
 def test_cf_net_does_not_speak_it(classic_server: Server, node: WorkFolder) -> None:
