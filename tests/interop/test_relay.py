@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts.record_exchange import CASES, record
+from scripts.record_exchange import CASES, CLASSIC_CASES, record, record_classic
 from tests.interop.harness import RealAgent, Server
+from tests.interop.prepared import public_folder
 from tests.interop.relay import Relay
 from tests.interop.trees import described
 from tests.recorded import Record, load
+from tests.recorded.opened import Opened, opened, opened_exchange
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -60,3 +62,26 @@ def test_what_was_recorded_is_still_so(tmp_path: Path) -> None:
         return [(r.sender, re.sub(rb"\d+\0*", b"#", r.data)) for r in records]
 
     assert steady(again.records) == steady(before.records)
+
+
+@pytest.mark.parametrize("name", ["copy-n", "copy-encrypted-y", "untrusted-client"])
+def test_what_was_recorded_of_the_classic_protocol_is_still_so(name: str) -> None:
+    """
+    The installed programs still do in the classic protocol what they did.
+    """
+    with public_folder() as folder:
+        again = opened_exchange(record_classic(CLASSIC_CASES[name], folder))
+    before = opened(f"classic/{name}")
+
+    def steady(found: Opened) -> tuple[object, ...]:
+        # A folder has no order, and the client's time differs.
+        asked = [found.clear(request) for request in found.requests]
+        return (
+            found.form,
+            [len(payload) for payload in found.dialog],
+            found.answers[:1],
+            [len(answer) for answer in found.answers],
+            sorted(re.sub(rb"SYNCH \d+", b"SYNCH", request) for request in asked),
+        )
+
+    assert steady(again) == steady(before)

@@ -152,7 +152,13 @@ def opened(name: str) -> Opened:
     """
     Read a recorded classic exchange and open it.
     """
-    exchange = load(name)
+    return opened_exchange(load(name))
+
+
+def opened_exchange(exchange: Exchange) -> Opened:
+    """
+    Open a classic exchange.
+    """
     found = Opened(exchange)
     buffer = TransactionBuffer()
     buffer.feed(exchange.sent_by("client"))
