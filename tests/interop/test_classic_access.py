@@ -25,6 +25,7 @@ from tests.interop.harness import (
     WorkFolder,
     config_for,
     peer_program,
+    wait_until,
 )
 from tests.interop.prepared import (
     NOBODY,
@@ -325,6 +326,39 @@ def test_an_address_that_is_not_allowed(
             assert secure.stat(b"open/public").startswith(b"OK: 0 420 ")
         if kind == "nodecomm":
             assert "allowlegacyconnects" in server.logs()
+
+
+def test_without_the_cipher(node: WorkFolder, tmp_path: Path) -> None:
+    """
+    Where OpenSSL has not got the cipher an agent that encrypts gets nothing and purges
+    nothing, and the log says so at the start and at each attempt; agents that do not
+    encrypt are served, and so is TLS.
+    """
+    tree = tmp_path / "tree"
+    fill(tree)
+    to = tmp_path / "copy"
+    to.mkdir()
+    (to / "kept").write_text("only here\n")
+    rule = f'[[access]]\npath = "{tree}/open/"\nshortcut = "open"\n'
+    rule += RULES["open"].settings
+    server = PreparedServer(
+        tmp_path / "server",
+        config_for({}, more=rule, classic=True),
+        key=SERVER,
+        environment={"CRYPTOGRAPHY_OPENSSL_NO_LEGACY": "1"},
+    )
+    with server:
+        wait_until(lambda: "classic.cipher-missing" in server.logs(), "the warning")
+        done = copy(node, server, "open", to, encrypt=True)
+        assert [file.name for file in to.iterdir()] == ["kept"], done.output
+        assert "Blowfish" in server.logs().split("session.opened")[-1]
+
+        done = copy(node, server, "open", to)
+        assert described(to) == described(tree / "open"), done.output
+        with RawPeer(server.port, context(NODE)) as secure:
+            secure.handshake().dialog()
+            assert secure.stat(b"open/public").startswith(b"OK: 0 420 ")
+        assert "Traceback" not in server.logs()
 
 
 # Attacks.
