@@ -7,7 +7,9 @@ be one.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -597,3 +599,62 @@ def test_a_link_out_of_what_is_served(guarded: Guarded) -> None:
             assert peer.rest() == b""
     finally:
         link.unlink()
+
+
+def test_a_link_that_is_turned_round_all_the_time(guarded: Guarded) -> None:
+    """
+    While a link is turned from what is served to what is not and back, as fast as it
+    goes, our server never serves, compares or describes what it must not. The real
+    one checks a path and then opens it again.
+    """
+    if guarded.real:
+        pytest.skip("whether it is caught is a matter of luck")
+    secret = guarded.folder / "secret"
+    secret.write_text("a secret text\n")
+    secret.chmod(0o644)
+    place = guarded.tree / "open"
+    link, new = place / "turning", place / ".turning"
+    link.symlink_to("public")
+    ended = threading.Event()
+
+    def turn() -> None:
+        while not ended.is_set():
+            for target in (str(secret), "public"):
+                new.symlink_to(target)
+                new.replace(link)
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    path = str(link)
+    compared = b"MD5 %b\0\0%b" % (path.encode(), digest(secret.read_bytes()))
+    clear = f"GET dummykey {path}\0".encode()
+    seen = set()
+    try:
+        for _ in range(30):
+            # A name that is never the same twice ends the connection.
+            with guarded.peer() as peer, contextlib.suppress(Closed):
+                peer.dialog()
+                for _ in range(40):
+                    seen.add(content_of(peer, path, 12))
+                    peer.say(b"SYNCH %d STAT %b" % (time.time(), path.encode()))
+                    first = peer.transaction()
+                    if first.startswith(b"OK: "):
+                        seen.add(first.split()[6] + b" bytes")
+                        seen.add(peer.transaction())
+                    else:
+                        seen.add(first)
+                    peer.say(compared)
+                    seen.add(peer.transaction())
+                peer.say(peer.encrypted("SGET", clear, " 2048"))
+                payload = peer.transaction()
+                seen.add(payload if payload == REFUSAL else peer.opened(payload))
+    finally:
+        ended.set()
+        thread.join()
+        link.unlink()
+        new.unlink(missing_ok=True)
+
+    # Nothing where the connection was closed.
+    allowed = {b"open/public\n", b"12 bytes", b"OK:public", b"CFD_TRUE", REFUSAL, b""}
+    assert seen <= allowed
+    assert {b"open/public\n", REFUSAL} <= seen
