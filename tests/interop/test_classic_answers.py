@@ -226,7 +226,9 @@ PLAIN = [
     (b"SYNCH {now} STAT /etc/passwd", REFUSAL, True),
     (b"SYNCH {now} STAT ./files", REFUSAL, True),
     (b"SYNCH {now} STAT files/sizes/67/", REFUSAL, True),
-    (b"SYNCH 1 STAT files", b"BAD: Clocks are too far unsynchronized ", True),
+    # The real server's test squares the difference and overflows: it takes some of
+    # the larger ones.
+    (b"SYNCH {past} STAT files", b"BAD: Clocks are too far unsynchronized ", True),
     (b"SYNCH x STAT files", DENIED, False),
     (b"SYNCH {now} STAT", DENIED, False),
     (b"SYNCH", DENIED, False),
@@ -260,7 +262,8 @@ def test_requests_in_clear(
     """
     The answer begins so, is one frame, and the connection is kept or closed.
     """
-    peer.say(request_.replace(b"{now}", now()))
+    past = b"%d" % (time.time() - 4000)
+    peer.say(request_.replace(b"{now}", now()).replace(b"{past}", past))
 
     assert peer.transaction().startswith(answer)
     assert goes_on(peer) == kept
