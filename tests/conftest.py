@@ -19,6 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 hypothesis.settings.register_profile("nodecomm", deadline=None)
 hypothesis.settings.load_profile("nodecomm")
 
+#: How many examples of a property are tried at most, for runs that look for what a
+#: version of Python or of a dependency breaks; not given: as many as the test asks for.
+_EXAMPLES = os.environ.get("NODECOMM_EXAMPLES")
+
 #: The markers of what takes longest, the longest first.
 _LONGEST = ("slow", "interop", "programs")
 
@@ -31,7 +35,10 @@ def pytest_collection_modifyitems(
     Tests that are spread over processes begin with those that take longest, so that no
     process goes on alone at the end. One process begins with the quick ones.
     """
-
+    if _EXAMPLES is not None:
+        for item in items:
+            if item.get_closest_marker("hypothesis"):
+                _limit_examples(item, int(_EXAMPLES))
     ranks: dict[Path, int] = {}
     for item in items:
         found = [n for n, name in enumerate(_LONGEST) if item.get_closest_marker(name)]
@@ -40,6 +47,19 @@ def pytest_collection_modifyitems(
         ranks[item.path] = min([before, *found])
     spread = hasattr(config, "workerinput")
     items.sort(key=lambda item: ranks[item.path] if spread else -ranks[item.path])
+
+
+def _limit_examples(item: pytest.Item, most: int) -> None:
+    """
+    Let a property have no more examples than that.
+    """
+    assert isinstance(item, pytest.Function)
+    test = getattr(item.obj, "__func__", item.obj)
+    # hypothesis keeps a test's settings there, in all versions that are supported.
+    name = "_hypothesis_internal_use_settings"
+    own = getattr(test, name, None) or hypothesis.settings()
+    examples = min(own.max_examples, most)
+    setattr(test, name, hypothesis.settings(own, max_examples=examples))
 
 
 @pytest.fixture(scope="session", autouse=True)

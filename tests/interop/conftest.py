@@ -51,7 +51,7 @@ class Shares:
         masterfiles: A small policy, with `modules` what a bootstrap asks for.
         files: The tree of all hard cases.
         many: A folder of 3,000 entries.
-        crowd: A folder of 20,000 entries.
+        crowd: A folder of 20,000 entries after `filled_crowd`.
         big: A folder with one file of `BIG` bytes.
         loops: A tree with links to its own folders.
         scratch: Where a test may put a folder of its own.
@@ -65,6 +65,14 @@ class Shares:
     big: Path
     loops: Path
     scratch: Path
+
+    def filled_crowd(self) -> Path:
+        """
+        The folder `crowd`, filled when a test needs it: that takes seconds.
+        """
+        if not any(self.crowd.iterdir()):
+            wide_folder(self.crowd, 20_000)
+        return self.crowd
 
 
 _PROMISES = """\
@@ -105,7 +113,7 @@ def shares(tmp_path_factory: pytest.TempPathFactory) -> Shares:
         modules=modules,
         files=hard_tree(root / "files", unstorable=True),
         many=wide_folder(root / "many", 3_000),
-        crowd=wide_folder(root / "crowd", 20_000),
+        crowd=wide_folder(root / "crowd", 0),
         big=big,
         loops=loop_tree(root / "loops"),
         scratch=scratch,

@@ -82,6 +82,8 @@ def test_opendir(server: Server, node: WorkFolder, shares: Shares, folder: str) 
     A listing has every name, the two dots too, each once; also in a folder of 20,000
     entries.
     """
+    if folder == "crowd":
+        shares.filled_crowd()
     # The first connection also tells of the new key.
     node.cf_net("127.0.0.1", server.port, "connect")
 

@@ -376,7 +376,7 @@ def test_many_names(
     A folder whose listing fills many records arrives whole, the second time without
     its contents: 3,000 names, 20,000 where there is time.
     """
-    name, tree = ("crowd", shares.crowd) if FULL else ("many", shares.many)
+    name, tree = ("crowd", shares.filled_crowd()) if FULL else ("many", shares.many)
     copy = tmp_path / "copy"
     done = ours.sync(server.port, name, copy)
     again = ours.sync(server.port, name, copy)

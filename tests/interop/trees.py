@@ -108,7 +108,7 @@ def wide_folder(path: Path, entries: int) -> Path:
     """
     Make a folder of *entries* small files with names of different lengths.
     """
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     for number in range(entries):
         name = f"{number:05d}-" + "n" * (number % 60)
         (path / name).write_bytes(b"%d\n" % number)
