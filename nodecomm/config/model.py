@@ -381,8 +381,9 @@ class LimitSettings:
     handshakes_at_once: int = field(
         default=32,
         metadata=about(
-            "TLS handshakes at a time; the others wait, and sessions that exist go "
-            "first.",
+            "TLS handshakes at a time, and of proofs of classic dialogs as many again "
+            "at the most (see `crypto_threads`); the others wait, and sessions that "
+            "exist go first.",
             unit="handshakes",
             minimum=1,
         ),
@@ -452,7 +453,8 @@ class LimitSettings:
         default=2,
         metadata=about(
             "Threads for the classic protocol: the proofs of its dialog, and the "
-            "content that is encrypted.",
+            "content that is encrypted. Proofs take all but one of them, where there "
+            "are several.",
             unit="threads",
             minimum=1,
             maximum=256,

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
 
 from nodecomm.identity.keys import PublicKey, UnreadableKey
 from nodecomm.identity.proof import block_size, digest, encrypt_to, open_with
@@ -41,6 +42,8 @@ from nodecomm.wire.framing import TransactionBuffer, encode_transaction
 from nodecomm.wire.sealed import SEALED, SealedSizeError, open_sealed, parse_sealed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.python.failure import Failure
 
     from nodecomm.identity.counters import Counters
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from nodecomm.identity.trust import TrustDecision
     from nodecomm.server.answers import AnswerQueue
     from nodecomm.server.core import ServerFactory
+    from nodecomm.server.pools import Job
     from nodecomm.server.requests import Refused, Request
     from nodecomm.transport.interfaces import IPlainStream
 
@@ -151,6 +155,7 @@ class ClassicSession(RequestSession):
         self._challenge = Challenge(CLEAR, b"", 0)
         self._on_trust = False
         self._session_key = b""
+        self._job: Job[Any] | None = None
         # One for requests and short answers, used here, and one for what is encrypted
         # in threads. Most sessions need neither.
         self._cipher: SessionCipher | None = None
@@ -216,14 +221,20 @@ class ClassicSession(RequestSession):
             return
         self._on_trust = decision.first_use
         self.state = SessionState.PROVING
-        self._ask(
-            self._proved,
-            self._server.workers.crypto.run,
-            _prove,
-            self._counters,
-            self.peer.key,
-            self._challenge,
-        )
+        key, challenge = self.peer.key, self._challenge
+        self._work_out(self._proved, _prove, self._counters, key, challenge)
+
+    def _work_out(self, then: Any, work: Any, *args: Any, proven: bool = False) -> None:
+        """
+        Go on with *then* when `work(*args)` has been done in a thread. It waits in a
+        queue, which the session leaves when it ends.
+
+        Args:
+            proven: Whether the peer has shown whose key it has: then it comes before
+                all of those that may be anybody.
+        """
+        job = self._job = self._server.proofs.run(work, *args, first=proven)
+        self._ask(then, lambda: job.result)
 
     def _proved(self, proofs: _Proofs | UnreadableKey) -> None:
         if self.state is not SessionState.PROVING:
@@ -263,15 +274,8 @@ class ClassicSession(RequestSession):
                 "size of the session key", len(event.data), f"encrypted, {size} bytes"
             )
         self.state = SessionState.PROVING
-        self._ask(
-            self._key_opened,
-            self._server.workers.crypto.run,
-            open_with,
-            self._pair,
-            event.data,
-            KEY_SIZE,
-            os.urandom(KEY_SIZE),
-        )
+        args = (self._pair, event.data, KEY_SIZE, os.urandom(KEY_SIZE))
+        self._work_out(self._key_opened, open_with, *args, proven=True)
 
     def _key_opened(self, session_key: bytes) -> None:
         if self.state is not SessionState.PROVING:
@@ -310,6 +314,46 @@ class ClassicSession(RequestSession):
         self._said("sent", words)
         self.transport.write(words)
         self._distrust(code, text)
+
+    # Ends.
+
+    def close(self, reason: str) -> None:
+        """
+        As for all sessions; nothing is worked out any more.
+        """
+        super().close(reason)
+        self._leave()
+
+    def abort(self, reason: str) -> None:
+        """
+        As for all sessions; nothing is worked out any more.
+        """
+        self._leave()
+        super().abort(reason)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is over, and nothing is worked out for it any more.
+        """
+        self._leave()
+        super().connectionLost(reason)
+        # It calls back; together they would stay until garbage is collected.
+        self._job = None
+
+    def when_at_rest(self, call: Callable[[], None]) -> None:
+        """
+        As for all sessions: while a thread still works out something for nobody, the
+        connection counts as one. Otherwise new ones could keep the threads busy
+        without ever coming to the limits.
+        """
+        if self._job is None:
+            call()
+        else:
+            self._job.when_over(call)
+
+    def _leave(self) -> None:
+        if self._job is not None:
+            self._job.leave()
 
     # Its requests.
 

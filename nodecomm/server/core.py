@@ -24,7 +24,7 @@ from nodecomm.server.filesystem import FileSystemSource
 from nodecomm.server.inodes import InodeNumbers
 from nodecomm.server.manifest import Manifests
 from nodecomm.server.names import HostNames
-from nodecomm.server.pools import WorkerPool, Workers
+from nodecomm.server.pools import PoolGate, WorkerPool, Workers
 from nodecomm.server.requests import Serving
 from nodecomm.transport.limits import HandshakeGate
 from nodecomm.transport.port import SecurePort
@@ -84,6 +84,7 @@ class ServerFactory(Factory):
 
     Attributes:
         sessions: The connections that have a session now.
+        proofs: Where classic dialogs encrypt and decrypt.
     """
 
     noisy = False
@@ -122,6 +123,7 @@ class ServerFactory(Factory):
         self._reactor = reactor
         self._own_pools: list[WorkerPool] = []
         self.workers = self._make_workers(limits) if workers is None else workers
+        self.proofs = PoolGate(self.workers.crypto, self._proofs_at_once)
         self.digests = DigestCache(
             self.workers.digests,
             digests,
@@ -181,6 +183,14 @@ class ServerFactory(Factory):
         crypto = WorkerPool(self._reactor, "nodecomm-crypto", limits.crypto_threads)
         self._own_pools = [disk, digests, names, crypto]
         return Workers(disk, digests, names, crypto)
+
+    def _proofs_at_once(self) -> int:
+        """
+        How many proofs of classic dialogs may be in the pool: a thread is left for
+        what trusted peers ask for, if there is more than one.
+        """
+        limits = self.limits
+        return min(limits.handshakes_at_once, max(1, limits.crypto_threads - 1))
 
     # What Twisted asks for.
 
@@ -292,8 +302,11 @@ class ServerFactory(Factory):
         """
         self.sessions.discard(session)
         peer = session.peer
-        self.admission.leave(peer.address, trusted=session.admitted)
-        if session.admitted:
+        trusted = session.admitted
+        session.when_at_rest(
+            lambda: self.admission.leave(peer.address, trusted=trusted)
+        )
+        if trusted:
             self.events.closed(
                 peer,
                 seconds=session.seconds,

@@ -34,7 +34,7 @@ from nodecomm.wire.framing import TransactionBuffer
 from nodecomm.wire.text import to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from nodecomm.identity.peer import Peer
     from nodecomm.interfaces import ICommand
@@ -481,6 +481,13 @@ class RequestSession(Protocol):
             return
         self._balance()
         self._finish_when_idle()
+
+    def when_at_rest(self, call: Callable[[], None]) -> None:
+        """
+        Call *call* when nothing is done any more for this connection, which is over,
+        that counts against the limits of connections.
+        """
+        call()
 
     def _finish_when_idle(self) -> None:
         if self._answers is None or self._answers.idle:
