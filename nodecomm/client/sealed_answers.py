@@ -73,15 +73,17 @@ class _Chunk:
 
     Attributes:
         size: Their bytes.
+        last: Whether the last of them ends the answer.
         clear: What they say, once that is known.
         error: Why that will never be known.
     """
 
-    __slots__ = ("clear", "error", "payloads", "size")
+    __slots__ = ("clear", "error", "last", "payloads", "size")
 
-    def __init__(self, payloads: list[bytes], size: int) -> None:
+    def __init__(self, payloads: list[bytes], size: int, *, last: bool) -> None:
         self.payloads = payloads
         self.size = size
+        self.last = last
         self.clear: bytes | None = None
         self.error: Exception | None = None
 
@@ -116,18 +118,20 @@ class Unsealing:
 
     def now(self, payloads: list[bytes]) -> bytes:
         """
-        What these few messages say.
+        What these few messages say, of which the last ends the answer.
 
         Raises:
-            CipherError: They were not encrypted with this key.
+            RemoteProtocolError: They were not encrypted with this key, or one that is
+                not the last says nothing.
         """
-        return b"".join(self.cipher.decrypt_joined(payloads))
+        return _decrypt(self.cipher, payloads, last=True)
 
-    def later(self, payloads: list[bytes]) -> _Chunk:
+    def later(self, payloads: list[bytes], *, last: bool) -> _Chunk:
         """
-        The same for many, some time later.
+        The same for many, some time later; *last* says whether one of them ends the
+        answer.
         """
-        chunk = _Chunk(payloads, sum(map(len, payloads)))
+        chunk = _Chunk(payloads, sum(map(len, payloads)), last=last)
         self._waiting += chunk.size
         self._queue.append(chunk)
         self._start()
@@ -150,9 +154,8 @@ class Unsealing:
             self._spare = [self.cipher.clone() for _ in range(THREADS)]
         while self._queue and self._spare:
             chunk, cipher = self._queue.popleft(), self._spare.pop()
-            maybeDeferred(
-                self._pool.run, _decrypt, cipher, chunk.payloads
-            ).addCallbacks(
+            work = partial(_decrypt, last=chunk.last)
+            maybeDeferred(self._pool.run, work, cipher, chunk.payloads).addCallbacks(
                 self._decrypted,
                 self._failed,
                 callbackArgs=(chunk, cipher),
@@ -177,8 +180,14 @@ class Unsealing:
         self._wake()
 
 
-def _decrypt(cipher: SessionCipher, payloads: list[bytes]) -> bytes:
-    return b"".join(cipher.decrypt_joined(payloads))
+def _decrypt(cipher: SessionCipher, payloads: list[bytes], *, last: bool) -> bytes:
+    pieces = cipher.decrypt_joined(payloads)
+    # Of messages that say nothing there could be any number, and they would be no
+    # silence either: the answer would never end.
+    if b"" in (pieces[:-1] if last else pieces):
+        what = "some content, as more follows"
+        raise RemoteProtocolError("encrypted message", b"", what)
+    return b"".join(pieces)
 
 
 class SealedListingAnswer(ListingAnswer):
@@ -255,7 +264,7 @@ class SealedContentAnswer(Answer):
         if len(payloads) == CHUNK or (
             not more and (len(payloads) > SMALL or self._chunks)
         ):
-            self._chunks.append(self._unsealing.later(payloads))
+            self._chunks.append(self._unsealing.later(payloads, last=not more))
             self._payloads = []
 
     def _pass_on(self) -> Any:

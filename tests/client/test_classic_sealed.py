@@ -213,19 +213,25 @@ class SealedTests(SessionCase):
 
     @settings(max_examples=30, deadline=None)
     @given(
-        st.lists(st.integers(0, 4087), min_size=1, max_size=40),
+        st.lists(st.integers(1, 4087), max_size=40),
+        st.integers(0, 4087),
         st.lists(st.integers(1, 9000), max_size=20),
         st.lists(st.integers(0, 5), max_size=40),
         st.booleans(),
     )
     def test_any_split(
-        self, blocks: list[int], cuts: list[int], turns: list[int], paused: bool
+        self,
+        blocks: list[int],
+        last: int,
+        cuts: list[int],
+        turns: list[int],
+        paused: bool,
     ) -> None:
         """
         It does not matter how large the messages are, how the bytes are cut, and in
         which order the threads are done.
         """
-        blocks = blocks * 4
+        blocks = [*blocks * 4, last]
         data = os.urandom(sum(blocks))
         pool = HeldPool()
 
@@ -461,6 +467,35 @@ class SealedTests(SessionCase):
         error = place.failure(got)
         self.assertEqual((type(error), error.code), (BadAnswer, "out-of-step"))
         self.assertEqual(pieces, [])
+
+    def test_messages_that_say_nothing(self) -> None:
+        """
+        A message without content, behind which more is said to follow, ends the
+        connection: of those a server could send any number, and no limit of time
+        would see it, as it is not silent.
+        """
+
+        def endless(peer: ClassicPeer) -> bytes:
+            return sealed(peer, *[b""] * 1000, more=True)
+
+        def among_content(peer: ClassicPeer) -> bytes:
+            return sealed(peer, b"x" * 100, b"", more=True) + sealed(
+                peer, *[b"x"] * (CHUNK - 2), more=True
+            )
+
+        def at_the_end_of_a_chunk(peer: ClassicPeer) -> bytes:
+            return sealed(peer, *[b"x"] * (CHUNK - 1), b"", more=True)
+
+        def in_a_short_file(peer: ClassicPeer) -> bytes:
+            return sealed(peer, b"", b"x" * 2500, b"x" * 2500)
+
+        for sent in (endless, among_content, at_the_end_of_a_chunk, in_a_short_file):
+            place, session, got, pieces = self.fetched(5000, bytes_sent=sent)
+            error = place.failure(got)
+            self.assertEqual((type(error), error.code), (BadAnswer, "out-of-step"))
+            self.assertIn("some content, as more follows", str(error))
+            self.assertTrue(session.closed)
+            self.assertEqual(pieces, [])
 
     def test_a_thread_that_fails(self) -> None:
         """
