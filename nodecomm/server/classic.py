@@ -255,7 +255,6 @@ class ClassicSession(RequestSession):
         self._said("sent", accepted)
         self.transport.write(accepted)
         self.state = SessionState.DIALOG
-        self._moved = self._server.monotonic()
         # Whatever came before the counter-challenge had left, is no answer to it: it
         # ends the dialog, so reading need not be asked for again.
         early = bytes(self._early)

@@ -114,8 +114,10 @@ class EventLog:
     def trust_refused(self, peer: Peer, code: str, text: str) -> None:
         """A peer was refused for its key, its name or its dialog."""
         self.log.warn(
-            "not trusted: {log_user} from {peer} ({key}): {text}",
+            "not trusted: {log_user} from {peer}{log_key}: {text}",
             event="trust.refused",
+            # Whoever is refused for its name has not sent a key yet.
+            log_key=f" ({peer.digest})" if peer.digest else "",
             **_who(peer),
             code=code,
             text=text,

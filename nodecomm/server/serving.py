@@ -517,6 +517,9 @@ class RequestSession(Protocol):
             return None
         if self.state is SessionState.CLOSING:
             limit, seconds = "goodbye", _GOODBYE
+            if self._finishing and self._all_arrived():
+                # Only the peer's own end is waited for, which may never come.
+                return limit, 0.0
         elif self.state is not SessionState.READY:
             limit, seconds = "dialog_timeout", limits.dialog_timeout
         elif self._is_writing():
@@ -537,6 +540,12 @@ class RequestSession(Protocol):
         """
         paused = self._answers is not None and self._answers.paused
         return paused or self.transport.write_pending > 0
+
+    def _all_arrived(self) -> bool:
+        """
+        Whether the peer's system has everything that was written.
+        """
+        return not (self.transport.write_pending or _unsent(self.transport))
 
     def _was_taken_from(self) -> bool:
         """

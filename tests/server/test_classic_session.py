@@ -14,13 +14,14 @@ from unittest import mock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent
 from zope.interface.verify import verifyObject
 
 from nodecomm.identity.keys import KeyPair, PublicKey, UnreadableKey
 from nodecomm.identity.proof import digest, encrypt_to, open_with
 from nodecomm.identity.trust import MemoryCounter, TrustPolicy, TrustWindow
 from nodecomm.interfaces import API, ICommand
-from nodecomm.server import classic
+from nodecomm.server import classic, serving
 from nodecomm.server.commands import builtin_commands
 from nodecomm.server.events import EventLog
 from nodecomm.server.pools import InlinePool, QueueFull, Workers
@@ -524,6 +525,21 @@ class WaitingTests(ClassicTestCase):
             node.pump()
             self.assertEqual((b"", True), (node.received(), node.closed), stage)
 
+    def test_the_time_is_for_the_whole_dialog(self) -> None:
+        """The answer to the peer's challenge does not begin it anew."""
+        node = self.dial()
+        half = self.server.factory.limits.dialog_timeout / 2
+        opening = node.opening()[1]
+        node.send(opening[:1])
+        self.server.sweep(half)
+        node.send(opening[1:])
+        self.assertTrue(node.received())
+        self.server.sweep(half - 2)
+        self.assertFalse(node.wire.aborted)
+        self.server.sweep(4)
+
+        self.assertTrue(node.wire.aborted)
+
     def test_an_idle_session(self) -> None:
         """As over TLS."""
         node = self.node()
@@ -544,6 +560,30 @@ class WaitingTests(ClassicTestCase):
         silent.hang_up()
 
         self.successResultOf(done)
+
+    def test_the_server_stops_and_peers_stay(self) -> None:
+        """Their end is not waited for once they have all that was said; before that
+        it is."""
+        for unsent, aborted in ((0, True), (7, False)):
+            self.server = self.make_server()
+            node = self.node()
+            self.server.factory.stop(100)
+            with mock.patch.object(serving, "_unsent", lambda _, n=unsent: n):
+                self.server.sweep(2)
+                self.assertEqual(aborted, node.wire.aborted)
+                self.server.sweep(15)
+            self.assertTrue(node.wire.aborted)
+
+    def test_last_words_of_a_server_that_goes_on(self) -> None:
+        """Time is left to a peer to hear why it is refused."""
+        node = self.dial()
+        node._output += b"t 3\0\0\0\0\0abc"
+        node.step(receive=False)
+        self.server.sweep(5)
+        self.assertEqual((True, False), (node.wire.disconnecting, node.wire.aborted))
+        self.server.sweep(10)
+
+        self.assertTrue(node.wire.aborted)
 
 
 class EventTests(ClassicTestCase):
@@ -609,6 +649,8 @@ class EventTests(ClassicTestCase):
         self.assertEqual(
             ("trust.refused", "bad_dialog"), (event["event"], event["code"])
         )
+        # It has shown no key.
+        self.assertIn("not trusted: - from 127.0.0.1: bad ", formatEvent(event))
 
     def test_the_last_words_are_said_before_the_end(self) -> None:
         """A dialogue in the log has both directions."""

@@ -312,7 +312,7 @@ class FieldTests(SynchronousTestCase):
         client.send(b"nonsense\n")
         event = self.one("trust.refused")
         self.assertEqual("bad_dialog", event["code"])
-        self.assertIn("not trusted: - from ", formatEvent(event))
+        self.assertIn("not trusted: - from 127.0.0.1 (MD5=", formatEvent(event))
         self.assertEqual("", event["user"])
 
     def test_connections_that_come_to_nothing(self) -> None:
