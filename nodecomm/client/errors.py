@@ -25,6 +25,10 @@ __all__ = [
 ]
 
 
+#: Bytes of a server's words that a message shows.
+MAX_WORDS = 300
+
+
 class CodedError(Exception):
     """
     An error that programs tell from others by a word.
@@ -119,10 +123,11 @@ class Refused(ClientError):  # noqa: N818
 
     Attributes:
         path: What was asked for.
-        reply: The server's words.
+        reply: The server's words, all of them; the message shows the first 300.
     """
 
     def __init__(self, code: str, path: bytes, reply: bytes) -> None:
-        super().__init__(code, f"{to_text(path)}: the server says {to_text(reply)}")
+        words = to_text(reply[:MAX_WORDS]) + ("..." if len(reply) > MAX_WORDS else "")
+        super().__init__(code, f"{to_text(path)}: the server says {words}")
         self.path = path
         self.reply = reply

@@ -299,6 +299,19 @@ class AnswerTests(SynchronousTestCase):
                     self.assertTrue(str(error).startswith(r"/x\xff: the server says"))
             self.assertEqual(place.result(after), STATUS)
 
+    def test_a_long_refusal(self) -> None:
+        """
+        The words of a server are cut for people, who may be shown thousands of them
+        otherwise; programs have all.
+        """
+        for size, cut in ((295, False), (296, True), (4000, True)):
+            reply = b"BAD: " + b"z" * size
+            place = Place(answering(encode_transaction(reply), requests=1))
+            error = place.failure(place.connect().stat(b"/x"))
+            self.assertEqual(error.reply, reply)
+            self.assertLess(len(str(error)), 340)
+            self.assertEqual(str(error).endswith("zzz..."), cut)
+
     def test_names_that_no_request_can_carry(self) -> None:
         """
         They fail at once, without harm to the connection.
