@@ -29,6 +29,8 @@ from nodecomm.identity.keys import (
 from nodecomm.identity.own import KEYS_FOLDER, load_own_key
 from nodecomm.identity.servers import SERVER_KEYS_FOLDER, ServerKeyStore, ServerTrust
 from nodecomm.identity.users import own_user
+from nodecomm.wire.cipher import missing
+from nodecomm.wire.classic import check_user
 from nodecomm.wire.commands import encode_stat
 from nodecomm.wire.dialog import ClientDialog
 from nodecomm.wire.errors import LocalProtocolError
@@ -127,8 +129,10 @@ class ReachingOptions(CommandOptions):
     def warn(self, server: ServerAddress, stderr: TextIO) -> None:
         """
         Tell whoever runs the command if nothing protects what is sent.
+
+        Where the cipher is missing that is asked for, nothing is going to be sent.
         """
-        if self.classic:
+        if self.classic and not (self.encrypt and missing()):
             text = classic_warning(server, encrypt=self.encrypt)
             stderr.write(f"warning: {safe(text)}\n")
 
@@ -163,11 +167,7 @@ class ConnectingOptions(ReachingOptions):
         super().postOptions()
         if self["user"] is not None:
             self.user = os.fsencode(self["user"])
-        try:
-            ClientDialog(self.user, b"", self.newest)
-        except LocalProtocolError as error:
-            msg = f"--user: {error}"
-            raise usage.UsageError(msg) from error
+        _check_user(self.user, lambda user: ClientDialog(user, b"", self.newest))
 
 
 class AskingOptions(ConnectingOptions):
@@ -201,6 +201,8 @@ class AskingOptions(ConnectingOptions):
         Check what has been given.
         """
         super().postOptions()
+        if self.classic:
+            _check_user(self.user, check_user)
         self.encrypt = bool(self["encrypt"])
         if self.encrypt and not self.classic:
             msg = (
@@ -208,6 +210,14 @@ class AskingOptions(ConnectingOptions):
                 " encrypted, always"
             )
             raise usage.UsageError(msg)
+
+
+def _check_user(user: bytes, check: Callable[[bytes], object]) -> None:
+    try:
+        check(user)
+    except LocalProtocolError as error:
+        msg = f"--user: {error}"
+        raise usage.UsageError(msg) from error
 
 
 class Interrupted(Exception):  # noqa: N818

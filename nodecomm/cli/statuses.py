@@ -127,6 +127,8 @@ def text_of(error: BaseException) -> str:
             f"{error}: it is missing or not allowed, one answer stands for both; on the"
             " server, its log or `nodecomm access explain` says which"
         )
+    if isinstance(error, CipherMissing):
+        return f"{error}, or leave out --encrypt"
     if isinstance(error, LocalError):
         # An update tells it as a configuration says it.
         return _IN_CONFIGURATION.sub(r"--replace \1", str(error))

@@ -20,8 +20,7 @@ from nodecomm.identity.proof import block_size
 from nodecomm.server.pools import InlinePool
 from nodecomm.transport.plain import PlainDescriptor, PlainOverTransport
 from nodecomm.wire.cipher import CipherMissing, missing
-from nodecomm.wire.classic import MAX_CHALLENGE, Claim, encode_cauth
-from nodecomm.wire.errors import LocalProtocolError
+from nodecomm.wire.classic import MAX_CHALLENGE, check_user
 
 if TYPE_CHECKING:
     import socket
@@ -77,9 +76,7 @@ class ClassicDialer(Caller[ClassicSession]):
         **more: Any,
     ) -> None:
         # Found out now and not at the first connection.
-        encode_cauth(Claim(b"127.0.0.1", b"localhost", user))
-        if any(char in user for char in b"/\\"):
-            raise LocalProtocolError("user name", user, "one word without / and \\")
+        check_user(user)
         reason = missing() if encrypt else None
         if reason is not None:
             raise CipherMissing(reason)

@@ -30,6 +30,7 @@ from nodecomm.sync.clocks import SteadyClock
 from nodecomm.sync.syncing import Syncer
 from nodecomm.transport.context import client_context
 from nodecomm.wire.cipher import CipherMissing
+from nodecomm.wire.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from nodecomm.client.address import ServerAddress
@@ -75,7 +76,10 @@ class SyncSources:
                 run=pool.run,
             )
             dialer = self._dialer(prepared, pair, pool, _ToldTrust(trust))
-        except (ValueError, SSL.Error, CipherMissing) as error:
+        except CipherMissing as error:
+            told = f"{error}, or leave out `encrypt = true`"
+            raise StartError(told) from error
+        except (ValueError, SSL.Error, LocalProtocolError) as error:
             raise StartError(str(error)) from error
         self._store = store
 

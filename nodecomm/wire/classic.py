@@ -175,6 +175,21 @@ def encode_cauth(claim: Claim) -> bytes:
     return b"CAUTH %b %b %b 0" % words
 
 
+def check_user(user: bytes) -> None:
+    """
+    Whether anybody can be called *user*.
+
+    Raises:
+        LocalProtocolError: The name is no single word of at most 255 bytes, or has a
+            slash, which no server takes.
+    """
+    long = len(user) > MAX_WORD
+    if long or user.split() != [user] or any(char in user for char in b"/\\\0"):
+        raise LocalProtocolError(
+            "user name", user, f"one word of at most {MAX_WORD} bytes without / and \\"
+        )
+
+
 def parse_sauth(payload: bytes) -> Challenge:
     """
     Read a challenge.

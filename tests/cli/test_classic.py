@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
@@ -136,6 +137,41 @@ class OptionsTests(SynchronousTestCase):
         tls = make_asking_dialer(Clock(), options, state)
         assert isinstance(tls, Dialer)
         self.assertEqual(tls.newest, 2)
+
+    def test_names_that_nobody_can_have(self) -> None:
+        """
+        A name that the classic protocol cannot carry is a wrong option, and told
+        like other wrong names, also where TLS can carry it.
+        """
+        long = "x" * 256
+        ls.Options().parseOptions(["-u", long, "hub:x"])
+        for name, part in (
+            (long, "one word of at most 255 bytes"),
+            ("a/b", "one word without /"),
+            ("a\\b", "one word without /"),
+        ):
+            error = self.assertRaises(
+                usage.UsageError,
+                ls.Options().parseOptions,
+                ["--protocol", "classic", "-u", name, "hub:x"],
+            )
+            self.assertTrue(str(error).startswith("--user: user name '"), error)
+            self.assertIn(part, str(error))
+            self.assertLess(len(str(error)), 200)
+
+    def test_no_warning_where_nothing_is_sent(self) -> None:
+        """
+        Without the cipher that is asked for there is an error, and no warning of
+        what the cipher does not do.
+        """
+        reason = "no Blowfish here"
+        for words, lines in (([], 1), (["--encrypt"], 0)):
+            options = stat.Options()
+            options.parseOptions(["--protocol", "classic", *words, "hub:x"])
+            err = io.StringIO()
+            with mock.patch("nodecomm.cli.connecting.missing", lambda: reason):
+                options.warn(HUB, err)
+            self.assertEqual(len(err.getvalue().splitlines()), lines)
 
     def test_the_warning(self) -> None:
         """

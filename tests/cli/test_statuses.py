@@ -128,6 +128,9 @@ class StatusTests(SynchronousTestCase):
         error = Refused("refused", b"a", b"BAD: no")
         self.assertIn("missing or not allowed", text_of(error))
         self.assertIn("on the server, its log or `nodecomm access", text_of(error))
+        self.assertEqual(
+            "install it, or leave out --encrypt", text_of(CipherMissing("install it"))
+        )
         self.assertNotIn("missing", text_of(Refused("clock", b"a", b"BAD: no")))
         error = OwnKeyError("/k", "there is no key; x")
         self.assertIn("nodecomm key generate", text_of(error))

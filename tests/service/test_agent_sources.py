@@ -70,5 +70,14 @@ def test_without_the_cipher(tmp_path: Path) -> None:
     )
     with patch:
         dialer_of(tmp_path, 'protocol = "classic"')
-        with pytest.raises(StartError, match="no Blowfish here"):
+        with pytest.raises(StartError, match="no Blowfish here, or leave out `enc"):
             dialer_of(tmp_path, 'protocol = "classic"\nencrypt = true')
+
+
+def test_a_name_that_the_protocol_cannot_carry(tmp_path: Path) -> None:
+    """The agent says so at start."""
+    user = "x" * 256
+    prepared, problems = prepare(tmp_path, f'user = "{user}"\nprotocol = "classic"')
+    assert prepared is not None, problems
+    with pytest.raises(StartError, match=r"user name 'xxx.*at most 255 bytes"):
+        SyncSources(Reactor()).open(prepared, key_pair(1), InlinePool())
