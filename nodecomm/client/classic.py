@@ -126,6 +126,12 @@ class _Introduction(Connection):
         """
         raise NotImplementedError
 
+    def _turned_away(self, words: str) -> Callable[[], ClientError]:
+        """
+        What it means that the server refused us, and not for our key.
+        """
+        raise NotImplementedError
+
     # The dialog.
 
     @property
@@ -209,7 +215,7 @@ class _Introduction(Connection):
         if text == KEY_REFUSED:
             self._end(endings.not_trusted(self.server, *self._voucher.own_name()))
         else:
-            self._end(self._unproven(f"it says {safe(to_text(text[:SHOWN]))}"))
+            self._end(self._turned_away(safe(to_text(text[:SHOWN]))))
 
     def _dialog_late(self) -> Callable[[], ClientError]:
         return endings.classic_late(self.server, self._timeouts.dialog)
@@ -254,6 +260,9 @@ class KeyQuestion(_Introduction):
 
     def _unproven(self, what: str) -> Callable[[], ClientError]:
         return endings.dialog_failed(self.server, what)
+
+    def _turned_away(self, words: str) -> Callable[[], ClientError]:
+        return endings.turned_away(self.server, words)
 
 
 class ClassicSession(_Introduction):
@@ -308,6 +317,10 @@ class ClassicSession(_Introduction):
 
     def _unproven(self, what: str) -> Callable[[], ClientError]:
         return endings.no_proof(self.server, self._known, what)
+
+    def _turned_away(self, words: str) -> Callable[[], ClientError]:
+        # A server says so of a challenge that was not made for its key, too.
+        return self._unproven(f"it says {words}")
 
     def _countered(self, event: Countered) -> None:
         self._counter = event.data

@@ -115,6 +115,17 @@ def dialog_failed(server: ServerAddress, what: str) -> _Maker:
     return partial(Rejected, "dialog-failed", f"{server}: no dialog: {what}")
 
 
+def turned_away(server: ServerAddress, words: str) -> _Maker:
+    """
+    Without TLS: the server refused who we say we are.
+    """
+    text = (
+        f"{server}: no dialog: it says {words}: it refuses our user name, or our key"
+        " for what it is; its log says which"
+    )
+    return partial(Rejected, "dialog-failed", text)
+
+
 def dialog_timeout(server: ServerAddress, seconds: float) -> _Maker:
     """
     The server did not say its lines in time.
@@ -207,7 +218,8 @@ def too_long_key(server: ServerAddress, key: PublicKey, bits: int) -> UntrustedS
     """
     text = (
         f"{server}: its key {key.md5} has {key.bits} bits; the classic protocol has no"
-        f" room for a proof of more than {bits}"
+        f" room for a proof of more than {bits} bits. Use TLS, or have a shorter key"
+        " made on the server"
     )
     return UntrustedServer("key-unusable", text, server, key)
 

@@ -127,6 +127,23 @@ class DialogTests(SynchronousTestCase):
             place = ClassicPlace(welcoming)
             self.assertEqual(place.result(place.connect().stat(b"/a")), STATUS)
 
+    def test_a_server_that_takes_nobody_of_the_name(self) -> None:
+        """
+        A server that refuses whoever introduces himself, and not for his key: the
+        words are told, cut, and what they mean.
+        """
+
+        async def refusing(peer: ClassicPeer) -> None:
+            await peer.hear()
+            peer.answer(b"BAD: no\x1b " + b"z" * 4000)
+            peer.close()
+
+        error = ClassicPlace(refusing, trust=Trusting(None)).refused()
+        self.assertEqual((type(error), error.code), (Rejected, "dialog-failed"))
+        for part in ("it says BAD: no\\x1b zzz", "our user name", "its log says"):
+            self.assertIn(part, str(error))
+        self.assertLess(len(str(error)), 300)
+
     def test_a_wrong_counter_challenge(self) -> None:
         """
         Nothing that the client sends tells whether it could decrypt what the server
