@@ -185,8 +185,8 @@ def _decrypt(cipher: SessionCipher, payloads: list[bytes], *, last: bool) -> byt
     # Of messages that say nothing there could be any number, and they would be no
     # silence either: the answer would never end.
     if b"" in (pieces[:-1] if last else pieces):
-        what = "some content, as more follows"
-        raise RemoteProtocolError("encrypted message", b"", what)
+        what = "must be the last"
+        raise RemoteProtocolError("encrypted message without content", limit=what)
     return b"".join(pieces)
 
 

@@ -493,7 +493,9 @@ class SealedTests(SessionCase):
             place, session, got, pieces = self.fetched(5000, bytes_sent=sent)
             error = place.failure(got)
             self.assertEqual((type(error), error.code), (BadAnswer, "out-of-step"))
-            self.assertIn("some content, as more follows", str(error))
+            self.assertIn(
+                "encrypted message without content: must be the last", str(error)
+            )
             self.assertTrue(session.closed)
             self.assertEqual(pieces, [])
 
