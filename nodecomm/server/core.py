@@ -19,7 +19,7 @@ from nodecomm.identity.peer import Peer
 from nodecomm.server.admission import Admission, peer_address
 from nodecomm.server.commands import builtin_commands, command_table
 from nodecomm.server.digests import DigestCache
-from nodecomm.server.events import BurstLog, EventLog
+from nodecomm.server.events import BurstLog, EventLog, Strangers
 from nodecomm.server.filesystem import FileSystemSource
 from nodecomm.server.inodes import InodeNumbers
 from nodecomm.server.manifest import Manifests
@@ -114,6 +114,7 @@ class ServerFactory(Factory):
         self.events = EventLog() if events is None else events
         self.log: Logger = self.events.log
         self.bursts = BurstLog(self.log, monotonic)
+        self.strangers = Strangers(self.log, monotonic)
         self.trust = trust
         self.seen = seen
         self.monotonic = monotonic
@@ -267,7 +268,7 @@ class ServerFactory(Factory):
                     " server.{limit}",
                     peer=host,
                 )
-            else:
+            elif self.strangers.worth_stating(host):
                 self.events.lost(peer, "first byte", reason)
 
         return self.port.protocol_for(
@@ -315,7 +316,7 @@ class ServerFactory(Factory):
                 bytes_out=session.bytes_out,
                 reason=session.reason,
             )
-        elif not session.distrusted:
+        elif not session.distrusted and self.strangers.worth_stating(peer.address):
             self.events.lost(peer, was.value, session.reason)
         if not self.sessions:
             if self.numPorts == 0:
@@ -344,6 +345,7 @@ class ServerFactory(Factory):
                     )
                 session.abort(limit)
         self.bursts.sweep()
+        self.strangers.sweep()
         self.manifests.sweep()
 
     def stop(self, grace: float) -> Deferred[None]:

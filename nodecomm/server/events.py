@@ -6,6 +6,7 @@ fields. Text, JSON and the audit log are observers of them.
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from nodecomm.server.requests import Request
     from nodecomm.wire.classic import Claim
 
-__all__ = ["BurstLog", "EventLog"]
+__all__ = ["BurstLog", "EventLog", "Strangers"]
 
 
 @define(eq=False)
@@ -308,4 +309,58 @@ class BurstLog:
                     limit=limit,
                     count=burst.more,
                     seconds=round(now - burst.began),
+                )
+
+
+@define
+class _Visits:
+    since: float
+    count: int = 0
+
+
+@define(eq=False)
+class Strangers:
+    """
+    Bounds how much is said of connections that end before their peer is trusted:
+    they cost whoever makes them nothing, and each would be a line. Of those from one
+    address, or one network of 64 bits, the first `lines` in a `period` are stated, the
+    others counted. So nobody hides behind the connections of somebody else.
+    """
+
+    _log: Logger
+    _monotonic: Callable[[], float]
+    lines: int = 300
+    period: float = 60
+    _visits: dict[str, _Visits] = field(factory=dict, init=False)
+
+    def worth_stating(self, address: str) -> bool:
+        """
+        Count one more connection from *address*; whether it is to be stated.
+        """
+        if ":" in address:
+            high = int(IPv6Address(address)) >> 64 << 64
+            address = f"{IPv6Address(high)}/64"
+        visits = self._visits.get(address)
+        if visits is None:
+            visits = self._visits[address] = _Visits(self._monotonic())
+        visits.count += 1
+        return visits.count <= self.lines
+
+    def sweep(self) -> None:
+        """
+        End the periods that are over; to be called every second or so.
+        """
+        now = self._monotonic()
+        for address, visits in list(self._visits.items()):
+            if now - visits.since < self.period:
+                continue
+            del self._visits[address]
+            if visits.count > self.lines:
+                self._log.warn(
+                    "{count} more connections from {peer} ended in {seconds} s before"
+                    " their peer was trusted",
+                    event="strangers.more",
+                    peer=address,
+                    count=visits.count - self.lines,
+                    seconds=round(now - visits.since),
                 )

@@ -283,7 +283,8 @@ class RequestSession(Protocol):
 
     def _distrust(self, code: str, text: str) -> None:
         self.distrusted = True
-        self._server.events.trust_refused(self.peer, code, text)
+        if self._server.strangers.worth_stating(self.peer.address):
+            self._server.events.trust_refused(self.peer, code, text)
         self.close(text)
 
     # Its requests.

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from nodecomm.config.model import LimitSettings
 from nodecomm.identity.peer import Peer
 from nodecomm.interfaces import API, ICommand
-from nodecomm.server.events import BurstLog, EventLog
+from nodecomm.server.events import BurstLog, EventLog, Strangers
 from nodecomm.server.names import HostNames
 from nodecomm.server.pools import InlinePool
 from nodecomm.server.replies import Reply
@@ -150,6 +150,84 @@ def documented() -> dict[str, set[str]]:
         words = set(re.findall(r"`([a-z_]+)`", fields))
         found[name.strip("`")] = words
     return found
+
+
+class StrangersTests(SynchronousTestCase):
+    """
+    Lines about connections that nobody was trusted on.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.recorder = Recorder()
+        self.strangers = Strangers(
+            self.recorder.log, self.clock.seconds, lines=3, period=60
+        )
+
+    def stated(self, address: str, times: int) -> int:
+        return sum(self.strangers.worth_stating(address) for _ in range(times))
+
+    def test_bounded_for_each_address(self) -> None:
+        """Nobody's lines are left out because of somebody else's."""
+        self.assertEqual(3, self.stated("10.0.0.1", 500))
+        self.assertEqual(2, self.stated("10.0.0.2", 2))
+        self.assertEqual(0, self.stated("10.0.0.1", 1))
+
+    def test_networks_of_64_bits_are_one(self) -> None:
+        """Whoever has one address of such a network has them all."""
+        several = [f"2001:db8:0:7::{number:x}" for number in range(1, 6)]
+        self.assertEqual(
+            [1, 1, 1, 0, 0], [self.stated(address, 1) for address in several]
+        )
+        self.assertEqual(3, self.stated("2001:db8:0:8::1", 5))
+        self.assertEqual(3, self.stated("fe80::1%eth0", 5))
+
+    def test_the_others_are_counted(self) -> None:
+        """When the period is over, for those who had more; then all begins anew, and
+        nothing is kept of anybody."""
+        self.stated("10.0.0.1", 500)
+        self.stated("2001:db8::1", 4)
+        self.stated("10.0.0.2", 3)
+        self.clock.advance(59)
+        self.strangers.sweep()
+        self.assertEqual([], self.recorder.events)
+        self.clock.advance(1)
+        self.strangers.sweep()
+
+        self.assertEqual(
+            [
+                "497 more connections from 10.0.0.1 ended in 60 s before their peer"
+                " was trusted",
+                "1 more connections from 2001:db8::/64 ended in 60 s before their peer"
+                " was trusted",
+            ],
+            [formatEvent(event) for event in self.recorder.events],
+        )
+        self.assertEqual(497, self.recorder.named("strangers.more")[0]["count"])
+        self.assertEqual({}, self.strangers._visits)
+        self.assertEqual(3, self.stated("10.0.0.1", 5))
+
+    def test_all_kinds_of_ends(self) -> None:
+        """Before the first byte, in the dialog, and refused: of them all together no
+        more is said than of one."""
+        recorder = Recorder()
+        server = memory_server(
+            trust=False,
+            server={"allowlegacyconnects": ["10.0.0.1"]},
+            events=EventLog(log=recorder.log),
+        )
+        server.factory.strangers.lines = 4
+        for _ in range(3):
+            for data in (b"", b"t", b"t 3\0\0\0\0\0abc"):
+                node = server.dial_classic("10.0.0.1")
+                assert node is not None
+                node.send(data)
+                node.hang_up()
+        self.assertEqual(4, len(recorder.events))
+        server.sweep(61)
+
+        [event] = recorder.named("strangers.more")
+        self.assertEqual(("10.0.0.1", 5), (event["peer"], event["count"]))
 
 
 @implementer(ICommand)
@@ -368,6 +446,16 @@ class FieldTests(SynchronousTestCase):
         event = self.one("limit.repeated")
         self.assert_fields(event)
         self.assertEqual(("maxconnections", 2), (event["limit"], event["count"]))
+
+    def test_strangers_that_are_counted(self) -> None:
+        """Where from, how many, in what time."""
+        server = self.make_server(trust=False)
+        server.factory.strangers.lines = 0
+        server.dial().pump()  # type: ignore[union-attr]
+        server.sweep(61)
+
+        self.assertEqual([], self.recorder.named("trust.refused"))
+        self.assert_fields(self.one("strangers.more"))
 
     def test_names(self) -> None:
         """Look-ups that fail, and those that are not even begun."""
