@@ -279,12 +279,14 @@ class FileSystemSource:
                 # It leads nowhere, and is held itself.
                 return held
             try:
-                if not stat.S_ISLNK(os.lstat(name).st_mode):
+                if not stat.S_ISLNK(os.lstat(name).st_mode) or not posix.HAS_O_PATH:
                     return held
-                held.link = self._link(name, held.status)
-                if held.link is not None or not posix.HAS_O_PATH:
+                link = self._link(name)
+                if link is not None and self._leads(name, link, held.status):
+                    held.link = link
                     return held
             except OSError as error:
+                link = None
                 if error.errno not in _ABSENT:
                     held.close()
                     raise
@@ -293,12 +295,46 @@ class FileSystemSource:
                 raise
             held.close()
             self._known.pop(name, None)
+            if link is not None:
+                # It was turned round meanwhile. What it led to is as good an answer.
+                found = self._follow(peer, link)
+                if found is not None:
+                    return found
         raise OSError(errno.ESTALE, "replaced again and again", name)
 
-    def _link(self, name: bytes, status: FileStatus) -> Link | None:
+    def _follow(self, peer: Peer | None, link: Link) -> HeldFile | None:
         """
-        The link that *name* is; None when it does not lead to the object with
-        *status*, or is none: it was replaced in this moment.
+        Hold what *link* leads to, whatever its name means by now; None if that is
+        nothing.
+        """
+        try:
+            held = self.resolve(
+                peer, os.path.join(os.path.dirname(link.path), link.status.target)
+            )
+        except FileNotFoundError:
+            return None
+        if held.status.kind == Kind.LINK:
+            held.close()
+            return None
+        held.link = link
+        return held
+
+    def _leads(self, name: bytes, link: Link, status: FileStatus) -> bool:
+        """
+        Whether *name* still is *link*, and leads to the object with *status*.
+        """
+        target = os.stat(name)
+        again = os.lstat(name)
+        found = link.status
+        return (target.st_dev, target.st_ino) == (status.dev, status.ino) and (
+            again.st_dev,
+            again.st_ino,
+            again.st_ctime_ns,
+        ) == (found.dev, found.ino, found.ctime_ns)
+
+    def _link(self, name: bytes) -> Link | None:
+        """
+        The link that *name* is; None when it is none, or was replaced in this moment.
         """
         try:
             descriptor = posix.hold(name, follow=False)
@@ -314,15 +350,7 @@ class FileSystemSource:
             )
         finally:
             os.close(descriptor)
-        # Both are what the name means, one after the other and then again.
-        target = os.stat(name)
-        again = os.lstat(name)
-        same = (target.st_dev, target.st_ino) == (status.dev, status.ino) and (
-            again.st_dev,
-            again.st_ino,
-            again.st_ctime_ns,
-        ) == (found.st_dev, found.st_ino, found.st_ctime_ns)
-        return link if same and not _is_elsewhere(link.path, link.status) else None
+        return None if _is_elsewhere(link.path, link.status) else link
 
     def _hold(self, name: bytes) -> HeldFile | None:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -309,6 +310,63 @@ class ChangingTests(ClassicTestCase):
             [self.turn("b.txt"), self.turn("a.txt"), self.turn("b.txt")]
         )
 
+        self.assertEqual(
+            (self.path("b.txt"), b"b.txt"), (held.path, held.link.status.target)
+        )
+
+    def test_turned_all_the_time(self) -> None:
+        """
+        A link that leads elsewhere at each look, always to something, is answered:
+        with one of its texts and what that led to, whatever the name means by then.
+        """
+        hold = posix.hold
+        texts = cycle(["b.txt", os.fspath(self.root / "a.txt"), "a.txt"])
+
+        def turning(path: bytes, *, follow: bool = True) -> int:
+            descriptor = hold(path, follow=follow)
+            if follow:
+                self.turn(next(texts))()
+            return descriptor
+
+        seen = set()
+        with mock.patch.object(posix, "hold", turning), no_descriptor_lost():
+            for _ in range(12):
+                self.source._known.clear()
+                held = self.source.resolve_with_link(None, self.name)
+                assert held.link is not None
+                seen.add((held.link.path, held.link.status.target, held.path))
+                held.close()
+
+        a, b = self.path("a.txt"), self.path("b.txt")
+        self.assertLessEqual(
+            seen,
+            {(self.name, b"b.txt", b), (self.name, b"a.txt", a), (self.name, a, a)},
+        )
+        self.assertGreater(len(seen), 1)
+
+    def test_turned_to_nothing(self) -> None:
+        """A link that led nowhere for a moment is looked at once more."""
+        hold, leads = posix.hold, FileSystemSource._leads
+        before, behind = [self.turn("nowhere")], [self.turn("b.txt")]
+
+        def turning(path: bytes, *, follow: bool = True) -> int:
+            descriptor = hold(path, follow=follow)
+            if before:
+                before.pop()()
+            return descriptor
+
+        def late(source: FileSystemSource, *arguments: Any) -> bool:
+            if behind:
+                behind.pop()()
+            return leads(source, *arguments)
+
+        with (
+            mock.patch.object(posix, "hold", turning),
+            mock.patch.object(FileSystemSource, "_leads", late),
+        ):
+            held = self.source.resolve_with_link(None, self.name)
+        self.addCleanup(held.close)
+        assert held.link is not None
         self.assertEqual(
             (self.path("b.txt"), b"b.txt"), (held.path, held.link.status.target)
         )
