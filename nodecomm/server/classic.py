@@ -132,6 +132,10 @@ def _prove(
     return _Proofs(digest(clear), encrypted, digest(counter))
 
 
+def _too_early(size: int) -> RemoteProtocolError:
+    return RemoteProtocolError("bytes before the counter-challenge", size, "none")
+
+
 class ClassicSession(RequestSession):
     """
     The server's end of one connection of protocol 1.
@@ -154,6 +158,7 @@ class ClassicSession(RequestSession):
         self._dialog = ClassicServerDialog()
         self._challenge = Challenge(CLEAR, b"", 0)
         self._on_trust = False
+        self._challenged = False
         self._session_key = b""
         self._job: Job[Any] | None = None
         # One for requests and short answers, used here, and one for what is encrypted
@@ -198,8 +203,22 @@ class ClassicSession(RequestSession):
             raise RemoteProtocolError(
                 "size of the challenge", len(challenge.data), f"{size} bytes"
             )
+        if self._dialog.ahead:
+            raise _too_early(self._dialog.ahead)
         self.state = SessionState.CHECKING_KEY
         self._ask(self._key_checked, self._server.trust.check_key, key, peer.address)
+
+    def _came_ahead(self) -> None:
+        """
+        Before the counter-challenge has left nothing can be an answer to it. Whoever
+        is in a hurry is not worked for; and as reading goes on until then, those who
+        have gone are noticed.
+        """
+        if self._challenged:
+            super()._came_ahead()
+        else:
+            error = _too_early(len(self._early))
+            self._turn_away("bad_dialog", f"bad identification: {error}")
 
     def _key_checked(self, decision: TrustDecision) -> None:
         if self.state is not SessionState.CHECKING_KEY:
@@ -255,11 +274,7 @@ class ClassicSession(RequestSession):
         self._said("sent", accepted)
         self.transport.write(accepted)
         self.state = SessionState.DIALOG
-        # Whatever came before the counter-challenge had left, is no answer to it: it
-        # ends the dialog, so reading need not be asked for again.
-        early = bytes(self._early)
-        self._early.clear()
-        self._dialog_data(early)
+        self._challenged = True
 
     def _take_session_key(self, event: SessionKeySent) -> None:
         """

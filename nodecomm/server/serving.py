@@ -144,9 +144,8 @@ class RequestSession(Protocol):
         elif self.state is SessionState.DIALOG:
             self._dialog_data(data)
         elif self.state not in (SessionState.CLOSING, SessionState.LOST):
-            # What a peer sends ahead waits until it is known to be trusted.
             self._early += data
-            self._balance()
+            self._came_ahead()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -191,6 +190,12 @@ class RequestSession(Protocol):
         Bytes of the dialog in which the peer says who it is.
         """
         raise NotImplementedError
+
+    def _came_ahead(self) -> None:
+        """
+        What a peer sends ahead waits until it is known to be trusted.
+        """
+        self._balance()
 
     def _ask(self, then: Any, question: Any, *args: Any) -> None:
         """

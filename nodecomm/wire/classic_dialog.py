@@ -241,6 +241,13 @@ class _Dialog(Generic[_Event]):
         """
         return self._state
 
+    @property
+    def ahead(self) -> int:
+        """
+        Bytes that have come and are kept until they are awaited.
+        """
+        return len(self._received)
+
     def trailing(self) -> bytes:
         """
         Take out the bytes that came after the peer's last message. They belong to the
