@@ -364,6 +364,7 @@ def _trust(options: ReachingOptions, state_dir: Path) -> ServerTrust:
         ServerKeyStore(state_dir / SERVER_KEYS_FOLDER),
         pinned=options.server_keys,
         first_use=bool(options.get("trust-server")),
+        classic=options.classic,
     )
 
 

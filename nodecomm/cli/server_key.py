@@ -38,6 +38,7 @@ from nodecomm.identity.servers import (
     ServerDecision,
     ServerKeyStore,
     ServerKeysUnreadable,
+    accept_command,
 )
 from nodecomm.wire.text import safe
 
@@ -276,7 +277,7 @@ def _accept(
             return status
         (key,) = found
         refusal = _not_confirmed(
-            server, key, digest, store, partial(open_terminal, stderr)
+            options, key, digest, store, partial(open_terminal, stderr)
         )
         if refusal:
             refusal = safe(repeat_state_dir(refusal, named))
@@ -298,7 +299,7 @@ def _accept(
 
 
 def _not_confirmed(
-    server: str,
+    options: _AcceptOptions,
     key: PublicKey,
     digest: str | None,
     store: ServerKeyStore,
@@ -307,6 +308,7 @@ def _not_confirmed(
     """
     Why the key that a server shows is not taken; empty if it is.
     """
+    server = str(options["server"])
     if digest is not None:
         if key.matches(digest):
             return ""
@@ -336,6 +338,7 @@ def _not_confirmed(
     if answer is None:
         return (
             f"{server} shows the key {key.md5}, and there is no terminal to ask at; "
-            f"if it is right: `nodecomm server-key accept {server} {key.md5}`"
+            "if it is right: "
+            f"`{accept_command(server, classic=options.classic)} {key.md5}`"
         )
     return f"the key of {server} was not accepted"

@@ -33,6 +33,7 @@ __all__ = [
     "ServerKeysUnreadable",
     "ServerTrust",
     "StoredServer",
+    "accept_command",
 ]
 
 #: Every code that a decision about a server can have.
@@ -72,6 +73,15 @@ class ServerDecision:
         return self.trusted
 
 
+def accept_command(server: str, *, classic: bool) -> str:
+    """
+    What to type to know *server* by a new key, when it is spoken with as *classic*
+    says: whoever speaks only the classic protocol cannot be asked otherwise.
+    """
+    protocol = " --protocol classic" if classic else ""
+    return f"nodecomm server-key accept {safe(server)}{protocol}"
+
+
 class ServerTrust:
     """
     Decides whether a server is the one that is meant.
@@ -86,6 +96,8 @@ class ServerTrust:
         run: How to call what waits for the disk; takes a function without arguments
             and returns its result or a Deferred of it. By default it is called at
             once.
+        classic: Whether the servers are spoken with in the classic protocol; texts
+            that say what to type say so, too.
 
     Raises:
         ValueError: A digest is none.
@@ -98,8 +110,10 @@ class ServerTrust:
         pinned: Sequence[str | PublicKey] = (),
         first_use: bool = False,
         run: Callable[[Callable[[], ServerDecision]], Any] | None = None,
+        classic: bool = False,
     ) -> None:
         self.store = store
+        self.classic = classic
         self.pinned = tuple(
             one if isinstance(one, PublicKey) else parse_digest(one) for one in pinned
         )
@@ -241,7 +255,7 @@ class ServerTrust:
             f"is stored for it{self._elsewhere(server, key)}. Either the server got a "
             "new key, or somebody stands between. Compare with `cf-key -p` or "
             "`nodecomm key show` on the server itself; if it really changed: "
-            f"`nodecomm server-key accept {safe(server)}`"
+            f"`{accept_command(server, classic=self.classic)}`"
         )
         return ServerDecision(False, "key-changed", text, known)
 
@@ -250,8 +264,8 @@ class ServerTrust:
             f"no key is known for {safe(server)}, which shows {key.md5}"
             f"{self._elsewhere(server, key)}. Compare that with `cf-key -p` or "
             f"`nodecomm key show` on the server, then give --server-key {key.md5}, or "
-            f"`nodecomm server-key accept {safe(server)}`; --trust-server trusts the "
-            "first key that comes"
+            f"`{accept_command(server, classic=self.classic)}`; --trust-server trusts "
+            "the first key that comes"
         )
         return ServerDecision(False, "key-unknown", text)
 

@@ -15,6 +15,7 @@ from nodecomm.client.errors import (
     Unreachable,
     UntrustedServer,
 )
+from nodecomm.identity.servers import accept_command
 from nodecomm.sync.errors import (
     LimitExceeded,
     LocalError,
@@ -71,11 +72,11 @@ _BY_CODE = {
     "not-trusted": "on the server, trust this machine's key: `nodecomm key trust`, or"
     " trustkeysfrom; `nodecomm key show` here tells the key",
     "dialog-failed": "look into the server's log: it says why it ended the dialog",
-    "key-changed": "if the server's administrator confirms the new key: `nodecomm"
-    " server-key accept {server}`, or where server_keys names keys, name the new one"
+    "key-changed": "if the server's administrator confirms the new key: `{accept}`,"
+    " or where server_keys names keys, name the new one"
     " there; if not, somebody may stand between",
-    "key-unknown": "compare the digest with the server's own, then: `nodecomm"
-    " server-key accept {server}`, or put it into server_keys",
+    "key-unknown": "compare the digest with the server's own, then: `{accept}`,"
+    " or put it into server_keys",
     "no-proof": "the server shows the key that is known for it and does not prove to"
     " hold it: look into its log; if that says nothing, somebody may stand between",
     "key-unusable": "the server needs a proper key, made there anew",
@@ -97,13 +98,18 @@ _BY_CODE = {
 }
 
 
-def describe_failure(error: BaseException, server: object) -> CopyFailure:
+def describe_failure(
+    error: BaseException, server: object, *, classic: bool = False
+) -> CopyFailure:
     """
-    What *error* means for the copy that was asked of *server*.
+    What *error* means for the copy that was asked of *server*, in the *classic*
+    protocol or not.
     """
     code = str(getattr(error, "code", "") or "failed")
     text = str(error) or type(error).__name__
-    told = _BY_CODE.get(code, "").format(server=server)
+    told = _BY_CODE.get(code, "").format(
+        accept=accept_command(str(server), classic=classic)
+    )
     if isinstance(error, Unreachable):
         said = told or "check the network and the server"
         return CopyFailure("unreachable", code, text, said, of_server=True, heals=True)

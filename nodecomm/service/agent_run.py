@@ -121,6 +121,7 @@ class Run:
         monotonic: Seconds of a clock that nobody sets.
         pending: Where a change is noted before it is made; None where nothing follows
             an update.
+        classic: Whether the classic protocol is spoken.
     """
 
     _log = Logger()
@@ -130,6 +131,7 @@ class Run:
     _avoidance: Avoidance[ServerAddress]
     _monotonic: Callable[[], float]
     _pending: PendingFile | None
+    _classic: bool = False
     _sources: dict[ServerAddress, Source] = field(factory=dict, init=False)
     _useless: dict[ServerAddress, CopyFailure] = field(factory=dict, init=False)
     _server: ServerAddress | None = field(default=None, init=False)
@@ -168,7 +170,7 @@ class Run:
                 except CancelledError:
                     raise
                 except Exception as error:
-                    failure = describe_failure(error, server)
+                    failure = describe_failure(error, server, classic=self._classic)
                     await self._failed(server, source, failure, error)
                 else:
                     self._avoidance.worked(server)

@@ -306,6 +306,7 @@ class AgentService(Service):
             self._avoidance,
             self._monotonic,
             self._follower.pending if prepared.command else None,
+            classic=prepared.configuration.agent.protocol == "classic",
         )
         self._running = True
         try:

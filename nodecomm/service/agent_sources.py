@@ -74,6 +74,7 @@ class SyncSources:
                 pinned=prepared.pinned,
                 first_use=agent.trust_server,
                 run=pool.run,
+                classic=agent.protocol == "classic",
             )
             dialer = self._dialer(prepared, pair, pool, _ToldTrust(trust))
         except CipherMissing as error:

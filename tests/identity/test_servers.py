@@ -412,6 +412,12 @@ class TrustTests(ServerCase):
             "`nodecomm server-key accept new:1`",
         ):
             self.assertIn(part, text)
+        classic = ServerTrust(self.store, classic=True)
+        for server in (HUB, "new:1"):
+            self.assertIn(
+                f"`nodecomm server-key accept {server} --protocol classic`",
+                classic.check(server, key(2)).text,
+            )
         text = self.check(key(2), pinned=(key(0), key(1).sha)).text
         for part in (key(2).md5, key(0).md5, key(1).sha):
             self.assertIn(part, text)

@@ -308,16 +308,21 @@ def test_another_key(
     for done in (changed, pinned):
         assert done.status == 4, done
         assert key_pair("server").public.md5 in done.said
-    assert "nodecomm server-key accept" in changed.said
+    assert f"nodecomm server-key accept {name} --protocol classic" in changed.said
     assert json.loads(changed.output)["error"]["code"] == "key-changed"
     assert not copy.exists()
 
+    asked = ours.run("server-key", "accept", name, *PLAIN)
     wrong = ours.run("server-key", "accept", name, other.md5, *PLAIN)
     right = ours.run(
         "server-key", "accept", name, key_pair("server").public.sha, *PLAIN
     )
 
-    assert (wrong.status, right.status) == (4, 0), (wrong, right)
+    statuses = (asked.status, wrong.status, right.status)
+    assert statuses == (4, 4, 0), (asked, wrong, right)
+    digest = key_pair("server").public.md5
+    command = f"nodecomm server-key accept {name} --protocol classic {digest}"
+    assert command in asked.said
     assert store.keys(name) == (key_pair("server").public,)
     done = ours.sync(classic_server.port, "loops", copy, *words, trust=False)
     assert done.status == 0, done

@@ -106,6 +106,10 @@ def test_the_server_is_named() -> None:
         "`nodecomm server-key accept hub:5308`"
         in describe_failure(error, SERVER).remedy
     )
+    for code in ("key-changed", "key-unknown"):
+        error = UntrustedServer(code, "t", SERVER, None)
+        remedy = describe_failure(error, SERVER, classic=True).remedy
+        assert "`nodecomm server-key accept hub:5308 --protocol classic`" in remedy
 
 
 def test_a_file_that_is_named_in_bytes() -> None:
