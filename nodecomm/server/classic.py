@@ -12,7 +12,7 @@ One connection of the classic protocol: who the peer is, then its requests.
    encrypted envelope.
 
 What cannot be decrypted gives a value that looks random to go on with: nothing in what
-is sent, nor in the time that takes, tells it from what can.
+is sent tells it from what can, nor, since OpenSSL 3.2, in the time that takes.
 """
 
 from __future__ import annotations
