@@ -10,12 +10,18 @@ work with what there is; they open folders and plain files only.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 import stat
 import sys
 import termios
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "HAS_O_PATH",
@@ -42,6 +48,18 @@ _PART = 1 << 16
 
 #: Where bytes are read to that are only asked for.
 _SCRATCH = memoryview(bytearray(_PART))
+
+#: The system call cachestat(2), from Linux 6.5 on. It has the same number on all
+#: machines but two old ones. Source: Linux, scripts/syscall.tbl.
+_CACHESTAT = 451
+_OTHER_NUMBERS = ("alpha", "mips")
+
+#: Of so many bytes that are in memory the last is read, because pages that are still
+#: on their way from the disk are counted, too.
+_SAMPLE = 1 << 17
+_ONE = memoryview(bytearray(1))
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def hold(path: bytes, *, follow: bool = True) -> int:
@@ -148,6 +166,8 @@ def in_memory(descriptor: int, offset: int, size: int) -> int:
     """
     if _NOWAIT is None:
         return 0
+    if size > _PART and _is_in_memory(descriptor, offset, size):
+        return size
     found = 0
     while found < size:
         # What is read is not looked at, so threads may share the place for it.
@@ -164,6 +184,61 @@ def in_memory(descriptor: int, offset: int, size: int) -> int:
         if count < len(place):
             break
     return found
+
+
+def _is_in_memory(descriptor: int, offset: int, size: int) -> bool:
+    """
+    Whether all of these bytes are in memory for certain. False: maybe not.
+
+    It is the quick way: 15 us for a megabyte, which takes 70 us to be read.
+    """
+    counted = _pages_in_memory()
+    first, last = offset // _PAGE, (offset + size - 1) // _PAGE
+    if counted is None or counted(descriptor, offset, size) <= last - first:
+        return False
+    end = offset + size - 1
+    try:
+        for at in (*range(offset + _SAMPLE - 1, end, _SAMPLE), end):
+            if not os.preadv(descriptor, [_ONE], at, _NOWAIT):  # type: ignore[arg-type]
+                return False
+    except OSError:
+        # Whatever it is, the other way finds it out.
+        return False
+    return True
+
+
+@cache
+def _pages_in_memory() -> Callable[[int, int, int], int] | None:
+    """
+    What tells how many pages of a range of a file are in memory, or 0 where the
+    system does not tell; None where there is nothing to ask.
+    """
+    if sys.platform != "linux" or os.uname().machine.startswith(_OTHER_NUMBERS):
+        return None
+    try:
+        call = ctypes.PyDLL(None, use_errno=True).syscall
+    except (OSError, AttributeError):
+        return None
+    call.restype = ctypes.c_long
+    call.argtypes = (
+        ctypes.c_long,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_uint,
+    )
+    # Offset and length; then pages in memory, and four other counts.
+    asked, told = ctypes.c_uint64 * 2, ctypes.c_uint64 * 5
+
+    def pages(descriptor: int, offset: int, size: int) -> int:
+        found = told()
+        # Older systems know no such call, newer ones tell nothing of files that we
+        # may not write.
+        if call(_CACHESTAT, descriptor, asked(offset, size), found, 0):
+            return 0
+        return int(found[0])
+
+    return pages
 
 
 def unsent(descriptor: int) -> int:

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
-from nodecomm.server import answers, posix
+from nodecomm.server import answers, flows, posix
 from nodecomm.server.answers import AnswerQueue
 from nodecomm.server.filesystem import FileSystemSource, HeldFile
 from nodecomm.server.replies import Content, HangUp
@@ -85,6 +85,7 @@ class FileCase(QueueCase):
         self.folder = os.path.realpath(folder.name)
         # Where tests run, not every file system can tell, and pages may be taken.
         self.patch(posix, "in_memory", lambda descriptor, offset, size: size)
+        self.patch(flows, "_PIECE", CHUNK)
         self.again()
 
     def again(self) -> None:
@@ -432,12 +433,55 @@ class InMemoryTests(SynchronousTestCase):
             for found, expected in [([], 0), ([65_536], 65_536), ([5], 5)]:
                 with (
                     mock.patch.object(posix, "_NOWAIT", 8),
+                    mock.patch.object(posix, "_is_in_memory", return_value=False),
                     mock.patch.object(os, "preadv", side_effect=[*found, error]),
                 ):
                     ready = posix.in_memory(descriptor, 0, 100_000)
                 self.assertEqual(expected, ready)
         with mock.patch.object(posix, "_NOWAIT", None):
             self.assertEqual(0, posix.in_memory(descriptor, 0, 100_000))
+
+    def test_what_the_system_has_counted(self) -> None:
+        """A byte here and there is read of what is said to be in memory, and all of
+        it when one of them is not, when too little is, and when nothing is said."""
+        size = 300_000
+        descriptor = self.open(size)
+        page = os.sysconf("SC_PAGE_SIZE")
+        pages = -(-size // page)
+        late = BlockingIOError(errno.EAGAIN, "not yet")
+        whole = [65_536] * 4 + [size - 4 * 65_536]
+        few = [131_071, 262_143, size - 1]
+        every = list(range(0, size, 65_536))
+        for told, read, expected in [
+            (pages, [1, 1, 1], few),
+            (pages, [1, late, *whole], [*few[:2], *every]),
+            (pages, [1, 0, *whole], [*few[:2], *every]),
+            (pages - 1, whole, every),
+            (None, whole, every),
+        ]:
+            counted = None if told is None else mock.Mock(return_value=told)
+            with (
+                mock.patch.object(posix, "_NOWAIT", 8),
+                mock.patch.object(posix, "_pages_in_memory", return_value=counted),
+                mock.patch.object(os, "preadv", side_effect=read) as preadv,
+            ):
+                self.assertEqual(size, posix.in_memory(descriptor, 0, size))
+            asked = [call.args[2] for call in preadv.mock_calls]
+
+            self.assertEqual(expected, asked)
+
+    def test_what_the_system_counts(self) -> None:
+        """Pages from the first to the last byte, or it says nothing."""
+        size = 300_000
+        descriptor = self.open(size)
+        counted = posix._pages_in_memory()
+        if counted is None or not counted(descriptor, 0, size):
+            raise SkipTest("this system cannot tell")
+        page = os.sysconf("SC_PAGE_SIZE")
+        for offset, length in [(0, size), (1, page), (page, page), (5, 200_000)]:
+            expected = (offset + length - 1) // page - offset // page + 1
+            self.assertEqual(expected, counted(descriptor, offset, length))
+        self.assertEqual(0, counted(-1, 0, size))
 
     def test_what_fails(self) -> None:
         """A failing disk is told of."""
