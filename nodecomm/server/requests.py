@@ -191,6 +191,18 @@ class Request:
             return found.addCallback(lambda held: self._decide(held, operation))
         return self._decide(found, operation)
 
+    @property
+    def full_name(self) -> bytes:
+        """
+        The name that `hold` was asked for, its shortcut expanded and not resolved.
+
+        Raises:
+            HostnameNeededError: It depends on the peer's name, which is not known.
+        """
+        if self.name.startswith(b"/"):
+            return self.name
+        return self.snapshot.expand_shortcut(self.peer, self.name) or self.name
+
     def _manifest(self, operation: str, full: bytes) -> Any:
         """
         As `hold`, for the manifest called *full*: there is no real object of the name.

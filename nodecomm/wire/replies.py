@@ -103,10 +103,10 @@ def clock_error(server: int, client: int) -> bytes:
 
 def cannot_open_directory(path: bytes) -> bytes:
     """
-    The answer to an OPENDIR of something that is no folder. *path* is resolved and
-    without a final slash; it is cut when the reply would be too long for a frame.
+    The answer to an OPENDIR of something that is no folder, called *path*. It is cut
+    when the reply would be too long for a frame.
     """
-    reply = b"BAD: cfengine, couldn't open dir %b/" % path
+    reply = b"BAD: cfengine, couldn't open dir %b" % path
     return reply[:MAX_PAYLOAD]
 
 

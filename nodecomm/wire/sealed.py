@@ -72,7 +72,8 @@ class Sealed:
     Attributes:
         word: Its word, one of `SEALED`.
         data: The encrypted text.
-        block: The block size of `SGET`, None for the others. It says nothing.
+        block: The block size of `SGET`, 0 where it names none; None for the others. It
+            says nothing.
     """
 
     word: bytes
@@ -93,15 +94,28 @@ def parse_sealed(payload: bytes) -> Sealed:
     if not words or words[0] not in SEALED or not payload.startswith(words[0]):
         raise RemoteProtocolError("envelope", payload[:HEAD], "an encrypted command")
     # The real server reads numbers and looks at nothing behind them.
-    count = 2 if words[0] == b"SGET" else 1
-    numbers = words[1 : 1 + count]
-    if len(numbers) < count or not all(map(bytes.isdigit, numbers)):
+    if len(words) == 1 or not words[1].isdigit():
         raise SealedSizeError("envelope", payload[:HEAD], "must hold a size")
-    size, *block = map(int, numbers)
+    size = int(words[1])
     data = payload[HEAD:]
     if size != len(data):
         raise SealedSizeError("size in an envelope", size, f"{len(data)} bytes follow")
-    return Sealed(words[0], data, block[0] if block else None)
+    return Sealed(words[0], data, _block(words) if words[0] == b"SGET" else None)
+
+
+def _block(words: list[bytes]) -> int:
+    """
+    The block size in an envelope of `SGET`.
+
+    Raises:
+        SealedSizeError: It is less than none.
+    """
+    # Source: CFEngine 3.21, observed: without one, and with what is no number, the
+    # content is served; a negative one is refused.
+    text = words[2] if len(words) > 2 else b""
+    if text.startswith(b"-"):
+        raise SealedSizeError("block size", text, "not negative")
+    return int(text) if text.isdigit() else 0
 
 
 def open_sealed(sealed: Sealed, cipher: SessionCipher) -> bytes:

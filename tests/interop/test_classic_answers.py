@@ -269,6 +269,22 @@ def test_requests_in_clear(
     assert goes_on(peer) == kept
 
 
+def test_a_file_asked_as_a_folder(
+    peer: ClassicPeer, classic_shares: ClassicShares
+) -> None:
+    """
+    The answer names what was asked for, a shortcut expanded; the real server puts one
+    slash more behind that.
+    """
+    folder = os.fsencode(classic_shares.files)
+    for name in (b"files/sizes/67", folder + b"/sizes/67", b"files/./sizes/67"):
+        peer.say(b"OPENDIR " + name)
+
+        full = folder + b"/" + name.partition(b"/")[2] if name[:1] != b"/" else name
+        said = peer.transaction().replace(b"//", b"/")
+        assert said == b"BAD: cfengine, couldn't open dir " + full
+
+
 @pytest.mark.parametrize("request_", [b"GET", b"OPENDIR", b"MD5"])
 def test_requests_without_an_argument(peer: ClassicPeer, request_: bytes) -> None:
     """
@@ -297,6 +313,8 @@ SEALED = [
     ("SGET", b"GET dummykey files/sizes/67\0", " 2048", content(67), True, True),
     ("SGET", b"GET dummykey files/sizes/67\0", " 0", content(67), True, True),
     ("SGET", b"GET dummykey files/sizes/67\0", " 4096", content(67), True, True),
+    ("SGET", b"GET dummykey files/sizes/67\0", "", content(67), True, True),
+    ("SGET", b"GET dummykey files/sizes/67\0", " x", content(67), True, True),
     ("SVAR", b"VAR nonesuch\0", "", REFUSAL, False, False),
     ("SCONTEXT", b"CONTEXT nonesuch\0", "", REFUSAL, False, False),
     ("SQUERY", b"QUERY delta\0", "", REFUSAL, False, False),

@@ -205,15 +205,17 @@ class SealedTests(ClassicTestCase):
         self.assertEqual([b""], node.cipher.decrypt_joined(found))
 
     def test_a_file_asked_as_a_folder(self) -> None:
-        """The text is encrypted too, with the NUL of the real server's."""
-        node = self.node()
-        assert node.cipher is not None
-        [found] = node.request(seal_opendir(b"files/a.txt", node.cipher))
-
-        self.assertEqual(
-            b"BAD: cfengine, couldn't open dir " + self.path("a.txt") + b"/\0",
-            node.cipher.decrypt(found),
-        )
+        """The text names what was asked for, not what that leads to; it is encrypted
+        too, with the NUL of the real server's."""
+        (self.root / "link").symlink_to("a.txt")
+        for name in ("a.txt", "link"):
+            node = self.node()
+            assert node.cipher is not None
+            text = b"BAD: cfengine, couldn't open dir " + self.path(name)
+            for asked in (b"files/" + name.encode(), self.path(name)):
+                [found] = node.request(seal_opendir(asked, node.cipher))
+                self.assertEqual(text + b"\0", node.cipher.decrypt(found))
+                self.assertEqual([text], node.request(b"OPENDIR " + asked))
 
     def test_a_literal(self) -> None:
         """What it is, and here it is nothing, is encrypted with a NUL."""

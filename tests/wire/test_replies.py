@@ -216,7 +216,7 @@ class FixedTextTests(SynchronousTestCase):
         )
         self.assertEqual(
             b"BAD: cfengine, couldn't open dir /var/x/",
-            cannot_open_directory(b"/var/x"),
+            cannot_open_directory(b"/var/x/"),
         )
 
     def test_long_path_fits_in_a_frame(self) -> None:

@@ -124,6 +124,9 @@ HEADS = [
     (b"SGET 8 2048", b"SGET", 2048),
     (b"SGET 8 0\0", b"SGET", 0),
     (b"SGET 8 4096 7", b"SGET", 4096),
+    (b"SGET 8", b"SGET", 0),
+    (b"SGET 8 ", b"SGET", 0),
+    (b"SGET 8 x", b"SGET", 0),
 ]
 
 WRONG_SIZES = [
@@ -138,10 +141,8 @@ WRONG_SIZES = [
     b"SSYNCH +8",
     b"SSYNCH 8x",
     b"SSYNCH 888888888",
-    b"SGET 8",
-    b"SGET 8 ",
-    b"SGET 8 x",
     b"SGET 8 -1",
+    b"SGET 8 -x",
     b"SGET 2048 8",
     b"SGET 9 2048",
 ]

@@ -51,6 +51,10 @@ class OpendirCommand:
 
     def _list(self, held: IHeldObject, request: Request) -> Reply:
         if not held.stat().is_directory:
+            # Source: CFEngine 3.21, observed: the classic protocol repeats the name
+            # that was asked for, over TLS it is the real one with a slash.
+            classic = request.version == 1
+            path = request.full_name if classic else held.path + b"/"
             request.release()
-            return frame(cannot_open_directory(held.path))
+            return frame(cannot_open_directory(path))
         return Listing(request.detach())
