@@ -82,7 +82,7 @@ class _ExplainOptions(CommandOptions):
             "stat",
             "stat, get, md5, opendir; or literal, context, query, bundle, variable",
         ],
-        ["protocol", None, "latest", "what it speaks: latest (over TLS) or classic"],
+        ["protocol", None, None, "what it speaks: latest (over TLS, usual) or classic"],
     ]
     optFlags = [
         ["encrypt", None, "classic: the request is encrypted"],
@@ -122,13 +122,18 @@ class _ExplainOptions(CommandOptions):
             raise usage.UsageError(
                 f"unknown operation {self['operation']!r}; there are {known}"
             )
-        protocol = self["protocol"].lower()
+        given = self["protocol"]
+        unencrypted = bool(self["unencrypted"])
+        protocol = "latest" if given is None else given.lower()
         if protocol not in _CLASSIC | _TLS:
+            raise usage.UsageError(f"--protocol takes latest or classic, not {given!r}")
+        if unencrypted and given is not None and protocol in _TLS:
             raise usage.UsageError(
-                f"--protocol takes latest or classic, not {self['protocol']!r}"
+                f"--unencrypted is about --protocol classic, and contradicts {given}:"
+                " TLS is always encrypted"
             )
-        self.classic = protocol in _CLASSIC or bool(self["unencrypted"])
-        if self["encrypt"] and self["unencrypted"]:
+        self.classic = protocol in _CLASSIC or unencrypted
+        if self["encrypt"] and unencrypted:
             raise usage.UsageError("--encrypt and --unencrypted contradict each other")
         if self["encrypt"] and not self.classic:
             raise usage.UsageError(

@@ -174,6 +174,10 @@ CLASSIC_CASES = [
     (["--ip", "10.2.1.1", "sealed/private", *GET, *CLASSIC], 1, "not_encrypted"),
     (["--ip", "10.2.1.1", "sealed/private", *GET, "--unencrypted"], 1, "not_encrypted"),
     (
+        ["--ip", "10.2.1.1", "files/a", "--unencrypted", "--protocol", "classic"],
+        *(0, "admitted"),
+    ),
+    (
         ["--ip", "10.2.1.1", "sealed/private", *GET, *CLASSIC, "--encrypt"],
         0,
         "admitted",
@@ -362,6 +366,10 @@ def test_stored_key_is_known_by_both_names(root: Path) -> None:
         (
             ["--ip", "10.1.1.1", "a", "--encrypt", "--unencrypted"],
             "contradict each other",
+        ),
+        (
+            ["--ip", "10.1.1.1", "a", "--unencrypted", "--protocol", "latest"],
+            "contradicts latest: TLS is always encrypted",
         ),
         (["--ip", "10.1.1.1", "a", "--nonsense"], "nonsense"),
         (["--ip", "10.1.1.1", "a\\q"], "no escape"),
