@@ -21,7 +21,7 @@ from nodecomm.identity.own import PRIVATE_NAME, create_own_key, load_own_key
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.identity.trust import MemoryCounter, TrustPolicy
 from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
-from nodecomm.service.classic import tell_classic
+from nodecomm.service.classic import classic_problems, tell_classic
 from nodecomm.service.loading import resolve_path
 from nodecomm.service.prepared import trust_windows
 from nodecomm.service.telling import tell_problems
@@ -87,10 +87,11 @@ def port_factory(
     ]
     if any(problem.is_error for problem in problems):
         raise ConfigError(problems)
+    pair = _own_key(keys)
+    problems += classic_problems(checked, snapshot, pair.public)
     tell_problems(problems, _log)
     tell_classic(checked, _log)
     server = checked.server
-    pair = _own_key(keys)
     trust = TrustPolicy(
         FileKeyStore(keys),
         windows,

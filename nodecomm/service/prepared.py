@@ -18,8 +18,10 @@ from nodecomm.access.networks import AddressPattern, parse_entry, read_address
 from nodecomm.config.errors import Problem
 from nodecomm.config.model import ServerSettings, Settings
 from nodecomm.identity.decisions import TrustWindow
-from nodecomm.identity.keys import KeyPair
+from nodecomm.identity.keys import KeyPair, PublicKey
+from nodecomm.identity.own import KEYS_FOLDER, OwnKeyError, load_own_key
 from nodecomm.server.commands import builtin_commands
+from nodecomm.service.classic import classic_problems
 from nodecomm.service.endpoints import endpoint_problems
 from nodecomm.service.loading import resolve_path
 from nodecomm.service.plugins import (
@@ -88,6 +90,7 @@ def prepare(
     problems += wrong
     problems += endpoint_problems(settings)
     problems += _cipher_problems(settings)
+    problems += classic_problems(settings, snapshot, _own_key(settings))
     commands: list[ICommand] = []
     sources: dict[str, IFileSource] = {}
     if settings.plugins.commands or any(rule.source for rule in settings.access):
@@ -205,3 +208,15 @@ def _cipher_problems(settings: Settings) -> list[Problem]:
             )
         ]
     return []
+
+
+def _own_key(settings: Settings) -> PublicKey | None:
+    """
+    This server's key; None where there is none yet, or none that can be used, which
+    the start tells of.
+    """
+    folder = os.path.join(state_folder(settings), KEYS_FOLDER)
+    try:
+        return load_own_key(folder).public
+    except (OwnKeyError, OSError):
+        return None
