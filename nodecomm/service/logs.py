@@ -67,6 +67,8 @@ NEEDED_VERBOSITY: Mapping[str, Verbosity] = {
     "request": Verbosity.VERBOSE,
     "agent.run-started": Verbosity.VERBOSE,
     "agent.unchanged": Verbosity.VERBOSE,
+    "classic.claimed": Verbosity.VERBOSE,
+    "manifest.made": Verbosity.VERBOSE,
     "dialogue": Verbosity.DEBUG,
 }
 

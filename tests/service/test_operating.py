@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nodecomm
+from nodecomm.service.logs import NEEDED_VERBOSITY, Verbosity
 
 ROOT = Path(nodecomm.__file__).parent
 PAGE = ROOT.parent / "docs" / "operating.rst"
@@ -48,6 +49,24 @@ def documented() -> set[str]:
     """The first column of the table of events."""
     _, _, table = PAGE.read_text().partition("\nEvents\n------\n")
     return set(re.findall(r"^   \* - `([^`]+)`$", table, re.MULTILINE))
+
+
+#: What the second column says of the verbosity that an event takes.
+TAKES = {"-v": Verbosity.VERBOSE, "-d": Verbosity.DEBUG}
+
+
+def verbosities() -> dict[str, Verbosity]:
+    """The events that are logged only when more is asked for, by the same table."""
+    _, _, table = PAGE.read_text().partition("\nEvents\n------\n")
+    rows = r"^   \* - `([^`]+)`\n     - [a-z]+, with `(-[vd])`$"
+    return {
+        event: TAKES[option] for event, option in re.findall(rows, table, re.MULTILINE)
+    }
+
+
+def test_what_more_is_logged_when_asked_for() -> None:
+    """An event needs the option that the page names, and no other does."""
+    assert verbosities() == NEEDED_VERBOSITY
 
 
 def test_every_event_is_documented() -> None:
