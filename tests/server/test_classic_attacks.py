@@ -7,15 +7,22 @@ this one.
 from __future__ import annotations
 
 import os
+import re
 from unittest import mock
 
+from zope.interface import implementer
+
+from nodecomm.access.requests import AccessRequest
 from nodecomm.identity import counters, proof
 from nodecomm.identity.counters import Counters
 from nodecomm.identity.proof import digest, encrypt_to, new_challenge, open_with
+from nodecomm.interfaces import API, ICommand
 from nodecomm.server import classic
 from nodecomm.server.events import EventLog
 from nodecomm.server.filesystem import FileSystemSource
 from nodecomm.server.names import HostName
+from nodecomm.server.replies import Reply, frame
+from nodecomm.server.requests import Refused, Request
 from nodecomm.testing import MemoryClassicClient, key_pair, memory_server
 from nodecomm.wire.cipher import SessionCipher
 from nodecomm.wire.classic import (
@@ -28,7 +35,7 @@ from nodecomm.wire.classic import (
     Challenge,
     encode_sauth,
 )
-from nodecomm.wire.commands import encode_get, encode_stat
+from nodecomm.wire.commands import encode_get, encode_stat, parse_context
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import DENIED, REFUSAL
 from nodecomm.wire.sealed import seal_context, seal_get, seal_stat
@@ -45,6 +52,33 @@ from tests.server.test_events import Recorder
 
 BEGIN = 1_700_000_000
 LEGACY = {"allowlegacyconnects": ["127.0.0.1"]}
+
+
+@implementer(ICommand)
+class Classes:
+    """
+    `CONTEXT` of a plugin that defines two classes.
+    """
+
+    api = API
+    name = "classes"
+    words = (b"CONTEXT",)
+    versions = frozenset({1})
+
+    def answer(self, request: Request) -> Reply:
+        """Those that match, and that the peer may have."""
+        pattern = re.compile(parse_context(request.payload).pattern)
+        named = filter(pattern.fullmatch, (b"web_open", b"web_secret"))
+        found = [name for name in named if self.admits(request, name)]
+        if not found:
+            raise Refused("no_class", "there is none for this peer")
+        return frame(b" ".join(found))
+
+    def admits(self, request: Request, name: bytes) -> bool:
+        """What the rules say of one class."""
+        asked = AccessRequest("context", name, encrypted=request.encrypted)
+        evaluator = request.serving.evaluator
+        return evaluator.evaluate(request.snapshot, request.peer, asked).allowed
 
 
 class ClaimTests(ClassicTestCase):
@@ -432,7 +466,28 @@ class LeakTests(ClassicTestCase):
     """
 
     def test_classes(self) -> None:
-        """One admitted class does not open the others: there are none here."""
+        """
+        One admitted class does not open the others, as it does on the real server,
+        asked for in clear or encrypted: a plugin that has classes is told of each
+        whether the peer may have it.
+        """
+        for admitted in (["web_open"], ["web_open", "web_secret"], []):
+            rules = [
+                {"path": name, "resource_type": "context", "admit_ips": ["127.0.0.1"]}
+                for name in admitted
+            ]
+            self.server = memory_server(*rules, server=LEGACY, commands=[Classes()])
+            told = b" ".join(name.encode() for name in admitted)
+            node = self.node()
+            assert node.cipher is not None
+            self.assertEqual([told or REFUSAL], self.node().request(b"CONTEXT web_.*"))
+            [found] = node.request(seal_context(b"web_.*", node.cipher))
+            if told:
+                found = node.cipher.decrypt(found).rstrip(b"\0")
+            self.assertEqual(told or REFUSAL, found)
+
+    def test_classes_of_the_server_itself(self) -> None:
+        """It has none, so whoever may have them all is refused."""
         rule = {"path": ".*", "resource_type": "context", "admit_ips": ["127.0.0.1"]}
         self.server = memory_server(rule, server=LEGACY)
         self.assertEqual(([REFUSAL], True), self.ask(b"CONTEXT .*"))
