@@ -10,20 +10,17 @@ encoders of the plain commands (`nodecomm.wire.commands`) do the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
-
-from attrs import frozen
+from typing import NamedTuple
 
 from nodecomm.wire.cipher import CipherError, SessionCipher
 from nodecomm.wire.commands import (
     USUAL_BLOCK,
     check_path,
-    encode_context,
     encode_digest,
     encode_opendir,
-    encode_query,
     encode_stat,
-    encode_var,
 )
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
 from nodecomm.wire.framing import MAX_PAYLOAD
@@ -64,8 +61,7 @@ class WrongWord(RemoteProtocolError):  # noqa: N818
     """
 
 
-@frozen
-class Sealed:
+class Sealed(NamedTuple):
     """
     An envelope.
 
@@ -90,17 +86,26 @@ def parse_sealed(payload: bytes) -> Sealed:
         SealedSizeError: A size is missing, or not that of what follows.
         RemoteProtocolError: The word is none of an envelope.
     """
-    words = payload[:HEAD].partition(b"\0")[0].split()
-    if not words or words[0] not in SEALED or not payload.startswith(words[0]):
-        raise RemoteProtocolError("envelope", payload[:HEAD], "an encrypted command")
-    # The real server reads numbers and looks at nothing behind them.
-    if len(words) == 1 or not words[1].isdigit():
-        raise SealedSizeError("envelope", payload[:HEAD], "must hold a size")
-    size = int(words[1])
+    word, size, block = _read_head(payload[:HEAD].partition(b"\0")[0])
     data = payload[HEAD:]
     if size != len(data):
         raise SealedSizeError("size in an envelope", size, f"{len(data)} bytes follow")
-    return Sealed(words[0], data, _block(words) if words[0] == b"SGET" else None)
+    return Sealed(word, data, block)
+
+
+@lru_cache(maxsize=1024)
+def _read_head(text: bytes) -> tuple[bytes, int, int | None]:
+    """
+    The word, the size and the block size in an envelope. A peer's requests have few
+    sizes.
+    """
+    words = text.split()
+    if not words or words[0] not in SEALED or not text.startswith(words[0]):
+        raise RemoteProtocolError("envelope", text, "an encrypted command")
+    # The real server reads numbers and looks at nothing behind them.
+    if len(words) == 1 or not words[1].isdigit():
+        raise SealedSizeError("envelope", text, "must hold a size")
+    return words[0], int(words[1]), _block(words) if words[0] == b"SGET" else None
 
 
 def _block(words: list[bytes]) -> int:
@@ -204,27 +209,6 @@ def seal_get(path: bytes, cipher: SessionCipher, block: int = USUAL_BLOCK) -> by
     """
     clear = b"GET %b %b\0" % (_DUMMY, check_path(path))
     return encode_sealed(b"SGET", clear, cipher, block)
-
-
-def seal_var(handle: bytes, cipher: SessionCipher) -> bytes:
-    """
-    As `nodecomm.wire.commands.encode_var`, in an envelope.
-    """
-    return _sealed_text(b"SVAR", encode_var(handle), cipher)
-
-
-def seal_context(pattern: bytes, cipher: SessionCipher) -> bytes:
-    """
-    As `nodecomm.wire.commands.encode_context`, in an envelope.
-    """
-    return _sealed_text(b"SCONTEXT", encode_context(pattern), cipher)
-
-
-def seal_query(name: bytes, text: bytes, cipher: SessionCipher) -> bytes:
-    """
-    As `nodecomm.wire.commands.encode_query`, in an envelope.
-    """
-    return _sealed_text(b"SQUERY", encode_query(name, text), cipher)
 
 
 def _sealed_text(word: bytes, text: bytes, cipher: SessionCipher) -> bytes:

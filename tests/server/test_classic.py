@@ -38,15 +38,13 @@ from nodecomm.wire.replies import DENIED, DIGEST_DIFFERS, DIGEST_EQUAL, REFUSAL
 from nodecomm.wire.sealed import (
     HEAD,
     SEALED,
-    seal_context,
     seal_digest,
     seal_get,
     seal_opendir,
-    seal_query,
     seal_stat,
-    seal_var,
 )
 from tests.server.classic_case import ClassicTestCase
+from tests.wire.envelopes import seal_context, seal_query, seal_var
 
 BEGIN = 1_700_000_000
 

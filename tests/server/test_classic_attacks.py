@@ -38,7 +38,7 @@ from nodecomm.wire.classic import (
 from nodecomm.wire.commands import encode_get, encode_stat, parse_context
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import DENIED, REFUSAL
-from nodecomm.wire.sealed import seal_context, seal_get, seal_stat
+from nodecomm.wire.sealed import seal_get, seal_stat
 from tests.identity import forgery
 from tests.server.classic_case import (
     CAUTH,
@@ -49,6 +49,7 @@ from tests.server.classic_case import (
     payloads,
 )
 from tests.server.test_events import Recorder
+from tests.wire.envelopes import seal_context
 
 BEGIN = 1_700_000_000
 LEGACY = {"allowlegacyconnects": ["127.0.0.1"]}

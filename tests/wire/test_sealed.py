@@ -39,14 +39,12 @@ from nodecomm.wire.sealed import (
     encode_sealed,
     open_sealed,
     parse_sealed,
-    seal_context,
     seal_digest,
     seal_get,
     seal_opendir,
-    seal_query,
     seal_stat,
-    seal_var,
 )
+from tests.wire.envelopes import seal_context, seal_query, seal_var
 
 KEY = bytes(range(16))
 PATH = b"/srv/a file \xff"
