@@ -126,7 +126,7 @@ def status_facts(status: StatReply) -> dict[str, Any]:
     """
     return {
         "type": kind_of(status)[0],
-        "mode": f"{status.mode:04o}",
+        "mode": f"{mode_of(status):04o}",
         "uid": status.uid,
         "gid": status.gid,
         "size": status.size,
