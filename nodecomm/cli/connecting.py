@@ -122,7 +122,9 @@ class ReachingOptions(CommandOptions):
         """
         msg = (
             f"--protocol {named}: this command speaks TLS only, as the classic protocol"
-            f" protects nothing on the way; write {self.protocols}"
+            f" protects nothing on the way; write {self.protocols}. For a server that"
+            " speaks no TLS: `nodecomm key generate`, `nodecomm server-key accept"
+            ' SERVER KEYFILE`, and protocol = "classic" in agent.toml'
         )
         raise usage.UsageError(msg)
 

@@ -125,7 +125,8 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, Refused) and error.code == "refused":
         return (
             f"{error}: it is missing or not allowed, one answer stands for both; on the"
-            " server, its log or `nodecomm access explain` says which"
+            " server, its log or `nodecomm access explain` says which (with --protocol"
+            " classic where that is spoken; a rule may ask for --encrypt then)"
         )
     if isinstance(error, CipherMissing):
         return f"{error}, or leave out --encrypt"

@@ -371,6 +371,16 @@ class ClassicSession(_Introduction):
             self.write_record(b"")
         super()._say_goodbye()
 
+    def _why_unanswered(self) -> str:
+        # Source: CFEngine 3.21 refuses a GET like that with words that cannot be told
+        # from content; ours ends the connection instead.
+        if self.encrypted:
+            return ""
+        return (
+            "; its log says why. So it answers a GET in the clear, where a rule has"
+            " ifencrypted: encrypting (--encrypt, `encrypt = true`) would do then"
+        )
+
     def was_refused(self, answer: Answer, error: Refused) -> None:
         """
         Some refusals are the last thing that a server says.

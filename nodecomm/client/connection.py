@@ -337,10 +337,18 @@ class Connection(Requests):
             return self._why_unopened(stage, error)
         text = f"{self.server}: the server ended the connection"
         if self.outstanding:
-            text += f" with {self.outstanding} requests unanswered"
+            plural = "" if self.outstanding == 1 else "s"
+            text += f" with {self.outstanding} request{plural} unanswered"
+            text += self._why_unanswered()
         if isinstance(error, ConnectionDone):
             return endings.broken("closed", text)
         return endings.broken("reset", f"{text} ({error})")
+
+    def _why_unanswered(self) -> str:
+        """
+        What a server may mean that ends the connection instead of an answer.
+        """
+        return ""
 
     # Whose key is it?
 

@@ -173,7 +173,9 @@ def handshake_failed(
     text = (
         f"{called}: closed every connection without a word. Either it does not allow"
         " our address (allowconnects), or it allows one connection for an address and"
-        " another one is open (allowallconnects), or it is too busy (maxconnections)"
+        " another one is open (allowallconnects), or it is too busy (maxconnections),"
+        " or it is so old that it speaks only the classic protocol (--protocol classic,"
+        " which protects nothing)"
     )
     return partial(Unreachable, "closed-at-accept", text)
 

@@ -64,7 +64,8 @@ _BY_CODE = {
     "no-route": "check this machine's network, and the routes to the server",
     "closed-at-accept": "the server closes before it speaks: look into its log; its"
     " allowconnects, allowallconnects and maxconnections decide, and for the classic"
-    " protocol its allowlegacyconnects",
+    " protocol its allowlegacyconnects; one that is too old for TLS needs"
+    ' protocol = "classic" here',
     "handshake-failed": "check that this is the port of a policy server, and which TLS"
     " versions both sides allow",
     "handshake-timeout": "the server is overloaded, or something else listens there;"
@@ -97,6 +98,9 @@ _BY_CODE = {
     "io": "check the disk; the system's log says more",
 }
 
+#: What explains a decision about a node that speaks the classic protocol.
+_CLASSIC = " --protocol classic"
+
 
 def describe_failure(
     error: BaseException, server: object, *, classic: bool = False
@@ -122,7 +126,8 @@ def describe_failure(
     if isinstance(error, (Refused, SourceRefused)):
         said = told or (
             "check the source's name and the server's rules; there,"
-            " `nodecomm access explain` tells which rule decides"
+            f" `nodecomm access explain{_CLASSIC if classic else ''}` tells which rule"
+            " decides"
         )
         return CopyFailure("refused", code, text, said)
     if isinstance(error, ClientError):

@@ -94,6 +94,7 @@ class OptionsTests(SynchronousTestCase):
             )
             self.assertIn("this command speaks TLS only", str(error))
             self.assertIn("write 2, 3 or latest", str(error))
+            self.assertIn("`nodecomm server-key accept SERVER KEYFILE`", str(error))
         error = self.assertRaises(
             usage.UsageError, bootstrap.Options().parseOptions, ["hub", "--encrypt"]
         )
@@ -249,6 +250,7 @@ class LinkTests(SynchronousTestCase):
         ]
         for name, kind, leads_to, target in table:
             facts = json.loads(self.stat(name, as_json=True))
+            self.assertEqual(facts["mode"], "0777" if kind == "link" else "0644")
             self.assertEqual(
                 (facts["type"], facts["target_type"], facts["target"]),
                 (kind, leads_to, target),

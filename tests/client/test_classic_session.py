@@ -119,6 +119,23 @@ class PlainTests(SessionCase):
         names.cancel()
         self.assertEqual(place.failure(session.stat(b"/a")).code, "closed")
 
+    def test_a_content_that_never_comes(self) -> None:
+        """
+        A server cannot refuse a content in clear, and ends the connection: what that
+        may mean is told where encrypting would help.
+        """
+
+        async def script(peer: ClassicPeer) -> None:
+            await peer.request()
+            peer.close()
+
+        for encrypt in (False, True):
+            place, session = self.session(script, encrypt=encrypt)
+            error = place.failure(session.get(b"/f", 5, lambda data: None))
+            self.assertEqual((type(error), error.code), (ConnectionBroken, "closed"))
+            self.assertIn("with 1 request unanswered", str(error))
+            self.assertEqual("ifencrypted" in str(error), not encrypt)
+
     def test_other_refusals(self) -> None:
         """
         After any other refusal the connection goes on, and so it does when a folder

@@ -112,6 +112,16 @@ def test_the_server_is_named() -> None:
         assert "`nodecomm server-key accept hub:5308 --protocol classic`" in remedy
 
 
+def test_who_decides_is_asked_as_the_agent_asked() -> None:
+    """What explains a decision about TLS says nothing about the classic protocol."""
+    error = Refused("refused", b"/srv", b"BAD: no")
+    for classic, command in (
+        (False, "`nodecomm access explain` tells"),
+        (True, "`nodecomm access explain --protocol classic` tells"),
+    ):
+        assert command in describe_failure(error, SERVER, classic=classic).remedy
+
+
 def test_a_file_that_is_named_in_bytes() -> None:
     """Its name is shown as a name."""
     error = PermissionError(13, "Permission denied", b"/srv/a\xff")
