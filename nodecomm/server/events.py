@@ -80,10 +80,12 @@ class EventLog:
         Args:
             counts: seconds, requests, bytes_in, bytes_out, reason.
         """
+        number = counts["requests"]
         self.log.info(
             "session of {log_user} from {peer} ended after {seconds} s,"
-            " {requests} requests, {bytes_out} bytes: {reason}",
+            " {log_requests}, {bytes_out} bytes: {reason}",
             event="session.closed",
+            log_requests=f"{number} request{'' if number == 1 else 's'}",
             **_who(peer),
             **counts,
         )
@@ -140,7 +142,8 @@ class EventLog:
     def hung_up(self, request: Request, why: str) -> None:
         """A request ended its connection without an answer."""
         self.log.warn(
-            "closed the connection at {word} {log_name} of {peer}: {text}",
+            "closed the connection at {word} {log_name} to {log_user} from {peer}"
+            " ({key}): {text}",
             event="request.hung-up",
             text=why,
             **_who(request.peer),

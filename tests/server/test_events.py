@@ -310,6 +310,7 @@ class FieldTests(SynchronousTestCase):
         closed = self.one("session.closed")
         self.assert_fields(closed, *WHO, "port")
         self.assertEqual((1, 7), (closed["requests"], closed["bytes_out"]))
+        self.assertIn(" s, 1 request, 7 bytes: ", formatEvent(closed))
         self.assertRegex(
             formatEvent(request),
             r"\AGET files/file by root from 127\.0\.0\.1 "
@@ -366,7 +367,13 @@ class FieldTests(SynchronousTestCase):
         server = self.make_server(commands=[FaultyCommand()])
         os.mkfifo(self.root / "fifo")
         server.connect().request(encode_get(b"files/fifo"))
-        self.assert_fields(self.one("request.hung-up"), *WHO)
+        event = self.one("request.hung-up")
+        self.assert_fields(event, *WHO)
+        self.assertEqual(
+            "closed the connection at GET files/fifo to root from 127.0.0.1"
+            f" ({key_pair(1).public.md5}): no plain file",
+            formatEvent(event),
+        )
         self.recorder.events.clear()
 
         server.connect().request(b"FAULTY x")
