@@ -234,7 +234,15 @@ class SessionCipher:
         Raises:
             CipherError: It is not whole units of 8 bytes, or its padding is wrong.
         """
-        return self.decrypt_joined([data])[0]
+        # As `decrypt_joined`, which takes twice as long for one: each request of a
+        # peer that encrypts comes by here.
+        if not data or len(data) % UNIT:
+            raise _wrong_size(data)
+        clear = self._decryptor.update(_VECTOR + data)
+        count = clear[-1]
+        if not 0 < count <= UNIT or not clear.endswith(_PADDING[count]):
+            raise _wrong_padding()
+        return clear[UNIT:-count]
 
     def decrypt_joined(self, payloads: Sequence[bytes]) -> list[bytes]:
         """
@@ -246,9 +254,7 @@ class SessionCipher:
         """
         for payload in payloads:
             if not payload or len(payload) % UNIT:
-                raise CipherError(
-                    "size of an encrypted message", len(payload), "a multiple of 8"
-                )
+                raise _wrong_size(payload)
         # With the vector put before it, each message begins with what it began with
         # when it was encrypted; the unit that the vector decrypts to is passed over.
         joined = self._decryptor.update(
@@ -259,7 +265,7 @@ class SessionCipher:
         for payload, end in zip(payloads, ends, strict=True):
             count = joined[end - 1]
             if not 0 < count <= UNIT or joined[end - count : end] != _PADDING[count]:
-                raise CipherError("padding of an encrypted message", None, "wrong")
+                raise _wrong_padding()
             clear.append(joined[end - len(payload) : end - count])
         return clear
 
@@ -293,3 +299,11 @@ class SessionCipher:
         )
         self._left = int.from_bytes(encrypted[-UNIT:], sys.byteorder) ^ _VECTOR_NUMBER
         return encrypted
+
+
+def _wrong_size(data: bytes) -> CipherError:
+    return CipherError("size of an encrypted message", len(data), "a multiple of 8")
+
+
+def _wrong_padding() -> CipherError:
+    return CipherError("padding of an encrypted message", None, "wrong")
