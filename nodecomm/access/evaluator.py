@@ -314,7 +314,10 @@ def _no_rule(path: bytes) -> Decision:
 
 
 def _not_encrypted(rule: Rule) -> Decision:
-    text = f"rule {rule.label} has ifencrypted, and the request was not encrypted"
+    text = (
+        f"rule {rule.label} has ifencrypted, and the request was not encrypted"
+        ' (encrypt => "true" on a classic node does that, and so does TLS)'
+    )
     return Decision(False, reasons.NOT_ENCRYPTED, text, rule, list_name="ifencrypted")
 
 

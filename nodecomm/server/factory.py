@@ -152,6 +152,11 @@ class PortFactory(Factory):
     noisy = False
 
     def __init__(self, tls: TLSFactory, classic: ClassicFactory | None = None) -> None:
+        if not isinstance(tls, TLSFactory):
+            raise TypeError(
+                "the first argument must be a TLSFactory; a ClassicFactory alone is put"
+                " on a port as it is"
+            )
         if classic is not None and classic.core is not tls:
             raise ValueError("the two factories must be of one server")
         self.tls = tls

@@ -140,6 +140,12 @@ class PortTests(SynchronousTestCase):
         with self.assertRaises(ValueError):
             PortFactory(self.server.factory, other.port.classic)
 
+    def test_the_classic_protocol_alone(self) -> None:
+        """Its factory needs no other one around it, and is told so at once."""
+        with self.assertRaises(TypeError) as raised:
+            PortFactory(self.server.port.classic)  # type: ignore[arg-type]
+        self.assertIn("ClassicFactory alone", str(raised.exception))
+
     def test_commands_of_later_versions(self) -> None:
         """A reload of the commands is for the classic protocol, too."""
         self.assertEqual({1, 2, 3}, set(self.server.factory.commands))

@@ -166,7 +166,8 @@ def test_only_encrypted_requests(configured: Configured, dial: Dial) -> None:
         assert refused["reason"] == "not_encrypted"
         assert refused["name"] == "files/sealed/s"
         (closed,) = configured.events(server, "request.hung-up")
-        assert "has ifencrypted" in closed["text"]
+        assert "a refusal would be taken for the content: rule" in closed["text"]
+        assert 'encrypt => "true"' in closed["text"]
 
 
 def test_reload(configured: Configured, dial: Dial) -> None:

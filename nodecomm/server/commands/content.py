@@ -77,7 +77,7 @@ class GetCommand:
             # Encrypted content comes in frames, and is not mistaken for them.
             raise refusal
         # The peer counts bytes now and would write the refusal into its file.
-        return HangUp(f"announced before, and now: {refusal.text}")
+        return HangUp(f"a refusal would be taken for the content: {refusal.text}")
 
     def _reply(
         self, held: IHeldObject, request: Request, told: tuple[int, int] | None
