@@ -6,7 +6,7 @@ The configuration of an agent as values, and what its keys must be together.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 from attrs import field, frozen
@@ -235,11 +235,17 @@ class AgentConfiguration(Placed):
     )
 
 
-def check_agent(configuration: AgentConfiguration) -> list[Problem]:
+def check_agent(
+    configuration: AgentConfiguration, dropped: Collection[str] = ()
+) -> list[Problem]:
     """
     Everything that is wrong between the keys of *configuration*.
+
+    Args:
+        configuration: It.
+        dropped: The keys in whose place the defaults stand, as they are wrong alone.
     """
-    checks = _Checks(configuration)
+    checks = _Checks(configuration, dropped)
     return [*checks.agent(), *checks.copies()]
 
 
@@ -260,6 +266,8 @@ def encloses_path(outer: str, inner: str) -> bool:
 
 @frozen
 class _Checks(Checks[AgentConfiguration]):
+    dropped: Collection[str] = ()
+
     def agent(self) -> Iterator[Problem]:
         """
         `[agent]`.
@@ -291,7 +299,7 @@ class _Checks(Checks[AgentConfiguration]):
                 "write protocol = 3 as soon as all of policy_servers speak TLS",
                 warning=True,
             )
-        elif agent.encrypt:
+        elif agent.encrypt and "agent.protocol" not in self.dropped:
             yield self.problem(
                 "agent.encrypt",
                 "it is about the classic protocol; TLS encrypts everything, always",

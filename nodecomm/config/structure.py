@@ -98,9 +98,10 @@ def structure_agent_partly(
     """
     read = structure_tree(AgentConfiguration, tree, origins or {})
     configuration = attrs.evolve(read.value, origins=read.origins)
-    together = list(worth_telling(check_agent(configuration), read.dropped))
+    dropped = read.dropped
+    together = list(worth_telling(check_agent(configuration, dropped), dropped))
     problems = unique([*read.problems, *together])
-    return Outcome(configuration, tuple(problems), read.dropped | _wrong(together))
+    return Outcome(configuration, tuple(problems), dropped | _wrong(together))
 
 
 def _wrong(problems: Iterable[Problem]) -> set[str]:

@@ -30,6 +30,7 @@ from nodecomm.identity.users import own_user
 from nodecomm.service.agent_schedule import LONGEST_SPLAY
 from nodecomm.service.telling import changed_keys
 from nodecomm.sync.model import SyncLimits, SyncRequest
+from nodecomm.wire.cipher import missing
 from nodecomm.wire.text import from_text, to_text
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def prepare_agent(loaded: LoadedAgent) -> tuple[PreparedAgent | None, LoadedAgen
     look = _Look(loaded.partial, [])
     servers = look.servers()
     pinned = look.pinned()
+    look.encryption()
     look.copies()
     look.command()
     checked = loaded.with_problems(look.problems)
@@ -248,6 +250,16 @@ class _Look(Checks[AgentConfiguration]):
                 warning=True,
             )
         return tuple(found)
+
+    def encryption(self) -> None:
+        """
+        `encrypt`: whether there is the cipher for it here.
+        """
+        agent = self.whole.agent
+        wanted = agent.protocol == "classic" and agent.encrypt
+        reason = missing() if wanted else None
+        if reason is not None:
+            self.tell("agent.encrypt", reason, True, "leave it out", warning=True)
 
     def copies(self) -> None:
         """

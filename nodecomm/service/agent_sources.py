@@ -78,7 +78,7 @@ class SyncSources:
             )
             dialer = self._dialer(prepared, pair, pool, _ToldTrust(trust))
         except CipherMissing as error:
-            told = f"{error}, or leave out `encrypt = true`"
+            told = f"agent.encrypt = true: {error}, or leave it out"
             raise StartError(told) from error
         except (ValueError, SSL.Error, LocalProtocolError) as error:
             raise StartError(str(error)) from error

@@ -165,7 +165,8 @@ class AgentConfigurationTests(SynchronousTestCase):
         for lines in (("encrypt = true",), ("protocol = 3", "encrypt = true")):
             (line,) = said(*lines)
             self.assertTrue(line.startswith("error agent.encrypt: it is about the"))
-        (line,) = said('protocol = "clasic"')
+        # What is right beside the wrong word is not judged by it.
+        (line,) = said('protocol = "clasic"', "encrypt = true")
         self.assertTrue(line.endswith('write "classic"'), line)
         for wrong_value in ("true", '"2"', "2.0", "4", "[2]"):
             (line,) = said(f"protocol = {wrong_value}")

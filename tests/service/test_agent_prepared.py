@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -141,6 +142,22 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     prepared, problems = prepare(tmp_path, 'after_update = ["/no/such/program"]')
     assert prepared is not None
     assert "warning: agent.after_update[0]" in problems[0]
+
+
+def test_without_the_cipher(tmp_path: Path) -> None:
+    """What the agent would end with at start is told by a check, where it matters."""
+    with mock.patch(
+        "nodecomm.service.agent_prepared.missing", lambda: "no Blowfish here"
+    ):
+        for more, told in (
+            ('protocol = "classic"\nencrypt = true', True),
+            ('protocol = "classic"', False),
+            ("protocol = 3", False),
+        ):
+            prepared, problems = prepare(tmp_path, more)
+            assert prepared is not None
+            said = "warning: agent.encrypt = true: no Blowfish here; leave it out"
+            assert any(said in problem for problem in problems) == told, problems
 
 
 def test_no_file(tmp_path: Path) -> None:
