@@ -63,7 +63,10 @@ class Options(ServiceOptions):
     The options of `twistd nodecomm-server`.
     """
 
-    longdesc = "A policy server that CFEngine nodes use over TLS."
+    longdesc = (
+        "A policy server for CFEngine nodes: over TLS, and where allowlegacyconnects"
+        " says so, by the classic protocol."
+    )
     examples = _EXAMPLES
 
     optParameters = [
