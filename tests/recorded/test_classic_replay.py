@@ -34,9 +34,9 @@ from nodecomm.wire.classic_dialog import (
     Denied,
     Introduced,
     SessionKeySent,
-    State,
     WrongProof,
 )
+from nodecomm.wire.classic_stages import State
 from nodecomm.wire.commands import parse_digest, parse_get, parse_opendir, parse_stat
 from nodecomm.wire.errors import RemoteProtocolError
 from nodecomm.wire.framing import TransactionBuffer, encode_transaction

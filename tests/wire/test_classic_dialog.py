@@ -27,19 +27,17 @@ from nodecomm.wire.classic import (
     encode_sauth,
 )
 from nodecomm.wire.classic_dialog import (
-    TABLE,
     Accepted,
     Claimed,
     ClassicClientDialog,
     ClassicServerDialog,
     Countered,
     Denied,
-    Input,
     Introduced,
     SessionKeySent,
-    State,
     WrongProof,
 )
+from nodecomm.wire.classic_stages import TABLE, Input, State
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import REFUSAL
