@@ -190,7 +190,9 @@ class AskingOptions(ConnectingOptions):
 
     def __init__(self) -> None:
         super().__init__()
-        self.docs["protocol"] = f"newest version to speak: {self.protocols}"
+        self.docs["protocol"] = (
+            "newest version to speak: 2, 3 or latest; or classic, and that alone"
+        )
 
     def choose_classic(self, named: str) -> None:
         """
