@@ -41,6 +41,7 @@ from nodecomm.wire.classic_stages import TABLE, Input, State
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import REFUSAL
+from tests.wire.tables import stands_in
 
 PAGE = Path(__file__).parents[2] / "docs" / "classic.rst"
 
@@ -611,23 +612,7 @@ class TableTests(SynchronousTestCase):
         """
         The table in the documentation is this table, row by row.
         """
-        rows = [("state", "input", "next")] + [
-            (state.value, happened.value, following.value)
-            for (state, happened), following in TABLE.items()
-        ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        rule = " ".join("=" * width for width in widths)
-        table = [
-            " ".join(
-                word.ljust(width) for word, width in zip(row, widths, strict=True)
-            ).rstrip()
-            for row in rows
-        ]
-        lines = PAGE.read_text().splitlines()
-        first, second, last = (n for n, line in enumerate(lines) if line == rule)
-
-        self.assertEqual(table[:1], lines[first + 1 : second])
-        self.assertEqual(table[1:], lines[second + 1 : last])
+        self.assertTrue(stands_in(PAGE, TABLE))
 
 
 #: What one side reads in a whole dialog, and how it gets there.
