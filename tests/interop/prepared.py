@@ -82,6 +82,15 @@ class PreparedServer(NodecommServer):
         super().__enter__()
         return self
 
+    def check(self) -> None:
+        """
+        It runs, and nothing that it has said tells of a mistake of its own.
+        """
+        assert self.alive
+        said = self.logs()
+        assert "Traceback" not in said, said[-5000:]
+        assert "critical" not in said
+
     @property
     def descriptors(self) -> set[int]:
         """

@@ -62,20 +62,28 @@ class Place:
         )
         self.agent = RealAgent(work)
 
-    def copy(self, source: str, to: Path, **options: str) -> Run:
+    def copy(
+        self,
+        source: str,
+        to: Path,
+        *,
+        recursive: bool = True,
+        timeout: int = 5,
+        **options: str,
+    ) -> Run:
         """
-        Copy a folder that is called *source* to *to*.
+        Copy a folder, or a file, that is called *source* to *to*.
         """
         return self.agent.copy(
             "127.0.0.1",
             self.server.port,
             source,
             to,
-            recursive=True,
+            recursive=recursive,
             tls_ciphers=None,
             tls_min_version=None,
             verbose=False,
-            timeout=5,
+            timeout=timeout,
             **options,
         )
 
@@ -193,19 +201,12 @@ def during(place: Place, copy: Path, change: Callable[[], None]) -> Run | None:
     return outputs[0] if in_time else None
 
 
-@pytest.mark.parametrize(
-    "change",
-    [grow, shrink, empty, rewrite, vanish, replace, replace_by_longer, touch],
-    ids=lambda change: change.__name__,
-)
-def test_a_file_that_changes_during_its_transfer(
-    place: Place, tree: Path, copy: Path, change: Callable[[Path], None]
-) -> None:
+def changed_meanwhile(place: Place, copy: Path, change: Callable[[Path], None]) -> None:
     """
-    The copy is the old one, or the file as it was when it was asked for, or as it is
-    now; the next run makes it equal.
+    Do *change* to a file while it is copied. The copy is the old one, or the file as it
+    was when it was asked for, or as it is now; the next run makes it equal.
     """
-    file = tree / "file"
+    file = place.tree / "file"
     for _ in range(10):
         file.write_bytes(filled(b"A"))
         shutil.rmtree(copy, ignore_errors=True)
@@ -228,6 +229,21 @@ def test_a_file_that_changes_during_its_transfer(
         assert not (copy / "file").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [grow, shrink, empty, rewrite, vanish, replace, replace_by_longer, touch],
+    ids=lambda change: change.__name__,
+)
+def test_a_file_that_changes_during_its_transfer(
+    place: Place, tree: Path, copy: Path, change: Callable[[Path], None]
+) -> None:
+    """
+    The copy is the old one, or the file as it was when it was asked for, or as it is
+    now; the next run makes it equal.
+    """
+    changed_meanwhile(place, copy, change)
+
+
 def small_files(folder: Path, letter: bytes) -> None:
     """
     Put files of 0 to 70 bytes there, each by a rename.
@@ -236,6 +252,25 @@ def small_files(folder: Path, letter: bytes) -> None:
         new = folder / ".new"
         new.write_bytes(letter * size)
         new.replace(folder / f"{size:02d}")
+
+
+def failing_files(place: Place, copy: Path, sizes: tuple[int, ...]) -> None:
+    """
+    Copy files of these sizes that fail after their STAT: each keeps its old content.
+    """
+    copy.mkdir()
+    small_files(place.brittle, b"A")
+    for size in sizes:
+        name = f"{size:02d}"
+        (copy / name).write_bytes(b"o" * (size - 1))
+        place.control.fail(name, "read", "EIO", later=False)
+        try:
+            done = place.copy(
+                f"brittle/{name}", copy / name, recursive=False, timeout=3
+            )
+        finally:
+            place.control.nothing()
+        assert (copy / name).read_bytes() == b"o" * (size - 1), done.output
 
 
 def test_small_files(place: Place, tree: Path, copy: Path) -> None:
@@ -254,24 +289,7 @@ def test_small_files_that_cannot_be_read(place: Place, copy: Path) -> None:
     A file of 0 to 70 bytes that fails after its STAT keeps its old content: no text
     of an error is written into it, however short it is.
     """
-    copy.mkdir()
-    small_files(place.brittle, b"A")
-    for size in (1, 2, 3, 4, 5, 8, 12, 16, 31, 59, 67, 70):
-        name = f"{size:02d}"
-        (copy / name).write_bytes(b"o" * (size - 1))
-        place.control.fail(name, "read", "EIO", later=False)
-        try:
-            done = place.agent.copy(
-                "127.0.0.1",
-                place.server.port,
-                f"brittle/{name}",
-                copy / name,
-                recursive=False,
-                timeout=3,
-            )
-        finally:
-            place.control.nothing()
-        assert (copy / name).read_bytes() == b"o" * (size - 1), done.output
+    failing_files(place, copy, (1, 2, 3, 4, 5, 8, 12, 16, 31, 59, 67, 70))
 
 
 def test_files_that_are_replaced_all_the_time(

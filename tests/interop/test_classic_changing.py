@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,9 @@ from tests.interop.harness import Run, WorkFolder
 from tests.interop.prepared import roomy_folder
 from tests.interop.test_changing import (
     Place,
-    during,
+    changed_meanwhile,
     empty,
-    filled,
+    failing_files,
     grow,
     replace,
     rewrite,
@@ -43,9 +44,9 @@ class ClassicPlace(Place):
 
     encrypt = "false"
 
-    def copy(self, source: str, to: Path, **options: str) -> Run:
+    def copy(self, source: str, to: Path, **options: Any) -> Run:
         """
-        Copy a folder that is called *source* to *to*.
+        Copy a folder, or a file, that is called *source* to *to*.
         """
         return super().copy(
             source, to, protocol_version="1", encrypt=self.encrypt, **options
@@ -116,27 +117,7 @@ def test_a_file_that_changes_during_its_transfer(
     The copy is the old one, or the file as it was when it was asked for, or as it is
     now; the next run makes it equal.
     """
-    file = tree / "file"
-    for _ in range(10):
-        file.write_bytes(filled(b"A"))
-        shutil.rmtree(copy, ignore_errors=True)
-        copy.mkdir()
-        (copy / "file").write_bytes(b"old\n")
-        done = during(place, copy, lambda: change(file))
-        if done is not None:
-            break
-    else:
-        raise AssertionError("the change always came too late")
-
-    found = (copy / "file").read_bytes()
-    now = file.read_bytes() if file.exists() else b""
-    assert found in (b"old\n", filled(b"A"), now), done.output
-
-    place.copy("tree", copy, purge="true")
-    if file.exists():
-        assert (copy / "file").read_bytes() == now
-    else:
-        assert not (copy / "file").exists()
+    changed_meanwhile(place, copy, change)
 
 
 def test_small_files(place: ClassicPlace, tree: Path, copy: Path) -> None:
@@ -155,26 +136,7 @@ def test_small_files_that_cannot_be_read(place: ClassicPlace, copy: Path) -> Non
     A file of 1 to 70 bytes that fails after its STAT keeps its old content: no text of
     an error is written into it, however short it is.
     """
-    copy.mkdir()
-    small_files(place.brittle, b"A")
-    for size in (1, 4, 8, 31, 59, 67, 70):
-        name = f"{size:02d}"
-        (copy / name).write_bytes(b"o" * (size - 1))
-        place.control.fail(name, "read", "EIO", later=False)
-        try:
-            done = place.agent.copy(
-                "127.0.0.1",
-                place.server.port,
-                f"brittle/{name}",
-                copy / name,
-                recursive=False,
-                timeout=3,
-                protocol_version="1",
-                encrypt=place.encrypt,
-            )
-        finally:
-            place.control.nothing()
-        assert (copy / name).read_bytes() == b"o" * (size - 1), done.output
+    failing_files(place, copy, (1, 4, 8, 31, 59, 67, 70))
 
 
 def test_a_tree_that_fails_in_the_middle(place: ClassicPlace, copy: Path) -> None:
