@@ -39,7 +39,7 @@ from nodecomm.wire.text import safe
 
 if TYPE_CHECKING:
     from nodecomm.client.dialing import Dialer
-    from nodecomm.client.trust import IServerTrust
+    from nodecomm.client.trust import IClassicTrust, IServerTrust
     from nodecomm.sync.syncing import Dialing
 
 __all__ = [
@@ -338,7 +338,7 @@ def make_asking_dialer(
     options: ReachingOptions,
     state_dir: Path,
     *,
-    trust: IServerTrust | None = None,
+    trust: IClassicTrust | None = None,
 ) -> Dialing:
     """
     What connects as the options say, over TLS or not. The arguments are those of

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from nodecomm.client.address import ServerAddress
     from nodecomm.client.connection import Connection
-    from nodecomm.client.trust import IServerTrust
+    from nodecomm.client.trust import IClassicTrust
     from nodecomm.identity.keys import KeyPair
     from nodecomm.identity.servers import ServerDecision
     from nodecomm.server.pools import Pool
@@ -67,7 +67,7 @@ class ClassicDialer(Caller[ClassicSession]):
         reactor: Any,
         *,
         key: KeyPair,
-        trust: IServerTrust,
+        trust: IClassicTrust,
         user: bytes,
         encrypt: bool = False,
         name_of: Callable[[str], Deferred[bytes]] | None = None,
@@ -81,6 +81,7 @@ class ClassicDialer(Caller[ClassicSession]):
         if reason is not None:
             raise CipherMissing(reason)
         super().__init__(reactor, trust=trust, user=user, **more)
+        self.trust: IClassicTrust = trust
         self.key = key
         self.encrypt = encrypt
         self._name_of = name_of or OwnNames(reactor, self.clock).of

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nodecomm.identity.keys import PublicKey
     from nodecomm.identity.servers import ServerDecision
 
-__all__ = ["IAcquaintance", "IServerTrust", "IVoucher"]
+__all__ = ["IAcquaintance", "IClassicTrust", "IServerTrust", "IVoucher"]
 
 
 class IServerTrust(Protocol):
@@ -37,6 +37,12 @@ class IServerTrust(Protocol):
             key: What it proved to hold; a sane key.
         """
         ...
+
+
+class IClassicTrust(IServerTrust, Protocol):
+    """
+    Knows servers' keys beforehand, too; `identity.servers.ServerTrust` does.
+    """
 
     def candidates(self, server: str) -> Sequence[PublicKey]:
         """
