@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -32,6 +33,8 @@ BIG = 300_000_000
 
 _HERE = Path(__file__).parent
 
+_Made = TypeVar("_Made", bound="ClassicShares")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
@@ -43,28 +46,60 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @dataclass(frozen=True)
-class Shares:
+class ClassicShares:
+    """
+    What every server that speaks the classic protocol serves, by shortcut.
+
+    Attributes:
+        files: The tree of all hard cases.
+        loops: A tree with links to its own folders.
+        scratch: Where a test may put a folder of its own.
+    """
+
+    files: Path
+    loops: Path
+    scratch: Path
+
+    @classmethod
+    def made(cls: type[_Made], root: Path, **more: Path) -> _Made:
+        """
+        Make the folders below *root*; *more* are there already.
+        """
+        scratch = root / "scratch"
+        scratch.mkdir()
+        return cls(
+            files=hard_tree(root / "files", unstorable=True),
+            loops=loop_tree(root / "loops"),
+            scratch=scratch,
+            **more,
+        )
+
+    def folder(self) -> tuple[Path, str]:
+        """
+        A new folder, and what a client calls it.
+        """
+        folder = self.scratch / str(len(list(self.scratch.iterdir())))
+        folder.mkdir()
+        return folder, f"scratch/{folder.name}"
+
+
+@dataclass(frozen=True)
+class Shares(ClassicShares):
     """
     What every server of a session serves, by shortcut.
 
     Attributes:
         masterfiles: A small policy, with `modules` what a bootstrap asks for.
-        files: The tree of all hard cases.
         many: A folder of 3,000 entries.
         crowd: A folder of 20,000 entries after `filled_crowd`.
         big: A folder with one file of `BIG` bytes.
-        loops: A tree with links to its own folders.
-        scratch: Where a test may put a folder of its own.
     """
 
     masterfiles: Path
     modules: Path
-    files: Path
     many: Path
     crowd: Path
     big: Path
-    loops: Path
-    scratch: Path
 
     def filled_crowd(self) -> Path:
         """
@@ -106,17 +141,13 @@ def shares(tmp_path_factory: pytest.TempPathFactory) -> Shares:
     big = root / "big"
     big.mkdir()
     big_file(big / "file", BIG)
-    scratch = root / "scratch"
-    scratch.mkdir()
-    return Shares(
+    return Shares.made(
+        root,
         masterfiles=masterfiles,
         modules=modules,
-        files=hard_tree(root / "files", unstorable=True),
         many=wide_folder(root / "many", 3_000),
         crowd=wide_folder(root / "crowd", 0),
         big=big,
-        loops=loop_tree(root / "loops"),
-        scratch=scratch,
     )
 
 
@@ -142,43 +173,12 @@ def server(
             yield ours
 
 
-@dataclass(frozen=True)
-class ClassicShares:
-    """
-    What every server that speaks the classic protocol serves, by shortcut.
-
-    Attributes:
-        files: The tree of all hard cases.
-        loops: A tree with links to its own folders.
-        scratch: Where a test may put a folder of its own.
-    """
-
-    files: Path
-    loops: Path
-    scratch: Path
-
-    def folder(self) -> tuple[Path, str]:
-        """
-        A new folder, and what a client calls it.
-        """
-        folder = self.scratch / str(len(list(self.scratch.iterdir())))
-        folder.mkdir()
-        return folder, f"scratch/{folder.name}"
-
-
 @pytest.fixture(scope="session")
 def classic_shares(tmp_path_factory: pytest.TempPathFactory) -> ClassicShares:
     """
     The folders that are served, made once.
     """
-    root = tmp_path_factory.mktemp("classic-shares")
-    scratch = root / "scratch"
-    scratch.mkdir()
-    return ClassicShares(
-        files=hard_tree(root / "files", unstorable=True),
-        loops=loop_tree(root / "loops"),
-        scratch=scratch,
-    )
+    return ClassicShares.made(tmp_path_factory.mktemp("classic-shares"))
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -235,10 +235,8 @@ def address(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def scratch(shares: Shares, request: pytest.FixtureRequest) -> tuple[Path, str]:
+def scratch(shares: Shares) -> tuple[Path, str]:
     """
     An empty folder of the test's own on the server, and what a client calls it.
     """
-    folder = shares.scratch / str(len(list(shares.scratch.iterdir())))
-    folder.mkdir()
-    return folder, f"scratch/{folder.name}"
+    return shares.folder()
