@@ -278,6 +278,9 @@ class FileSystemSource:
             if held.status.kind == Kind.LINK:
                 # It leads nowhere, and is held itself.
                 return held
+            if held.path == name:
+                # Its real name: there is no link to know of.
+                return held
             try:
                 if not stat.S_ISLNK(os.lstat(name).st_mode) or not posix.HAS_O_PATH:
                     return held

@@ -302,7 +302,8 @@ class RequestSession(Protocol):
         if self._working or answers is None:
             return
         self._working = True
-        next_payload = self._buffer.next_payload
+        buffer = self._buffer
+        next_payload = buffer.next_payload
         try:
             # What was asked ahead is not begun when the server stops.
             taking = (
@@ -317,7 +318,10 @@ class RequestSession(Protocol):
                     break
                 if payload[0]:
                     self._serve(payload, answers)
-                    taking = self.state is _READY and not answers.blocked
+                    # Mostly there was one request, and nothing is left to look at.
+                    taking = (
+                        len(buffer) > 0 and self.state is _READY and not answers.blocked
+                    )
         except RemoteProtocolError as error:
             self.close(f"bad frame: {error}")
         finally:
