@@ -8,7 +8,6 @@ error.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tests.interop.prepared import roomy_folder
 from tests.interop.test_changing import (
     Place,
     changed_meanwhile,
+    copy,
     empty,
     failing_files,
     grow,
@@ -27,9 +27,13 @@ from tests.interop.test_changing import (
     rewrite,
     shrink,
     small_files,
+    tree,
     vanish,
 )
 from tests.interop.trees import described
+
+#: The fixtures of those tests serve here, too.
+__all__ = ["copy", "tree"]
 
 ENCRYPT = {"plain": "false", "encrypted": "true"}
 
@@ -72,26 +76,6 @@ def place(request: pytest.FixtureRequest, shared: ClassicPlace) -> ClassicPlace:
     """
     shared.encrypt = ENCRYPT[request.param]
     return shared
-
-
-@pytest.fixture
-def copy(shared: ClassicPlace) -> Iterator[Path]:
-    """
-    Where the copy goes; there is nothing yet.
-    """
-    path = shared.tree.parent / "copy"
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def tree(shared: ClassicPlace) -> Iterator[Path]:
-    """
-    The folder that the server serves as `tree`, empty.
-    """
-    yield shared.tree
-    for path in shared.tree.iterdir():
-        path.unlink()
 
 
 #: What happens to a file, and how it is copied meanwhile; all of it when asked for.
