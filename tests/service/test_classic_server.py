@@ -19,6 +19,8 @@ import pytest
 from tests.service.classic_node import ClassicNode
 from tests.service.node import PATIENCE, Node, Server, free_port
 
+pytestmark = pytest.mark.programs
+
 Dial = Callable[..., Any]
 
 CONFIGURATION = """
@@ -161,6 +163,8 @@ def test_only_encrypted_requests(configured: Configured, dial: Dial) -> None:
         assert node.stat(b"files/sealed/s").startswith(b"OK:")
         with pytest.raises(ConnectionError):
             node.request(b"GET 2048 files/sealed/s")
+        # The server waits for the other end's good-bye.
+        node.close()
         server.wait_for("session.closed")
         (refused,) = configured.events(server, "request.refused")
         assert refused["reason"] == "not_encrypted"
@@ -221,6 +225,8 @@ def test_without_the_cipher(
         assert node.stat(b"files/a", sealed=True).startswith(b"BAD:")
         assert node.sealed_get(b"files/a").startswith(b"BAD:")
         assert node.is_closed()
+        # The server waits for the other end's good-bye.
+        node.close()
         server.wait_for("session.closed")
 
         (told,) = configured.events(server, "classic.cipher-missing")
