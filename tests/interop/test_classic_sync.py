@@ -311,6 +311,9 @@ def test_another_key(
     assert f"nodecomm server-key accept {name} --protocol classic" in changed.said
     assert json.loads(changed.output)["error"]["code"] == "key-changed"
     assert not copy.exists()
+    if words != PLAIN:
+        # What follows is not encrypted.
+        return
 
     asked = ours.run("server-key", "accept", name, *PLAIN)
     wrong = ours.run("server-key", "accept", name, other.md5, *PLAIN)
