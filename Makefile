@@ -5,13 +5,13 @@
 #   VENV=.venv          where the environment is put
 #   ARGS="-k stat"      more arguments for pytest, or for the benchmark
 #   CONFIG=var/s.toml   for `make run`: a configuration instead of the defaults
-#   JOBS=4              tests at a time; most of those with real programs only wait
+#   JOBS=3              tests at a time; most of those with real programs only wait
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 CONFIG ?=
-JOBS ?= 4
+JOBS ?= 3
 
 PROJECT := setup.cfg pyproject.toml
 RUN_STAMP := $(VENV)/.installed

@@ -26,7 +26,7 @@ from tests.interop.harness import (
     config_for,
 )
 from tests.interop.servers import LOOPBACK
-from tests.interop.syncing import SyncAgent, SyncRun, leftovers
+from tests.interop.syncing import FULL, SyncAgent, SyncRun, leftovers
 from tests.interop.test_agent import Agent, address, agent
 from tests.interop.trees import Entry, content, described
 from tests.recorded import key_pair
@@ -40,9 +40,15 @@ ENCRYPTED = (*PLAIN, "--encrypt")
 @pytest.fixture(params=[PLAIN, ENCRYPTED], ids=["plain", "encrypted"])
 def words(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """
-    The options for both ways to ask.
+    The options for both ways to ask: each of one kind of server, and whole copies of
+    both kinds.
     """
     assert isinstance(request.param, tuple)
+    kind = request.node.callspec.params.get("classic_server")
+    usual = PLAIN if kind == "nodecomm" else ENCRYPTED
+    whole = request.node.originalname == "test_a_copy_is_that_of_the_real_agent"
+    if kind is not None and request.param != usual and not (whole or FULL):
+        pytest.skip("the other way to ask; NODECOMM_FULL=1 asks in both")
     return request.param
 
 
