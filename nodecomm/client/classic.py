@@ -305,13 +305,6 @@ class ClassicSession(_Introduction):
                 )
             )
 
-    def when_welcomed(self) -> Deferred[ClassicSession]:
-        """
-        Fires with this session when the server has accepted us; fails as a request
-        does when the connection is over before.
-        """
-        return super().when_welcomed()
-
     def _challenge(self, clear: bytes) -> Challenge:
         return Challenge(ENCRYPTED, encrypt_to(self._known, clear), NONCE_SIZE)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
+    from typing_extensions import Self
 
     from nodecomm.client.address import ServerAddress
     from nodecomm.client.answers import Answer
@@ -144,7 +145,7 @@ class Connection(Requests):
         """
         return f"<{type(self).__name__} {self.server} {self.stage.value}>"
 
-    def when_welcomed(self) -> Deferred[Any]:
+    def when_welcomed(self) -> Deferred[Self]:
         """
         Fires with this connection when the server has accepted us; fails as a
         request does when the connection is over before.
@@ -153,7 +154,7 @@ class Connection(Requests):
             return succeed(self)
         if self._reason is not None:
             return fail(self._reason())
-        waiter: Deferred[Any] = Deferred()
+        waiter: Deferred[Self] = Deferred()
         self._welcome_waiters.append(waiter)
         return waiter
 

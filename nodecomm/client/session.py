@@ -80,13 +80,6 @@ class ClientSession(Connection):
         """
         return self.product.startswith(_NODECOMM)
 
-    def when_welcomed(self) -> Deferred[ClientSession]:
-        """
-        Fires with this session when the server has accepted us; fails as a request
-        does when the connection is over before.
-        """
-        return super().when_welcomed()
-
     def handshakeCompleted(self) -> None:
         """
         The server has proved to hold its key: may it?
