@@ -59,6 +59,15 @@ class Stand:
         """Return *count* paths of the tree, round and round."""
         return list(itertools.islice(itertools.cycle(self.server.site.paths), count))
 
+    def cpu_of_each(self, count: int, action: Callable[[], object]) -> float:
+        """Server CPU seconds per *action*, done *count* times."""
+
+        def work() -> None:
+            for _ in range(count):
+                action()
+
+        return cpu_of(self.server.pid, work) / count
+
 
 def fresh_connection(stand: Stand, count: int) -> float:
     """Server CPU seconds per connection with one STAT."""
@@ -92,13 +101,7 @@ def stat_pipelined(stand: Stand, count: int) -> float:
 
 
 def _run(stand: Stand, count: int, way: Way) -> float:
-    agent = stand.agent(way)
-
-    def work() -> None:
-        for _ in range(count):
-            agent.run()
-
-    return cpu_of(stand.server.pid, work) / count
+    return stand.cpu_of_each(count, stand.agent(way).run)
 
 
 def no_change_run(stand: Stand, count: int) -> float:
@@ -120,12 +123,7 @@ def big_get(stand: Stand, count: int) -> float:
     """Server CPU seconds per GET of the big file."""
     path = bytes(stand.server.site.big)
     with stand.server.session() as session:
-
-        def work() -> None:
-            for _ in range(count):
-                session.get(path, len)
-
-        return cpu_of(stand.server.pid, work) / count
+        return stand.cpu_of_each(count, lambda: session.get(path, len))
 
 
 def classic_get(stand: Stand, count: int) -> float:
@@ -133,12 +131,7 @@ def classic_get(stand: Stand, count: int) -> float:
     path = bytes(stand.server.site.big)
     with stand.server.classic_session() as session:
         stand.check_once("GET", lambda: session.fetch_digest(path))
-
-        def work() -> None:
-            for _ in range(count):
-                session.get(path, len)
-
-        return cpu_of(stand.server.pid, work) / count
+        return stand.cpu_of_each(count, lambda: session.get(path, len))
 
 
 def classic_sget(stand: Stand, count: int) -> float:
@@ -146,24 +139,18 @@ def classic_sget(stand: Stand, count: int) -> float:
     path = bytes(stand.server.site.big)
     with stand.server.classic_session() as session:
         stand.check_once("SGET", lambda: session.fetch_sealed_digest(path))
-
-        def work() -> None:
-            for _ in range(count):
-                session.get_sealed(path, len)
-
-        return cpu_of(stand.server.pid, work) / count
+        return stand.cpu_of_each(count, lambda: session.get_sealed(path, len))
 
 
 def _compare(stand: Stand, count: int) -> float:
     site = stand.server.site
     with stand.server.session() as session:
 
-        def work() -> None:
-            for _ in range(count):
-                if not session.digest_equal(bytes(site.big), site.big_digest):
-                    raise BenchmarkError("the server says that equal digests differ")
+        def compare() -> None:
+            if not session.digest_equal(bytes(site.big), site.big_digest):
+                raise BenchmarkError("the server says that equal digests differ")
 
-        return cpu_of(stand.server.pid, work) / count
+        return stand.cpu_of_each(count, compare)
 
 
 def big_compare(stand: Stand, count: int) -> float:
