@@ -39,6 +39,7 @@ __all__ = [
     "TrustWindow",
     "UntrustedUser",
     "WindowState",
+    "refuse_unusable",
     "valid_user",
 ]
 
@@ -123,7 +124,7 @@ class TrustPolicy:
             key: The peer's key; None if it is not an RSA key.
             address: Where it comes from.
         """
-        refused = _refuse_key(key)
+        refused = refuse_unusable(key)
         if refused is not None or key is None:
             return refused
 
@@ -162,7 +163,7 @@ class TrustPolicy:
             save: False: the peer has yet to show that the key is its own. The same is
                 decided, but nothing saved and no place in a window taken.
         """
-        refused = _refuse_key(key)
+        refused = refuse_unusable(key)
         if refused is not None or key is None:
             return refused
         try:
@@ -355,7 +356,13 @@ class TrustPolicy:
         return step(0)
 
 
-def _refuse_key(key: PublicKey | None) -> TrustDecision | None:
+def refuse_unusable(key: PublicKey | None) -> TrustDecision | None:
+    """
+    The refusal of a key that is good for nobody; None for any other.
+
+    Args:
+        key: The peer's key; None if it is not an RSA key.
+    """
     if key is None:
         text = "the peer's key is not an RSA key; only RSA keys are used here"
         return TrustDecision(False, "not_rsa", text)
