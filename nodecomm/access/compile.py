@@ -6,6 +6,8 @@ in one run; nothing here touches the disk, paths are resolved by whoever calls.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import evolve
 
 from nodecomm.access.entries import HostnameList, KeyList
@@ -14,6 +16,7 @@ from nodecomm.access.lists import ListReader
 from nodecomm.access.networks import AddressList
 from nodecomm.access.paths import PathReader, Resolve, Resolved
 from nodecomm.access.patterns import Pattern, UnsupportedPatternError
+from nodecomm.access.roles import check_program, read_execution, read_roles
 from nodecomm.access.rules import Rule
 from nodecomm.access.snapshot import Shortcut, Snapshot
 from nodecomm.config.errors import Problem
@@ -24,7 +27,11 @@ __all__ = ["Resolve", "Resolved", "compile_snapshot"]
 
 
 def compile_snapshot(
-    settings: Settings, *, resolve: Resolve, generation: int = 0
+    settings: Settings,
+    *,
+    resolve: Resolve,
+    generation: int = 0,
+    sync: Sequence[str] = (),
 ) -> tuple[Snapshot, list[Problem]]:
     """
     Make the snapshot of a configuration.
@@ -34,6 +41,8 @@ def compile_snapshot(
         resolve: What a path is now, links followed; None when there is nothing. It
             may raise OSError.
         generation: The number of this configuration.
+        sync: The program, with arguments, that `cfruncommand = "sync"` stands for;
+            empty: whoever runs it does so without a program.
 
     Returns:
         The snapshot, and everything that was found wrong. With an error among the
@@ -41,7 +50,8 @@ def compile_snapshot(
         evaluated matches nobody in it, which in a deny list lets peers in.
     """
     findings = Findings(settings)
-    snapshot = _Compiler(settings, findings, resolve).compile(generation)
+    snapshot = _Compiler(settings, findings, resolve).compile(generation, sync)
+    check_program(snapshot, findings, resolve)
     return snapshot, findings.problems
 
 
@@ -59,7 +69,7 @@ class _Compiler:
         self._lists = ListReader(findings)
         self._shortcuts: dict[bytes, Shortcut] = {}
 
-    def compile(self, generation: int) -> Snapshot:
+    def compile(self, generation: int, sync: Sequence[str]) -> Snapshot:
         """
         The snapshot.
         """
@@ -84,6 +94,8 @@ class _Compiler:
                 "allowlegacyconnects", server.allowlegacyconnects
             ),
             allowusers=frozenset(server.allowusers),
+            execution=read_execution(self._settings, self._findings, sync),
+            roles=read_roles(self._settings, self._findings),
         )
 
     def _rule(self, index: int, table: AccessSettings) -> Rule | None:

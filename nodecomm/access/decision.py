@@ -21,10 +21,15 @@ __all__ = [
     "NOT_ADMITTED",
     "NOT_ALLOW_CONNECTS",
     "NOT_ALLOW_LEGACY_CONNECTS",
+    "NOT_ALLOW_USERS",
+    "NOT_AUTHORIZED",
     "NOT_ENCRYPTED",
+    "NO_COMMAND",
     "NO_RIGHT",
+    "NO_ROLE",
     "NO_RULE",
     "REASONS",
+    "TAKES_NONE",
     "UNKNOWN_OPERATION",
     "UNRESOLVED_PATH",
     "Decision",
@@ -42,6 +47,11 @@ UNKNOWN_OPERATION = "unknown_operation"
 NOT_ALLOW_CONNECTS = "not_in_allowconnects"
 DENY_CONNECTS = "in_denyconnects"
 NOT_ALLOW_LEGACY_CONNECTS = "not_in_allowlegacyconnects"
+NO_COMMAND = "no_command"
+NOT_ALLOW_USERS = "not_in_allowusers"
+NO_ROLE = "no_role"
+NOT_AUTHORIZED = "not_authorized"
+TAKES_NONE = "takes_none"
 
 #: Every reason code and what it means.
 REASONS = {
@@ -57,6 +67,11 @@ REASONS = {
     NOT_ALLOW_CONNECTS: "the address is not in allowconnects",
     DENY_CONNECTS: "the address is in denyconnects",
     NOT_ALLOW_LEGACY_CONNECTS: "the address may not speak the classic protocol",
+    NO_COMMAND: "there is no cfruncommand, so nothing runs for anybody",
+    NOT_ALLOW_USERS: "the user may not ask for a run: allowusers does not name it",
+    NO_ROLE: "no role is about the class that is to be defined",
+    NOT_AUTHORIZED: "roles are about the class, and none authorizes the user",
+    TAKES_NONE: "the node's own sync takes neither classes nor bundles",
 }
 
 

@@ -15,6 +15,7 @@ from nodecomm.access.decision import Decision
 from nodecomm.access.judgement import (
     judge,
     judge_any,
+    judge_role,
     judge_words,
     maps_root,
     needs_hostname,
@@ -23,6 +24,7 @@ from nodecomm.access.requests import (
     FILE_OPERATIONS,
     NAME_OPERATIONS,
     RIGHT_OPERATIONS,
+    ROLE,
     AccessRequest,
     is_resolved,
 )
@@ -246,6 +248,8 @@ class AccessEvaluator:
         Decide about a handle, a class, a query or a bundle.
         """
         operation, name = request.operation, request.path
+        if operation == ROLE:
+            return judge_role(snapshot.named(ROLE, name), peer, name)
         if operation not in NAME_OPERATIONS:
             return Decision(
                 False,

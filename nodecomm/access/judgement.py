@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nodecomm.access import decision as reasons
 from nodecomm.access.decision import Decision
 from nodecomm.access.entries import Entry
-from nodecomm.wire.text import safe
+from nodecomm.wire.text import safe, to_text
 
 if TYPE_CHECKING:
     from nodecomm.access.rules import Rule
@@ -26,6 +26,7 @@ __all__ = [
     "denying",
     "judge",
     "judge_any",
+    "judge_role",
     "judge_words",
     "maps_root",
 ]
@@ -232,3 +233,34 @@ def judge_any(rules: list[Rule], peer: Peer) -> Decision:
         if found:
             return _admitted(rule, found)
     return needs_hostname(possible[0][0], "admit_hostnames")
+
+
+def judge_role(rules: list[Rule], peer: Peer, name: bytes) -> Decision:
+    """
+    Whether *peer* may have the class *name* defined for a run: one of the roles about
+    it must authorize the user.
+
+    Args:
+        rules: The roles whose expressions match the class.
+    """
+    shown, user = safe(to_text(name[:200])), safe(peer.user) or "(no name)"
+    for rule in rules:
+        if peer.user in rule.authorize:
+            text = f"{rule.label} authorizes user {user} to define {shown}"
+            return Decision(
+                True,
+                reasons.ADMITTED,
+                text,
+                rule,
+                list_name="authorize",
+                entry=peer.user,
+            )
+    if not rules:
+        return Decision(False, reasons.NO_ROLE, f"no role is about the class {shown}")
+    text = f"{rules[0].label} is about the class {shown}"
+    text += (
+        ", and does not authorize"
+        if len(rules) == 1
+        else (f", as are {len(rules) - 1} more, and none authorizes")
+    )
+    return Decision(False, reasons.NOT_AUTHORIZED, f"{text} user {user}", rules[0])

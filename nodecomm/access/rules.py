@@ -37,14 +37,15 @@ class Rule:
     the same path are one rule: their lists add up.
 
     Attributes:
-        kind: `path`, `literal`, `variable`, `context`, `query` or `bundle`.
+        kind: `path`, `literal`, `variable`, `context`, `query` or `bundle`; `role`
+            for one of `[[roles]]`.
         path: For a path rule the resolved path without a final slash (`/` is the
             root), else the handle or pattern.
         tree: Whether a path rule covers the folder and everything below it, rather
             than exactly one thing that is no folder.
         text: `path` as people read it, with the final slash of a tree.
         origin: Where the first of its tables stands.
-        index: Which `[[access]]` that is.
+        index: Which `[[access]]` (or `[[roles]]`) that is.
         written: The `path` values of its tables, as they were written.
         origins: Where all of its tables stand.
         maproot, maproot_hostnames: Whose root may read files of any owner, without
@@ -52,7 +53,8 @@ class Rule:
         ifencrypted: Serves encrypted requests only.
         source: The file source that answers below the path, or None.
         missing: The path did not exist when the rules were loaded.
-        pattern: The expression of a `context` or `bundle` rule.
+        pattern: The expression of a `context` or `bundle` rule, or of a role.
+        authorize: The user names that a role authorizes; a role has no other lists.
     """
 
     kind: str
@@ -75,6 +77,7 @@ class Rule:
     source: str | None = None
     missing: bool = False
     pattern: Pattern | None = None
+    authorize: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -83,7 +86,7 @@ class Rule:
         """
         if self.origin is not None and self.origin.line:
             return f"{self.origin.file}:{self.origin.line}"
-        return f"access[{self.index}]"
+        return f"{'roles' if self.kind == 'role' else 'access'}[{self.index}]"
 
     @property
     def label(self) -> str:

@@ -17,10 +17,12 @@ from nodecomm.access.decision import Decision
 from nodecomm.access.entries import CONNECTION_HOSTNAME, CONNECTION_IP, CONNECTION_KEY
 from nodecomm.access.networks import AddressList
 from nodecomm.access.patterns import Pattern
+from nodecomm.access.requests import ROLE
 from nodecomm.access.rules import Rule
 from nodecomm.config.errors import Origin
 
 if TYPE_CHECKING:
+    from nodecomm.access.execution import Execution
     from nodecomm.identity.peer import Peer
 
 __all__ = [
@@ -92,7 +94,9 @@ class Snapshot:
         shortcuts: By name.
         allowconnects, denyconnects, allowallconnects, allowlegacyconnects: Who may
             connect, and how.
-        allowusers: The user names that may ask for a run of the agent.
+        allowusers: The user names that may ask for a run.
+        execution: What is run then; None: nothing.
+        roles: Which classes a run may be given, by whom.
         mounts: Path to the name of the file source that answers below it.
         uses_hostnames: Whether any answer may depend on a peer's host name; if not,
             none need be looked up.
@@ -110,6 +114,8 @@ class Snapshot:
     allowallconnects: AddressList = field(factory=AddressList)
     allowlegacyconnects: AddressList = field(factory=AddressList)
     allowusers: frozenset[str] = frozenset()
+    execution: Execution | None = None
+    roles: tuple[Rule, ...] = ()
     mounts: Mapping[bytes, str] = field(init=False)
     uses_hostnames: bool = field(init=False)
     substitutes: bool = field(init=False)
@@ -209,12 +215,13 @@ class Snapshot:
 
     def named(self, kind: str, name: bytes) -> list[Rule]:
         """
-        The rules of that kind (not `path`) that are about *name*, in order.
+        The rules of that kind (not `path`), or the roles, that are about *name*, in
+        order.
         """
-        if kind in ("context", "bundle"):
+        if kind in ("context", "bundle", ROLE):
             return [
                 rule
-                for rule in self.names
+                for rule in (self.roles if kind == ROLE else self.names)
                 if rule.kind == kind
                 and rule.pattern is not None
                 and rule.pattern.matches(name)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from attrs import frozen
 
 from nodecomm.config.errors import Problem, child_path, element_path
+from nodecomm.config.execution import check_execution
 from nodecomm.config.fields import About
-from nodecomm.config.model import AccessSettings, Settings
+from nodecomm.config.model import AccessSettings, LogSettings, Settings
 from nodecomm.config.placed import Checks
 from nodecomm.config.shapes import MismatchError, check_about
 
-__all__ = ["check_settings"]
+__all__ = ["check_log", "check_settings"]
 
 #: The variables that stand for something of the peer.
 PEER_VARIABLES = ("$(connection.ip)", "$(connection.hostname)", "$(connection.key)")
@@ -34,8 +36,9 @@ def check_settings(settings: Settings) -> list[Problem]:
     checks = _Checks(settings)
     return [
         *checks.server(),
+        *check_execution(checks, "server", settings.server, settings.roles),
         *checks.access(),
-        *checks.log(),
+        *check_log(checks, settings.log),
         *checks.repeated("plugins.commands", settings.plugins.commands),
     ]
 
@@ -72,14 +75,6 @@ class _Checks(Checks[Settings]):
                 "between node and server can read or change it",
                 list(server.allowlegacyconnects),
                 "list only nodes that cannot speak TLS yet",
-                warning=True,
-            )
-        if server.allowusers:
-            yield self.problem(
-                "server.allowusers",
-                "it has no effect in this release: no remote runs are served",
-                list(server.allowusers),
-                "leave it out",
                 warning=True,
             )
         if not re.fullmatch(r"[!-~]+", server.allowciphers):
@@ -168,15 +163,15 @@ class _Checks(Checks[Settings]):
                     warning=True,
                 )
 
-    def log(self) -> Iterator[Problem]:
-        """
-        `[log]`.
-        """
-        log = self.whole.log
-        if log.file is not None and log.file == log.audit:
-            yield self.problem(
-                "log.audit",
-                "the log is written to the same file",
-                log.audit,
-                "give the audit log its own file",
-            )
+
+def check_log(checks: Checks[Any], log: LogSettings) -> Iterator[Problem]:
+    """
+    `[log]`, which a server and an agent have alike.
+    """
+    if log.file is not None and log.file == log.audit:
+        yield checks.problem(
+            "log.audit",
+            "the log is written to the same file",
+            log.audit,
+            "give the audit log its own file",
+        )

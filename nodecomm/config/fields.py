@@ -34,6 +34,7 @@ Shape = Literal[
     "duration",
     "remote-path",
     "glob",
+    "class",
 ]
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from nodecomm.config.execution import RoleSettings, RunSettings
 from nodecomm.config.fields import about
 from nodecomm.config.placed import Placed
 
@@ -154,8 +155,30 @@ class ServerSettings:
     allowusers: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            "The user names that may ask for a run of the agent (EXEC). It has no "
-            "effect in this release: no remote runs are served.",
+            "The user names that may ask for a run of `cfruncommand`, compared "
+            "exactly. Empty: nobody may.",
+            shape="user",
+        ),
+    )
+    cfruncommand: tuple[str, ...] | str = field(
+        default=(),
+        metadata=about(
+            "What runs when somebody asks for a run (EXEC): a program, by its absolute "
+            "path, with its arguments; no shell is involved. A plain text in place of "
+            "the list is given to `/bin/sh -c`, with a warning; `sync` alone is the "
+            "node's own sync (`nodecomm agent run`). Whoever asks must be in "
+            "`allowusers`, and an `[[access]]` must admit it to the program. Classes "
+            "and bundles that were asked for, and are allowed, stand behind it as "
+            "`-D` and `--bundlesequence`. Empty: nobody may ask for a run.",
+            upstream="Always a text for the shell.",
+        ),
+    )
+    cfrunuser: str | None = field(
+        default=None,
+        metadata=about(
+            "The user as whom it runs; another one than the server's own needs root. "
+            "Not set: as the server.",
+            upstream="No counterpart: as `cf-serverd`.",
             shape="user",
         ),
     )
@@ -535,6 +558,16 @@ class Settings(Placed):
     access: tuple[AccessSettings, ...] = field(
         default=(),
         metadata=about("Who may have what; without a rule nobody has anything."),
+    )
+    roles: tuple[RoleSettings, ...] = field(
+        default=(),
+        metadata=about(
+            "Which classes whoever asks for a run may define; without a role none."
+        ),
+    )
+    run: RunSettings = field(
+        factory=RunSettings,
+        metadata=about("The runs that others ask for."),
     )
     limits: LimitSettings = field(
         factory=LimitSettings,

@@ -43,10 +43,16 @@ LARGEST_NUMBER = 10**12
 #: this many bytes.
 LONGEST_USER = 1023
 
+#: Characters in the name of a class, more than anybody needs.
+LONGEST_CLASS = 255
+
 _ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_.+-]*):(.+)\Z", re.DOTALL)
 _ADDRESS_AND_PORT = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]*)\]|(?P<four>[0-9.]+|\*)):(?P<port>\d+)\Z"
 )
+_CLASS = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
+_NOT_IN_CLASS = re.compile(r"[^A-Za-z0-9_]", re.ASCII)
+
 #: For those who wrote something that is no number.
 _WRITE_NUMBER = "write digits without quotes, such as 100"
 
@@ -436,6 +442,19 @@ def _check_name_text(value: str) -> None:
         ) from None
 
 
+def _check_class(value: str) -> None:
+    if not value:
+        raise MismatchError("an empty text is no class", "leave it out")
+    if not _CLASS.fullmatch(value):
+        meant = _NOT_IN_CLASS.sub("_", value)
+        raise MismatchError(
+            "only letters, digits and _ can be part of a class",
+            f"write {in_toml(meant)}",
+        )
+    if len(value) > LONGEST_CLASS:
+        raise MismatchError("too long", f"write at most {LONGEST_CLASS} characters")
+
+
 _SHAPES: dict[Shape, Callable[[str], None]] = {
     "endpoint": _check_endpoint,
     "absolute-path": _check_absolute_path,
@@ -443,4 +462,5 @@ _SHAPES: dict[Shape, Callable[[str], None]] = {
     "user": _check_user,
     "remote-path": _check_remote_path,
     "glob": _check_glob,
+    "class": _check_class,
 }

@@ -76,6 +76,8 @@ class KeysTests(SynchronousTestCase):
                 "trustusers",
                 "allowlegacyconnects",
                 "allowusers",
+                "cfruncommand",
+                "cfrunuser",
                 "maxconnections",
                 "denybadclocks",
                 "manifest_max_age",
@@ -115,6 +117,8 @@ class KeysTests(SynchronousTestCase):
         settings = Settings()
         self.assertEqual(settings.server.trustkeysfrom, ())
         self.assertEqual(settings.server.allowusers, ())
+        self.assertEqual(settings.server.cfruncommand, ())
+        self.assertEqual(settings.roles, ())
         self.assertEqual(settings.access, ())
 
     def test_every_key_is_told_about(self) -> None:

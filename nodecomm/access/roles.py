@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""
+From the configuration to what is run for peers, and to the roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nodecomm.access.execution import Execution
+from nodecomm.access.findings import Findings
+from nodecomm.access.paths import Resolve
+from nodecomm.access.patterns import Pattern, UnsupportedPatternError
+from nodecomm.access.rules import Rule
+from nodecomm.access.snapshot import Snapshot
+from nodecomm.config.errors import in_toml
+from nodecomm.config.execution import SYNC, program_of
+from nodecomm.config.model import Settings
+from nodecomm.wire.text import to_text
+
+__all__ = ["check_program", "read_execution", "read_roles"]
+
+#: Where the command stands.
+_KEY = "server.cfruncommand"
+
+
+def read_roles(settings: Settings, findings: Findings) -> tuple[Rule, ...]:
+    """
+    Each `[[roles]]` as a rule. One whose expression cannot be evaluated is about no
+    class.
+    """
+    roles = []
+    for index, role in enumerate(settings.roles):
+        key = f"roles[{index}].pattern"
+        pattern: Pattern | None = None
+        try:
+            pattern = Pattern(role.pattern)
+        except UnsupportedPatternError as error:
+            findings.tell(
+                key,
+                "the regular expression cannot be evaluated, so the role is about no "
+                f"class: {error}",
+                role.pattern,
+                "write it without that, or one role for each class",
+                "warning",
+            )
+        origin = findings.origin(key)
+        roles.append(
+            Rule(
+                kind="role",
+                path=role.pattern.encode("utf-8", "surrogatepass"),
+                tree=False,
+                text=role.pattern,
+                origin=origin,
+                index=index,
+                written=(role.pattern,),
+                origins=(origin,),
+                pattern=pattern,
+                authorize=role.authorize,
+            )
+        )
+    return tuple(roles)
+
+
+def read_execution(
+    settings: Settings, findings: Findings, sync: Sequence[str]
+) -> Execution | None:
+    """
+    What is run for peers; None: nothing.
+
+    Args:
+        settings: What the configuration says.
+        findings: Knows where it says so.
+        sync: What `sync` stands for; empty: no program.
+    """
+    written = settings.server.cfruncommand
+    is_sync = written == SYNC
+    command = tuple(sync) or SYNC if is_sync else written
+    try:
+        program = "" if command == SYNC else program_of(command)
+    except ValueError:
+        return None
+    if not command or (command != SYNC and not program.startswith("/")):
+        # What is wrong with it was told when the file was read.
+        return None
+    return Execution(
+        command=command,
+        program=program.encode("utf-8", "surrogateescape") or None,
+        user=settings.server.cfrunuser,
+        is_sync=is_sync,
+        settings=settings.run,
+        origin=findings.origin(_KEY),
+    )
+
+
+def check_program(snapshot: Snapshot, findings: Findings, resolve: Resolve) -> None:
+    """
+    Tell of a program that is not there, or that no rule admits anybody to: whoever
+    asks for a run would be refused.
+    """
+    execution = snapshot.execution
+    if execution is None or execution.program is None:
+        return
+    shown = to_text(execution.program)
+    try:
+        resolved = resolve(execution.program)
+    except OSError as error:
+        said = error.strerror or type(error).__name__
+        _warn(findings, f"the program cannot be looked at: {said}", shown)
+        return
+    if resolved is None:
+        _warn(
+            findings,
+            "the program does not exist, so whoever asks for a run is refused",
+            shown,
+        )
+        return
+    if resolved.is_directory:
+        _warn(
+            findings,
+            "this is a folder, so whoever asks for a run is refused",
+            shown,
+            "name a program",
+        )
+        return
+    if snapshot.find(resolved.path, is_directory=False) is None:
+        path = in_toml(shown)
+        _warn(
+            findings,
+            "no rule admits anybody to the program, so whoever asks for a run is "
+            "refused",
+            shown,
+            f"write [[access]] with path = {path} and whom it admits: admit_keys, "
+            "admit_ips or admit_hostnames",
+        )
+
+
+def _warn(findings: Findings, message: str, value: str, hint: str = "") -> None:
+    findings.tell(_KEY, message, value, hint, "warning")
