@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from nodecomm.service.agent_command import Ended, Program, exit_text
+from nodecomm.server.execution.programs import Ended, Lines, Program, exit_text
 from nodecomm.service.agent_pending import MOST_ATTEMPTS, Pending, PendingFile
 from nodecomm.service.agent_status import AfterUpdate, Point
 from nodecomm.wire.text import to_text
@@ -115,22 +115,24 @@ class Follower:
             attempt=attempt,
         )
         began = self._point()
-        self._program = Program(command, timeout=timeout, tell=self._tell)
+        lines = Lines(self._tell)
+        self._program = Program(command, timeout=timeout, tell=lines.add)
         if self._stopping:
             self._program.stop()
         try:
             ended = await self._pool.run(self._program.run)
         finally:
             self._program = None
-        return await self._ended(began, ended)
+        lines.finish()
+        return await self._ended(began, ended, lines)
 
-    async def _ended(self, began: Point, ended: Ended) -> AfterUpdate:
+    async def _ended(self, began: Point, ended: Ended, lines: Lines) -> AfterUpdate:
         said = outcome_text(ended)
-        if ended.dropped:
+        if lines.dropped:
             self._log.warn(
                 "after_update said {dropped} more lines, which are not shown",
                 event="agent.output-dropped",
-                dropped=ended.dropped,
+                dropped=lines.dropped,
             )
         say = self._log.info if ended.succeeded else self._log.error
         say(

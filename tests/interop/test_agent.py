@@ -31,7 +31,7 @@ from tests.interop.harness import (
     wait_until,
 )
 from tests.service.node import Server as Process
-from tests.service.test_agent_command import group_lives
+from tests.server.execution.test_programs import group_lives
 
 #: A start later than any test lasts, so that only signals make runs.
 LATER = 'interval = "10m"\nsplay = "0s"'
