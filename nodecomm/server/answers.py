@@ -4,7 +4,8 @@ Answers on their way to the peer: in the order of the requests, whatever finishe
 first, and never more of them in memory than the peer takes.
 
 Small answers are joined into TLS records of whole frames; a folder's names and a
-file's content are made while they leave: see `flows` and `sealing`.
+file's content are made while they leave: see `flows` and `sealing`. What is made
+over time leaves as it comes: see `live`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from twisted.python.failure import Failure
 
 from nodecomm.server.filesystem import HeldFile
 from nodecomm.server.flows import BROKEN_OFF, Flow, NameFlow, ReadFlow, SystemFlow
-from nodecomm.server.replies import Content, Frames, HangUp, Listing, Packets, Reply
+from nodecomm.server.live import LiveFlow
+from nodecomm.server.replies import (
+    Content,
+    Frames,
+    HangUp,
+    Listing,
+    Live,
+    Packets,
+    Reply,
+)
 from nodecomm.server.sealing import SealedContentFlow, SealedNameFlow, Sealer
 from nodecomm.wire.framing import MAX_RECORD
 from nodecomm.wire.replies import encode_listing
@@ -160,9 +170,18 @@ class AnswerQueue:
             self._size = 0
             self._transport.write(data)
 
+    @property
+    def live(self) -> bool:
+        """
+        Whether an answer is leaving that is made over time.
+        """
+        return type(self._current) is LiveFlow
+
     def pause(self) -> None:
         """The transport has enough for now."""
         self.paused = self.blocked = True
+        if self._current is not None:
+            self._current.paused()
 
     def resume(self) -> None:
         """The transport takes more."""
@@ -170,6 +189,8 @@ class AnswerQueue:
             return
         self.paused = False
         self._see()
+        if self._current is not None:
+            self._current.resumed()
         self._advance()
         self.flush()
 
@@ -211,6 +232,10 @@ class AnswerQueue:
             self._pump()
         elif isinstance(reply, Listing):
             self._list(request, reply.held)
+        elif isinstance(reply, Live) and request.seal is None:
+            self.flush()
+            self._current = LiveFlow(request, reply, self)
+            self._pump()
         elif isinstance(reply, HangUp):
             request.release()
             self._finished(request, reply)

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from nodecomm.identity.trust import TrustPolicy
     from nodecomm.interfaces import IAccessEvaluator, ICommand, IFileSource
+    from nodecomm.server.connection import PeerConnection, SessionState
     from nodecomm.server.digests import DigestStore
-    from nodecomm.server.serving import RequestSession, SessionState
 
     class SeenStore(typing.Protocol):
         """Where trusted peers are noted."""
@@ -120,7 +120,7 @@ class ServerFactory(Factory):
         self.monotonic = monotonic
         self.now = now
         self.product = product
-        self.sessions: set[RequestSession] = set()
+        self.sessions: set[PeerConnection] = set()
         self._reactor = reactor
         self._own_pools: list[WorkerPool] = []
         self.workers = self._make_workers(limits) if workers is None else workers
@@ -223,8 +223,8 @@ class ServerFactory(Factory):
         self,
         addr: Any,
         *,
-        tls: Callable[[Peer], RequestSession] | None = None,
-        classic: Callable[[Peer], RequestSession | None] | None = None,
+        tls: Callable[[Peer], PeerConnection] | None = None,
+        classic: Callable[[Peer], PeerConnection | None] | None = None,
     ) -> IProtocol | None:
         """
         What `buildProtocol` returns for a connection from *addr*; None: it is turned
@@ -286,7 +286,7 @@ class ServerFactory(Factory):
         """
         self._reactor.callLater(0, work)
 
-    def session_trusted(self, session: RequestSession) -> None:
+    def session_trusted(self, session: PeerConnection) -> None:
         """
         The session's peer is trusted.
         """
@@ -297,7 +297,7 @@ class ServerFactory(Factory):
                 session.peer.digest, session.peer.address, "incoming", self.now()
             )
 
-    def session_lost(self, session: RequestSession, was: SessionState) -> None:
+    def session_lost(self, session: PeerConnection, was: SessionState) -> None:
         """
         The session's connection is over.
         """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nodecomm.identity.keys import KeyPair
     from nodecomm.identity.peer import Peer
-    from nodecomm.server.serving import RequestSession
+    from nodecomm.server.connection import PeerConnection
 
 __all__ = ["ClassicFactory", "PortFactory", "TLSFactory"]
 
@@ -104,7 +104,7 @@ class ClassicFactory(Factory):
         self._counters = Counters(key)
 
     @property
-    def sessions(self) -> set[RequestSession]:
+    def sessions(self) -> set[PeerConnection]:
         """The connections that have a session now, all of the server's."""
         return self.core.sessions
 

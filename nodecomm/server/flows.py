@@ -109,6 +109,16 @@ class Flow:
         """
         raise NotImplementedError
 
+    def paused(self) -> None:
+        """
+        The transport has enough for now: no `step` until it takes more.
+        """
+
+    def resumed(self) -> None:
+        """
+        The transport takes more.
+        """
+
     def drop(self) -> None:
         """
         Let go of everything; nothing is sent any more.

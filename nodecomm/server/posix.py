@@ -14,6 +14,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import stat
 import sys
 import termios
@@ -253,3 +254,19 @@ def unsent(descriptor: int) -> int:
     except OSError:
         return 0
     return int.from_bytes(answer, sys.byteorder)
+
+
+#: Asked for the end of what a socket's peer sends. Linux alone tells of it while
+#: something before it is unread; elsewhere only of a connection that is broken.
+_GONE = getattr(select, "POLLRDHUP", 0)
+
+
+def has_gone(descriptor: int) -> bool:
+    """
+    Whether a socket's peer will send no more, whatever of it is still unread.
+    """
+    if descriptor < 0:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, _GONE)
+    return bool(poll.poll(0))

@@ -5,8 +5,8 @@ What a command answers with. Values: the session turns them into bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import define
 
@@ -21,6 +21,9 @@ __all__ = [
     "Frames",
     "HangUp",
     "Listing",
+    "Live",
+    "LiveAnswer",
+    "LiveSource",
     "Packets",
     "Reply",
     "denied",
@@ -101,6 +104,72 @@ class Content(Reply):
 
     held: IHeldObject
     size: int
+
+
+class LiveSource(Protocol):
+    """
+    Where a live answer comes from. Each call may come at any time, also after the end,
+    and then does nothing.
+    """
+
+    def pause(self) -> None:
+        """
+        The peer takes no more for now: send nothing, but for what is on its way.
+        """
+        ...
+
+    def resume(self) -> None:
+        """
+        The peer takes more.
+        """
+        ...
+
+    def leave(self) -> None:
+        """
+        The answer is over: the connection has ended, or all was sent.
+        """
+        ...
+
+
+class LiveAnswer(Protocol):
+    """
+    Where a live answer goes. After the end, calls do nothing.
+    """
+
+    def send(self, frames: bytes) -> None:
+        """
+        Send whole frames, any number of them, at once.
+        """
+        ...
+
+    def end(self) -> None:
+        """
+        That was all.
+        """
+        ...
+
+    def break_off(self, why: str) -> None:
+        """
+        It cannot go on: close the connection behind what was sent.
+
+        Args:
+            why: For the log.
+        """
+        ...
+
+
+@define(eq=False)
+class Live(Reply):
+    """
+    Frames that are made over time, for seconds or hours, and leave as they are made.
+    Meanwhile reading goes on, so that the source learns at once when the peer has gone.
+
+    Attributes:
+        begin: Called when it is the answer's turn. It may send something already, but
+            must not wait.
+    """
+
+    begin: Callable[[LiveAnswer], LiveSource]
 
 
 @define(eq=False)

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from nodecomm.access.snapshot import Snapshot
     from nodecomm.identity.peer import Peer
     from nodecomm.interfaces import IAccessEvaluator, IFileSource, IHeldObject
+    from nodecomm.server.execution.orders import IRunner
     from nodecomm.server.filesystem import Link
     from nodecomm.server.inodes import InodeNumbers
     from nodecomm.server.manifest import Manifests
     from nodecomm.wire.cipher import SessionCipher
+
+    #: What collects the transactions that belong to a request.
+    Further = Callable[["Request", Callable[[bytes], bool]], Deferred[list[bytes]]]
 
 __all__ = ["Announced", "Refused", "Request", "Serving", "Undecidable"]
 
@@ -75,6 +79,7 @@ class Serving:
         deny_bad_clocks: Whether a STAT from a node whose clock is more than
             `MAX_CLOCK_DIFFERENCE` away is refused.
         manifests: The manifests of folders; None: there are none.
+        execution: Runs what peers may have run; None: nothing is run here.
     """
 
     evaluator: IAccessEvaluator
@@ -84,6 +89,7 @@ class Serving:
     now: Callable[[], float]
     deny_bad_clocks: bool = True
     manifests: Manifests | None = None
+    execution: IRunner | None = None
 
 
 class Announced(Protocol):
@@ -116,6 +122,7 @@ class Request:
         name: The requested name, once the command has parsed it.
         decision: What the evaluator said, once it was asked.
         started: Monotonic seconds.
+        further: The session's side of `collect`.
         sent: Bytes of the answer so far.
         encrypted: Whether the request counts as encrypted, where that differs from
             request to request; None: as the connection.
@@ -128,6 +135,9 @@ class Request:
     serving: Serving
     sizes: Announced
     started: float
+    further: (
+        Callable[[Request, Callable[[bytes], bool]], Deferred[list[bytes]]] | None
+    ) = None
     name: bytes = b""
     decision: Decision | None = None
     held: IHeldObject | None = None
@@ -144,6 +154,27 @@ class Request:
     def version(self) -> int:
         """The protocol version in force."""
         return self.peer.protocol
+
+    def collect(self, last: Callable[[bytes], bool]) -> Deferred[list[bytes]]:
+        """
+        The transactions after this one, which belong to this request and are no
+        requests: up to the one of which *last* says that it is the last, that one
+        included. Whatever comes then waits until this request is answered. More than
+        1000 transactions, or 65,536 bytes, end the connection; so does a peer that
+        does not send them within the limit for idle connections.
+
+        Args:
+            last: Whether a payload is the last one.
+
+        Returns:
+            The payloads; fails with `ConnectionError` when they will not come.
+
+        Raises:
+            RuntimeError: This is not asked while the command's `answer` runs.
+        """
+        if self.further is None:
+            raise RuntimeError("the request came alone")
+        return self.further(self, last)
 
     def hold(self, operation: str, name: bytes, *, links: bool = False) -> Any:
         """

@@ -10,27 +10,23 @@ connection, because a purging agent takes a refused STAT for "delete your copy".
 
 from __future__ import annotations
 
-import sqlite3
-from enum import Enum
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from nodecomm.access.snapshot import HostnameNeededError
 from nodecomm.server import posix
 from nodecomm.server.answers import AnswerQueue
+from nodecomm.server.collecting import Collection
+from nodecomm.server.connection import INPUT_LIMIT, PeerConnection, SessionState
 from nodecomm.server.names import user_id
 from nodecomm.server.pools import QueueFull
 from nodecomm.server.replies import Frames, HangUp, Reply, denied, refused
 from nodecomm.server.requests import Refused, Request, Undecidable
+from nodecomm.server.sizes import AnnouncedSizes
 from nodecomm.wire.errors import RemoteProtocolError
-from nodecomm.wire.framing import TransactionBuffer
 from nodecomm.wire.text import to_text
 
 if TYPE_CHECKING:
@@ -43,214 +39,28 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestSession", "SessionState"]
 
-#: Bytes of requests that may wait here before reading stops; a record and a frame.
-_INPUT_LIMIT = 32_768
-
-#: Sizes a connection was told and that GET must keep to; the oldest is forgotten
-#: first. More than any run asks for between a STAT and its GET.
-_ANNOUNCED = 10_000
-
-#: Bytes of a name that are remembered as they are; of a longer one only a digest is,
-#: so that a peer's spellings of one file cannot fill the memory.
-_LONG_NAME = 256
-
-#: Seconds that a closed connection may take to say goodbye.
-_GOODBYE = 10.0
-
-
-class SessionState(Enum):
-    """
-    How far a connection has come.
-    """
-
-    HANDSHAKE = "handshake"
-    CHECKING_KEY = "checking key"
-    DIALOG = "dialog"
-    TRUSTING = "trusting"
-    PROVING = "proving"
-    PREPARING = "preparing"
-    READY = "ready"
-    CLOSING = "closing"
-    LOST = "lost"
-
-
 #: Compared with at every record: a member of an Enum takes longer to look up.
 _READY = SessionState.READY
 
 
-@implementer(IPushProducer)
-class RequestSession(Protocol):
+class RequestSession(PeerConnection):
     """
-    The server's end of one connection. How the peer shows who it is, is a matter of
-    the classes that are made from this one: they take over `_dialog_data`, and call
-    `_trusted` in the end.
+    A connection whose peer asks, once it is trusted. Whoever finds that it is, calls
+    `_trusted`.
 
-    Attributes:
-        state: How far it has come.
-        peer: Who is at the other end, as far as it is known.
-        requests: How many requests were answered.
-        bytes_in: Bytes received, the dialog included.
-        reason: Why the connection ended.
-        admitted: Whether the peer was welcomed.
-        distrusted: Whether the peer was refused for its key, name or dialog.
+    While a request has further frames, and until it is answered, it is the only one:
+    those after it wait.
     """
-
-    transport: Any
 
     def __init__(self, server: ServerFactory, peer: Peer, state: SessionState) -> None:
-        self._server = server
-        self.peer = peer
-        self.state = state
-        self.requests = 0
-        self.bytes_in = 0
-        self.reason = ""
-        self.admitted = False
-        self.distrusted = False
-        self._opened = 0.0
-        # Monotonic time of the last step forward; `overdue` compares with it.
-        self._moved = server.monotonic()
-        # What the peer had not taken yet when that was last looked at.
-        self._left = (0, 0, 0)
-        self._buffer = TransactionBuffer()
-        self._early = bytearray()
-        self._reading = True
+        super().__init__(server, peer, state)
         self._working = False
-        self._finishing = False
         self._named = False
-        self._sizes: dict[bytes, tuple[int, int]] = {}
-        self._answers: AnswerQueue | None = None
+        self._sizes = AnnouncedSizes()
         self._words: Mapping[bytes, ICommand] = {}
+        self._collection: Collection | None = None
 
-    @property
-    def seconds(self) -> float:
-        """How long the session has lasted, since the welcome."""
-        return round(self._server.monotonic() - self._opened, 3)
-
-    @property
-    def bytes_out(self) -> int:
-        """Bytes of answers written."""
-        return 0 if self._answers is None else self._answers.sent
-
-    # The transport's side.
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        Bytes, cut anywhere.
-        """
-        self.bytes_in += len(data)
-        if self.state is _READY:
-            self._buffer.feed(data)
-            self._work()
-        elif self.state is SessionState.DIALOG:
-            self._dialog_data(data)
-        elif self.state not in (SessionState.CLOSING, SessionState.LOST):
-            self._early += data
-            self._came_ahead()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is over.
-        """
-        was = self.state
-        self.state = SessionState.LOST
-        if self._answers is not None:
-            self._answers.stop()
-        self._sizes.clear()
-        self._early.clear()
-        if not self.reason:
-            self.reason = (
-                "closed by the peer"
-                if isinstance(reason.value, ConnectionDone)
-                else reason.getErrorMessage()
-            )
-        self._server.session_lost(self, was)
-        # It calls back; together they would stay until garbage is collected.
-        self._answers = None
-
-    # A streaming producer for the transport: what leaves here.
-
-    def pauseProducing(self) -> None:
-        """The transport holds enough of our answers."""
-        if self._answers is not None:
-            self._answers.pause()
-
-    def resumeProducing(self) -> None:
-        """The transport takes more of our answers."""
-        self._moved = self._server.monotonic()
-        if self._answers is not None:
-            self._answers.resume()
-
-    def stopProducing(self) -> None:
-        """The transport will take no more; `connectionLost` follows."""
-
-    # Who it is.
-
-    def _dialog_data(self, data: bytes) -> None:
-        """
-        Bytes of the dialog in which the peer says who it is.
-        """
-        raise NotImplementedError
-
-    def _came_ahead(self) -> None:
-        """
-        What a peer sends ahead waits until it is known to be trusted.
-        """
-        self._balance()
-
-    def _ask(self, then: Any, question: Any, *args: Any) -> None:
-        """
-        Go on with *then* when `question(*args)` is answered. What goes wrong closes
-        the connection and is our own fault.
-        """
-        try:
-            decision = question(*args)
-            if not isinstance(decision, Deferred):
-                then(decision)
-                return
-        except Exception:
-            self._failed_inside(Failure())  # type: ignore[no-untyped-call]
-            return
-        self._balance()
-        decision.addCallback(then).addErrback(self._failed_inside)
-
-    def _failed_inside(self, failure: Failure) -> None:
-        if isinstance(failure.value, QueueFull):
-            self._server.bursts.reached(
-                "workers",
-                "a connection from {peer} was closed, too much waits already: {reason}",
-                peer=self.peer.address,
-                reason=str(failure.value),
-            )
-            self.close(str(failure.value))
-            return
-        if isinstance(failure.value, (OSError, sqlite3.Error)):
-            # A full disk or a locked database is no mistake of this program.
-            self._server.bursts.reached(
-                "state_dir",
-                "a connection from {peer} was closed: its key could not be looked up"
-                " or stored: {reason}",
-                peer=self.peer.address,
-                reason=str(failure.value),
-            )
-            self.close(str(failure.value))
-            return
-        self._server.log.failure(
-            "a connection from {peer} was closed because of a failure here",
-            failure,
-            event="session.failed",
-            peer=self.peer.address,
-        )
-        self.close("failure in the server")
-
-    def _take_early(self) -> None:
-        """
-        The dialog goes on: with what was sent ahead first.
-        """
-        early = bytes(self._early)
-        self._early.clear()
-        if early and self.state is SessionState.DIALOG:
-            self._dialog_data(early)
-        self._balance()
+    # Ready for requests, and no more.
 
     def _trusted(self) -> None:
         """
@@ -286,12 +96,6 @@ class RequestSession(Protocol):
         self._early.clear()
         self._work()
 
-    def _distrust(self, code: str, text: str) -> None:
-        self.distrusted = True
-        if self._server.strangers.worth_stating(self.peer.address):
-            self._server.events.trust_refused(self.peer, code, text)
-        self.close(text)
-
     # Its requests.
 
     def _work(self) -> None:
@@ -309,19 +113,22 @@ class RequestSession(Protocol):
             taking = (
                 not self._finishing
                 and self.state is _READY
-                and not answers.blocked
+                and self._has_room(answers)
                 and (self._named or not self._must_name())
             )
             while taking:
                 payload = next_payload()
                 if payload is None:
                     break
-                if payload[0]:
+                if self._collection is not None:
+                    self._said("received", payload)
+                    self._collection.take(payload)
+                elif payload[0]:
                     self._serve(payload, answers)
-                    # Mostly there was one request, and nothing is left to look at.
-                    taking = (
-                        len(buffer) > 0 and self.state is _READY and not answers.blocked
-                    )
+                # Mostly there was one request, and nothing is left to look at.
+                taking = (
+                    len(buffer) > 0 and self.state is _READY and self._has_room(answers)
+                )
         except RemoteProtocolError as error:
             self.close(f"bad frame: {error}")
         finally:
@@ -329,8 +136,41 @@ class RequestSession(Protocol):
         answers.flush()
         if self._finishing:
             self._finish_when_idle()
-        if answers.blocked is self._reading:
+        if answers.blocked is self._reading or self._is_watched(answers):
             self._balance()
+
+    def _has_room(self, answers: AnswerQueue) -> bool:
+        """
+        Whether the next payload may be taken.
+        """
+        if self._collection is not None:
+            return self._collection.open
+        return not answers.blocked
+
+    def _is_watched(self, answers: AnswerQueue) -> bool:
+        """
+        Whether reading goes on although no request can be taken, so that the peer's
+        end is noticed.
+        """
+        return self._collection is not None or answers.live
+
+    def _wants_requests(self) -> bool:
+        answers = self._answers
+        if answers is not None and self._is_watched(answers):
+            return len(self._buffer) < INPUT_LIMIT
+        # What is blocked may hold a part of a record already; no more is read.
+        return not self._finishing and not (answers is not None and answers.blocked)
+
+    def _collect(
+        self, request: Request, last: Callable[[bytes], bool]
+    ) -> Deferred[list[bytes]]:
+        """
+        What `Request.collect` does.
+        """
+        if self._collection is not None or self.state is not _READY:
+            raise RuntimeError("further frames are for the request that came last")
+        self._collection = Collection(request, last)
+        return self._collection.result
 
     def _serve(self, payload: bytes, answers: AnswerQueue) -> None:
         """
@@ -354,7 +194,13 @@ class RequestSession(Protocol):
         if server.events.dialogue:
             self._said("received", payload)
         return Request(
-            payload, self.peer, serving.evaluator.snapshot, serving, self, now
+            payload,
+            self.peer,
+            serving.evaluator.snapshot,
+            serving,
+            self._sizes,
+            now,
+            self._collect,
         )
 
     def _run(
@@ -435,6 +281,8 @@ class RequestSession(Protocol):
         server = self._server
         events = server.events
         now = self._moved = server.monotonic()
+        if self._collection is not None and self._collection.request is request:
+            self._collection = None
         if type(reply) is HangUp:
             events.hung_up(request, reply.why)
         elif type(reply) is Frames and reply.outcome != "ok":
@@ -444,75 +292,34 @@ class RequestSession(Protocol):
         if self._finishing:
             server.next_turn(self._finish_when_idle)
 
-    # The sizes that the peer was told (`Announced`).
-
-    def announce(self, name: bytes, told: tuple[int, int] | None) -> None:
-        """Remember what STAT said of *name*."""
-        sizes = self._sizes
-        if len(name) > _LONG_NAME:
-            name = _short(name)
-        if told is None:
-            sizes.pop(name, None)
-            return
-        sizes[name] = told
-        if len(sizes) > _ANNOUNCED:
-            del sizes[next(iter(sizes))]
-
-    def announced(self, name: bytes) -> tuple[int, int] | None:
-        """What STAT said of *name*; None when it said nothing."""
-        return self._sizes.get(_short(name) if len(name) > _LONG_NAME else name)
-
     # Ends.
 
-    def close(self, reason: str) -> None:
-        """
-        End the connection after what is written so far.
+    def _is_at_work(self) -> bool:
+        if self._collection is not None and self._collection.open:
+            return False
+        return super()._is_at_work()
 
-        Args:
-            reason: For the log.
+    def _stop_answers(self) -> None:
+        super()._stop_answers()
+        collection, self._collection = self._collection, None
+        if collection is not None:
+            collection.give_up("the connection ended")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        if self.state in (SessionState.CLOSING, SessionState.LOST):
-            return
-        if self._answers is not None:
-            self._answers.stop()
-            self.transport.unregisterProducer()
-        self.state = SessionState.CLOSING
-        self.reason = reason
-        self._moved = self._server.monotonic()
-        self.transport.loseConnection()
+        The connection is over.
+        """
+        super().connectionLost(reason)
+        self._sizes.clear()
 
     def finish(self) -> None:
         """
         Take no more requests, and close when the answers under way have left.
         """
         self._finishing = True
-        if self.state is not SessionState.READY:
-            self.close("the server stops")
-            return
-        self._balance()
-        self._finish_when_idle()
-
-    def when_at_rest(self, call: Callable[[], None]) -> None:
-        """
-        Call *call* when nothing is done any more for this connection, which is over,
-        that counts against the limits of connections.
-        """
-        call()
-
-    def _finish_when_idle(self) -> None:
-        if self._answers is None or self._answers.idle:
-            self.close("the server stops")
-
-    def abort(self, reason: str) -> None:
-        """
-        End the connection now.
-        """
-        self.reason = self.reason or reason
-        if self._answers is not None:
-            self._answers.stop()
-        if self.state is not SessionState.LOST:
-            self.state = SessionState.CLOSING
-            self.transport.abortConnection()
+        if self._collection is not None:
+            self._collection.give_up("the server stops")
+        super().finish()
 
     def overdue(self, now: float) -> tuple[str, float] | None:
         """
@@ -521,85 +328,20 @@ class RequestSession(Protocol):
         Args:
             now: Monotonic seconds.
         """
-        limits = self._server.limits
-        if self.state is SessionState.HANDSHAKE:
-            # The port watches the handshake.
-            return None
-        if self.state is SessionState.CLOSING:
-            limit, seconds = "goodbye", _GOODBYE
-            if self._finishing and self._all_arrived():
-                # Only the peer's own end is waited for, which may never come.
-                return limit, 0.0
-        elif self.state is not SessionState.READY:
-            limit, seconds = "dialog_timeout", limits.dialog_timeout
-        elif self._is_writing():
-            limit, seconds = "write_timeout", limits.write_timeout
-        elif self._answers is not None and not self._answers.idle:
-            # The server's own work takes as long as it takes.
-            return None
-        else:
-            limit, seconds = "idle_timeout", limits.idle_timeout
-        if limit in ("goodbye", "write_timeout") and self._was_taken_from():
-            self._moved = now
-        return (limit, seconds) if now - self._moved > seconds else None
+        if self.state is _READY and not self._reading and self._has_gone():
+            self.reason = "closed by the peer"
+            return "goodbye", 0.0
+        return super().overdue(now)
 
-    def _is_writing(self) -> bool:
+    def _has_gone(self) -> bool:
         """
-        Whether an answer waits for the peer to take it. Content that is made as it
-        leaves waits here even when OpenSSL and the system have all there is so far.
+        Whether a peer has gone that is worked for and has sent more than is read.
         """
-        paused = self._answers is not None and self._answers.paused
-        return paused or self.transport.write_pending > 0
-
-    def _all_arrived(self) -> bool:
-        """
-        Whether the peer's system has everything that was written.
-        """
-        return not (self.transport.write_pending or _unsent(self.transport))
-
-    def _was_taken_from(self) -> bool:
-        """
-        Whether the peer has taken anything since the last time this was asked: a
-        slow one may need minutes to empty what the system holds for it.
-        """
-        left = (self.transport.write_pending, self.bytes_out, _unsent(self.transport))
-        taken = left != self._left
-        self._left = left
-        return taken
-
-    def _balance(self) -> None:
-        """
-        Read only while there is room for what is read.
-        """
-        if self.state is SessionState.READY:
-            blocked = self._answers is not None and self._answers.blocked
-            # What is blocked may hold a part of a record already; no more is read.
-            wanted = not blocked and not self._finishing
-        else:
-            wanted = len(self._early) < _INPUT_LIMIT
-        if wanted == self._reading or self.state in (
-            SessionState.CLOSING,
-            SessionState.LOST,
-        ):
-            return
-        self._reading = wanted
-        if wanted:
-            self.transport.resumeProducing()
-        else:
-            self.transport.pauseProducing()
-
-    def _said(self, direction: str, data: bytes) -> None:
-        if self._server.events.dialogue:
-            self._server.events.said(self.peer, direction, data)
-
-
-def _short(name: bytes) -> bytes:
-    return blake2b(name, digest_size=32).digest()
-
-
-def _unsent(transport: Any) -> int:
-    """
-    Bytes that the system holds for the peer; 0 where there is no descriptor.
-    """
-    descriptor = getattr(transport, "fileno", None)
-    return 0 if descriptor is None else posix.unsent(descriptor())
+        descriptor = getattr(self.transport, "fileno", None)
+        answers = self._answers
+        return (
+            descriptor is not None
+            and answers is not None
+            and self._is_watched(answers)
+            and posix.has_gone(descriptor())
+        )

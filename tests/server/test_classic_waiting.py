@@ -12,7 +12,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 
 from nodecomm.identity.proof import digest, encrypt_to, open_with
-from nodecomm.server import classic, serving
+from nodecomm.server import classic, connection
 from nodecomm.server.events import EventLog
 from nodecomm.server.pools import InlinePool, QueueFull, Workers
 from nodecomm.server.serving import SessionState
@@ -213,7 +213,7 @@ class WaitingTests(ClassicTestCase):
             self.server = self.make_server()
             node = self.node()
             self.server.factory.stop(100)
-            with mock.patch.object(serving, "_unsent", lambda _, n=unsent: n):
+            with mock.patch.object(connection, "_unsent", lambda _, n=unsent: n):
                 self.server.sweep(2)
                 self.assertEqual(aborted, node.wire.aborted)
                 self.server.sweep(15)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# ruff: noqa: N805 - methods of an interface have no self.
 """
 What the command EXEC and whoever runs programs say to each other.
 

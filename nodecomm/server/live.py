@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""
+Answers that are made over time, as long as that takes: each part leaves at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from twisted.python.failure import Failure
+
+from nodecomm.server.flows import Flow
+from nodecomm.wire.framing import HEADER_SIZE, MAX_RECORD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nodecomm.server.flows import Outlet
+    from nodecomm.server.replies import Live, LiveSource
+    from nodecomm.server.requests import Request
+
+__all__ = ["LiveFlow", "records"]
+
+
+def records(frames: bytes) -> Iterator[bytes]:
+    """
+    Whole frames in parts of at most `MAX_RECORD` bytes, none of which divides one.
+
+    Args:
+        frames: Frames as `encode_transaction` makes them.
+
+    Raises:
+        ValueError: There is something else among them.
+    """
+    total = len(frames)
+    begin = at = 0
+    while total - begin > MAX_RECORD:
+        while at - begin <= MAX_RECORD and at < total:
+            end = at
+            at += HEADER_SIZE + int(frames[at + 2 : at + HEADER_SIZE].rstrip(b"\0"))
+        yield frames[begin:end]
+        begin = at = end
+    if begin < total:
+        yield frames[begin:]
+
+
+class LiveFlow(Flow):
+    """
+    Frames of a source that has them when it has them (`replies.LiveAnswer`).
+
+    What the peer does not take waits here, and the source is asked to pause; so there
+    is no more of it than a source gives between that and its pause.
+    """
+
+    def __init__(self, request: Request, reply: Live, out: Outlet) -> None:
+        super().__init__(request, reply)
+        self._begin = reply.begin
+        self._out = out
+        self._source: LiveSource | None = None
+        self._begun = False
+        self._held = False
+        self._records: deque[bytes] = deque()
+        #: Why the connection is closed behind what waits; empty: it goes on.
+        self._broken = ""
+        self._ended = False
+        self._dropped = False
+
+    # For the queue.
+
+    def step(self, out: Outlet) -> int:
+        """
+        Send what is there, a record at a time; then wait for more, or end.
+        """
+        if not self._begun:
+            self._begun = True
+            try:
+                self._source = self._begin(self)
+            except Exception:
+                out.fail(self, Failure())  # type: ignore[no-untyped-call]
+                return 0
+            if self._dropped:
+                self._source.leave()
+                return 0
+            if self._held:
+                self._source.pause()
+        if self._records:
+            record = self._records.popleft()
+            out.send(self, record, last=False)
+            return len(record)
+        if self._ended:
+            if self._broken:
+                out.break_off(self, self._broken)
+            else:
+                out.end(self)
+            return 0
+        # The source may give more in this call.
+        self.resumed()
+        if not (self._records or self._ended):
+            out.wait()
+        return 0
+
+    def paused(self) -> None:
+        """
+        The transport has enough for now.
+        """
+        if not self._held:
+            self._held = True
+            if self._source is not None:
+                self._source.pause()
+
+    def resumed(self) -> None:
+        """
+        The transport takes more.
+        """
+        if self._held and not (self._records or self._out.paused):
+            self._held = False
+            if self._source is not None:
+                self._source.resume()
+
+    def drop(self) -> None:
+        """
+        Nothing is sent any more: the source may go home.
+        """
+        if self._dropped:
+            return
+        self._dropped = self._ended = True
+        self._records.clear()
+        if self._source is not None:
+            self._source.leave()
+
+    # For the source.
+
+    def send(self, frames: bytes) -> None:
+        """
+        Send whole frames, any number of them.
+        """
+        if self._ended:
+            return
+        self._records.extend(records(frames))
+        self._out.wake()
+        if self._records:
+            self.paused()
+
+    def end(self) -> None:
+        """
+        That was all.
+        """
+        if not self._ended:
+            self._ended = True
+            self._out.wake()
+
+    def break_off(self, why: str) -> None:
+        """
+        It cannot go on: close the connection behind what was sent.
+
+        Args:
+            why: For the log.
+        """
+        if not self._ended:
+            self._broken = why
+            self.end()
