@@ -11,9 +11,12 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from nodecomm.config.agent_listening import BundleRuleSettings, check_listening
+from nodecomm.config.checks import check_log
 from nodecomm.config.errors import Problem, child_path, element_path
+from nodecomm.config.execution import RoleSettings, RunSettings
 from nodecomm.config.fields import about
-from nodecomm.config.model import OutputSettings
+from nodecomm.config.model import LogSettings
 from nodecomm.config.placed import Checks, Placed
 
 __all__ = [
@@ -155,6 +158,54 @@ class AgentSettings:
             maximum=31 * DAY,
         ),
     )
+    listen: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Where others may ask for a run, as Twisted endpoint strings such as "
+            '`"tcp6:5308"`. Nothing else is served there, and only over TLS; only keys '
+            "of `policy_servers` may connect, and `run_keys`. Empty: nowhere.",
+            upstream="`cf-serverd` of the node.",
+            shape="endpoint",
+        ),
+    )
+    run_keys: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Keys that may ask for runs, besides those of `policy_servers` (stored, or "
+            "in `server_keys`): digests (`MD5=...`, `SHA=...`) or absolute paths of "
+            "public key files.",
+            upstream="The keys trusted by `cf-serverd`.",
+        ),
+    )
+    cfruncommand: tuple[str, ...] | str = field(
+        default=(),
+        metadata=about(
+            "What runs when somebody asks for a run: `sync` is a run of the agent "
+            "itself, as its schedule has them; a list is a program, by its absolute "
+            "path, with its arguments, and no shell is involved. Any other text is "
+            "given to `/bin/sh -c`, with a warning. Classes and bundles that were "
+            "asked for, and are allowed, stand behind it as `-D` and "
+            "`--bundlesequence`; `sync` takes none.",
+            upstream="Always a text for the shell.",
+        ),
+    )
+    cfrunuser: str | None = field(
+        default=None,
+        metadata=about(
+            "The user as whom `cfruncommand` runs; another one than the agent's own "
+            "needs root. Not set: as the agent.",
+            upstream="No counterpart: as `cf-serverd`.",
+            shape="user",
+        ),
+    )
+    allowusers: tuple[str, ...] = field(
+        default=("root",),
+        metadata=about(
+            "The user names that may ask for a run, compared exactly. The name is what "
+            "the holder of the key says.",
+            shape="user",
+        ),
+    )
 
 
 @frozen(kw_only=True)
@@ -229,8 +280,24 @@ class AgentConfiguration(Placed):
         default=(),
         metadata=about("What is brought where; one that fails does not stop others."),
     )
-    log: OutputSettings = field(
-        factory=OutputSettings,
+    access: tuple[BundleRuleSettings, ...] = field(
+        default=(),
+        metadata=about(
+            "Which bundles whoever asks for a run may name; without a rule none."
+        ),
+    )
+    roles: tuple[RoleSettings, ...] = field(
+        default=(),
+        metadata=about(
+            "Which classes whoever asks for a run may define; without a role none."
+        ),
+    )
+    run: RunSettings = field(
+        factory=RunSettings,
+        metadata=about("The runs that others ask for."),
+    )
+    log: LogSettings = field(
+        factory=LogSettings,
         metadata=about("What is written where."),
     )
 
@@ -246,7 +313,18 @@ def check_agent(
         dropped: The keys in whose place the defaults stand, as they are wrong alone.
     """
     checks = _Checks(configuration, dropped)
-    return [*checks.agent(), *checks.copies()]
+    return [
+        *checks.agent(),
+        *checks.copies(),
+        *check_listening(
+            checks,
+            configuration.agent,
+            configuration.roles,
+            configuration.access,
+            dropped,
+        ),
+        *check_log(checks, configuration.log),
+    ]
 
 
 def is_digest_text(text: str) -> bool:

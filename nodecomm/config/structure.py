@@ -12,6 +12,7 @@ import attrs
 from attrs import frozen
 
 from nodecomm.config.agent import AgentConfiguration, check_agent
+from nodecomm.config.agent_listening import explained
 from nodecomm.config.checks import check_settings
 from nodecomm.config.errors import Origin, Problem, encloses
 from nodecomm.config.model import Settings
@@ -100,7 +101,7 @@ def structure_agent_partly(
     configuration = attrs.evolve(read.value, origins=read.origins)
     dropped = read.dropped
     together = list(worth_telling(check_agent(configuration, dropped), dropped))
-    problems = unique([*read.problems, *together])
+    problems = unique([*map(explained, read.problems), *together])
     return Outcome(configuration, tuple(problems), dropped | _wrong(together))
 
 

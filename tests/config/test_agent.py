@@ -138,6 +138,109 @@ class AgentConfigurationTests(SynchronousTestCase):
         said = wrong(GOOD.replace(line, "after_update = true"))
         self.assertIn("true or false where a list of texts belongs", said[0])
 
+    def test_a_listener(self) -> None:
+        """
+        A listener with the node's own sync, or with a command, users, classes and
+        bundles of its own, is right.
+        """
+        sync = 'listen = ["tcp6:5308"]\ncfruncommand = "sync"\n'
+        outcome = read(GOOD.replace("[agent]", f"[agent]\n{sync}"))
+        self.assertEqual((), outcome.problems)
+        self.assertEqual(("root",), outcome.settings.agent.allowusers)
+        command = (
+            'listen = ["tcp6:5308"]\ncfruncommand = ["/usr/bin/cf-agent", "-K"]\n'
+            'allowusers = ["root", "ops"]\ncfrunuser = "root"\n'
+            f'run_keys = ["MD5={"a" * 32}", "/etc/hub.pub"]'
+        )
+        tables = """
+            [[access]]
+            path = "b.*"
+            resource_type = "bundle"
+            admit_keys = ["MD5=0123456789abcdef0123456789abcdef"]
+            [[roles]]
+            pattern = "c.*"
+            authorize = ["ops"]
+            [run]
+            at_once = 2
+            [log]
+            audit = "/var/log/nodecomm/agent-audit.json"
+            """
+        outcome = read(GOOD.replace("[agent]", f"[agent]\n{command}") + tables)
+        self.assertEqual((), outcome.problems)
+        self.assertEqual("b.*", outcome.settings.access[0].path)
+        self.assertEqual(("ops",), outcome.settings.roles[0].authorize)
+        self.assertEqual(2, outcome.settings.run.at_once)
+
+    def test_a_listener_that_cannot_be(self) -> None:
+        """
+        What contradicts itself is an error, what has no effect a warning.
+        """
+        listen = 'listen = ["tcp6:5308"]'
+        sync = 'cfruncommand = "sync"'
+        cases = {
+            listen: "error agent.listen: there is nothing that could be asked for here:"
+            ' cfruncommand is not set; write cfruncommand = "sync" in [agent]',
+            sync: "warning agent.cfruncommand: it has no effect: the agent listens"
+            " nowhere",
+            f'run_keys = ["MD5={"0" * 32}"]': "warning agent.run_keys: it has no"
+            " effect",
+            f'{listen}\n{sync}\ncfrunuser = "root"': "warning agent.cfrunuser: it has"
+            " no effect: the sync is done by the agent itself",
+            f"{listen}\n{sync}\nallowusers = []": "warning agent.allowusers: nobody may"
+            " ask for a run",
+            f'{listen}\ncfruncommand = ["cf-agent"]': "error agent.cfruncommand[0]: the"
+            " program is not named by an absolute path",
+            f'{listen}\ncfruncommand = "/usr/bin/cf-agent -K"': "warning"
+            " agent.cfruncommand: a text is given to /bin/sh -c",
+            f'{sync}\nlisten = ["tcp6:1", "tcp6:1"]': "error agent.listen[1]: the same"
+            " as agent.listen[0]",
+            f'{sync}\nlisten = ["5308"]': "error agent.listen[0]: ",
+            f"{listen}\ncfruncommand = 3": "error agent.cfruncommand: ",
+        }
+        for lines, expected in cases.items():
+            said = wrong(GOOD.replace("[agent]", f"[agent]\n{lines}"))
+            self.assertEqual(1, len(said), (lines, said))
+            self.assertIn(expected, said[0])
+
+    def test_no_trust_on_first_use_for_callers(self) -> None:
+        """
+        `trustkeysfrom` is an error in whatever form, which says what to write.
+        """
+        for form in ('["10.0.0.0/8"]', '[{ network = "10.0.0.0/8" }]', '"0.0.0.0/0"'):
+            (said,) = wrong(GOOD.replace("[agent]", f"[agent]\ntrustkeysfrom = {form}"))
+            self.assertTrue(
+                said.startswith(
+                    "error agent.trustkeysfrom: an agent trusts nobody on first use"
+                ),
+                said,
+            )
+            self.assertIn("run_keys = [", said)
+
+    def test_only_bundles_are_served(self) -> None:
+        """
+        A rule about files, or about what only files have, is no rule of an agent.
+        """
+        start = GOOD.replace(
+            "[agent]", '[agent]\nlisten = ["tcp6:5308"]\ncfruncommand = ["/x/y"]'
+        )
+        cases = {
+            'path = "/srv"': "access[0]: resource_type is missing",
+            'path = "/srv"\nresource_type = "path"': "access[0].resource_type: not one"
+            ' of the values this key takes; write one of "bundle"',
+            'resource_type = "bundle"': "access[0]: path is missing",
+            'path = ""\nresource_type = "bundle"': "access[0].path: a bundle rule"
+            " without a pattern",
+            'path = "b"\nresource_type = "bundle"\nshortcut = "x"': "access[0]"
+            ".shortcut: unknown key",
+        }
+        for lines, expected in cases.items():
+            said = wrong(f"{start}\n[[access]]\n{lines}\n")
+            self.assertEqual(1, len(said), (lines, said))
+            self.assertIn(f"error {expected}", said[0])
+        sync = start.replace('["/x/y"]', '"sync"')
+        (line,) = wrong(f'{sync}\n[[access]]\npath = "b"\nresource_type = "bundle"\n')
+        self.assertIn("warning access: they have no effect: the node's own", line)
+
     def test_the_protocol(self) -> None:
         """
         Two versions over TLS, by number, and classic by its name, which is warned

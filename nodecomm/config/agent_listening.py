@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""
+The part of an agent's configuration that is about its own listener, where others ask
+for runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import evolve, field, frozen
+
+from nodecomm.config.errors import Problem, child_path, element_path, encloses
+from nodecomm.config.execution import SYNC, RoleSettings, check_execution
+from nodecomm.config.fields import about
+from nodecomm.config.placed import Checks
+
+if TYPE_CHECKING:
+    from nodecomm.config.agent import AgentSettings
+
+__all__ = ["BundleRuleSettings", "check_listening", "explained"]
+
+
+@frozen(kw_only=True)
+class BundleRuleSettings:
+    """
+    One `[[access]]` of an agent: who may have which bundles run.
+    """
+
+    path: str = field(
+        metadata=about(
+            "A regular expression that the whole name of a bundle must match.",
+            upstream="The promiser of the `access` promise.",
+        ),
+    )
+    resource_type: Literal["bundle"] = field(
+        metadata=about(
+            "What `path` names. An agent serves nothing else: no files, no values.",
+        ),
+    )
+    admit_ips: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Addresses that are admitted."),
+    )
+    admit_hostnames: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Host names that are admitted: a name, or `.example.com` for all below it.",
+        ),
+    )
+    admit_keys: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Key digests that are admitted, `MD5=...` or `SHA=...`. Which keys may "
+            "connect at all is decided before.",
+        ),
+    )
+    deny_ips: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Addresses that are denied, whoever admits them."),
+    )
+    deny_hostnames: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Host names that are denied, whoever admits them."),
+    )
+    deny_keys: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Key digests that are denied, whoever admits them."),
+    )
+    admit: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "The older form: each entry goes to `admit_keys`, `admit_ips` or "
+            "`admit_hostnames` by what it looks like.",
+        ),
+    )
+    deny: tuple[str, ...] = field(
+        default=(),
+        metadata=about("The older form of the three deny lists, sorted as `admit`."),
+    )
+
+
+def check_listening(
+    checks: Checks[Any],
+    agent: AgentSettings,
+    roles: tuple[RoleSettings, ...],
+    access: tuple[BundleRuleSettings, ...],
+    dropped: Collection[str] = (),
+) -> Iterator[Problem]:
+    """
+    Everything that is wrong between the keys of the listener.
+
+    Args:
+        checks: The look at the whole configuration.
+        agent: `[agent]`.
+        roles: Each `[[roles]]`.
+        access: Each `[[access]]`.
+        dropped: The keys in whose place the defaults stand, as they are wrong alone.
+    """
+    # What is left out because it is wrong is there all the same.
+    listens = agent.listen or _is_about("agent.listen", dropped)
+    runs = agent.cfruncommand or _is_about("agent.cfruncommand", dropped)
+    yield from checks.repeated("agent.listen", agent.listen)
+    yield from checks.repeated("agent.run_keys", agent.run_keys)
+    yield from check_execution(checks, "agent", agent, roles)
+    if agent.listen and not runs:
+        yield checks.problem(
+            "agent.listen",
+            "there is nothing that could be asked for here: cfruncommand is not set",
+            list(agent.listen),
+            f'write cfruncommand = "{SYNC}" in [agent] for the node\'s own sync, or a'
+            ' command of your own such as ["/usr/bin/cf-agent", "-K"]',
+        )
+    if not listens:
+        for key in ("cfruncommand", "run_keys"):
+            if getattr(agent, key):
+                yield checks.problem(
+                    f"agent.{key}",
+                    "it has no effect: the agent listens nowhere, so nobody can ask"
+                    " for a run",
+                    getattr(agent, key),
+                    'write listen = ["tcp6:5308"] in [agent], or leave it out',
+                    warning=True,
+                )
+    if agent.cfruncommand == SYNC and agent.cfrunuser is not None:
+        yield checks.problem(
+            "agent.cfrunuser",
+            "it has no effect: the sync is done by the agent itself",
+            agent.cfrunuser,
+            "leave it out, or write a command of your own as cfruncommand",
+            warning=True,
+        )
+    yield from _check_bundles(checks, agent, access)
+
+
+def _check_bundles(
+    checks: Checks[Any],
+    agent: AgentSettings,
+    access: tuple[BundleRuleSettings, ...],
+) -> Iterator[Problem]:
+    """
+    Each `[[access]]`.
+    """
+    if access and not agent.cfruncommand:
+        yield checks.problem(
+            "access",
+            "they have no effect without cfruncommand: there is nothing to run",
+            None,
+            "write cfruncommand in [agent], or leave them out",
+            warning=True,
+        )
+    elif access and agent.cfruncommand == SYNC:
+        yield checks.problem(
+            "access",
+            "they have no effect: the node's own sync takes no bundles",
+            None,
+            "leave them out, or write a command of your own as cfruncommand",
+            warning=True,
+        )
+    for index, rule in enumerate(access):
+        path = element_path("access", index)
+        if not rule.path:
+            yield checks.problem(
+                child_path(path, "path"),
+                "a bundle rule without a pattern",
+                rule.path,
+                'write path = "..." with the bundle\'s name, or a pattern',
+            )
+
+
+def _is_about(key: str, paths: Collection[str]) -> bool:
+    return any(encloses(key, path) for path in paths)
+
+
+def explained(problem: Problem) -> Problem:
+    """
+    *problem*, said better where somebody wrote a key of a server that an agent must
+    not have.
+    """
+    if problem.key_path != "agent.trustkeysfrom":
+        return problem
+    return evolve(
+        problem,
+        message="an agent trusts nobody on first use, so there is no such key here: who"
+        " may ask for runs has a key that is known beforehand",
+        value=None,
+        hint="leave it out; the keys of policy_servers may ask without more, and"
+        ' run_keys = ["MD5=..."] in [agent] names others',
+    )
