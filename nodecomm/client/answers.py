@@ -90,9 +90,11 @@ class Answer:
             was asked is answered, and the answer passed over.
         trip: The round trip in which the answer comes; set when the request leaves.
         patience: Seconds of silence before it; None: as usual.
+        parting: Why the connection cannot go on after this answer, as a code and a
+            text; None: it can.
     """
 
-    __slots__ = ("deferred", "frame", "path", "patience", "trip")
+    __slots__ = ("deferred", "frame", "parting", "path", "patience", "trip")
 
     def __init__(
         self, path: bytes, frame: bytes, patience: float | None = None
@@ -100,6 +102,7 @@ class Answer:
         self.path = path
         self.frame = frame
         self.patience = patience
+        self.parting: tuple[str, str] | None = None
         self.trip = 0
         self.deferred: Deferred[Any] = Deferred()
 
@@ -116,6 +119,13 @@ class Answer:
             SinkFailed: Whoever takes the content could not.
         """
         raise NotImplementedError
+
+    def unanswered(self, error: Exception) -> Exception:
+        """
+        What to tell whoever waits when *error* ended the connection before the answer
+        was whole.
+        """
+        return error
 
 
 def refused(path: bytes, payload: bytes) -> Refused:

@@ -48,6 +48,9 @@ class IPipelineOwner(Protocol):
     def was_refused(self, answer: Answer, error: Refused) -> None:
         """The server refused what *answer* stands for; its waiter knows."""
 
+    def parted(self, code: str, path: bytes, what: str) -> None:
+        """What was just answered is the last answer: end the connection."""
+
     def unacceptable(self, code: str, path: bytes, what: str) -> None:
         """What came cannot be believed: end the connection."""
 
@@ -176,7 +179,7 @@ class Pipeline:
         self._buffer = TransactionBuffer()
         for answer in answers:
             if not answer.deferred.called:
-                answer.deferred.errback(reason())
+                answer.deferred.errback(answer.unanswered(reason()))
 
     def _run_soon(self) -> None:
         if self._begun and not self._run_asked and not self._running:
@@ -227,6 +230,9 @@ class Pipeline:
                     self.owner.was_refused(head, result)
                 elif not deferred.called:
                     deferred.callback(result)
+                if head.parting is not None and self._begun:
+                    code, what = head.parting
+                    self.owner.parted(code, path, what)
             if buffer and not expected and self._begun:
                 what = f"{len(buffer)} bytes that nothing was asked for"
                 self.owner.unacceptable("out-of-step", b"", what)

@@ -5,10 +5,12 @@ What can be asked on a connection.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
 
+from nodecomm.client import endings
 from nodecomm.client.answers import (
     ContentAnswer,
     DigestAnswer,
@@ -17,15 +19,22 @@ from nodecomm.client.answers import (
     StatAnswer,
     VersionAnswer,
 )
+from nodecomm.client.executing import (
+    MAX_OUTPUT,
+    RUN_SILENCE,
+    ExecuteAnswer,
+)
 from nodecomm.client.stages import ASKING, Stage
 from nodecomm.client.timeouts import DIGEST_RATE
 from nodecomm.wire.errors import LocalProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from nodecomm.client.address import ServerAddress
     from nodecomm.client.answers import Answer
     from nodecomm.client.errors import ClientError
+    from nodecomm.client.executing import ExecuteResult
     from nodecomm.client.pace import Pace
     from nodecomm.client.pipeline import Pipeline
     from nodecomm.client.timeouts import Timeouts
@@ -55,16 +64,19 @@ class Requests:
     whoever asks has one object.
 
     Attributes:
+        server: Who was called.
         stage: Where in its life the connection is.
         bytes_received: Plaintext.
     """
 
+    server: ServerAddress
     stage: Stage
     bytes_received: int
     _transport: Any
     _pipeline: Pipeline
     _pace: Pace
     _now: Callable[[], float]
+    _monotonic: Callable[[], float]
     _timeouts: Timeouts
     _reason: Callable[[], ClientError] | None
 
@@ -73,6 +85,13 @@ class Requests:
         self._pauses = 0
         #: Whether answers that have come must be worked off before more is read.
         self._braked = False
+
+    @property
+    def is_nodecomm(self) -> bool:
+        """
+        Whether the server is nodecomm, as far as is known.
+        """
+        return False
 
     @property
     def outstanding(self) -> int:
@@ -172,6 +191,57 @@ class Requests:
         """
         return self._ask(VersionAnswer)
 
+    def execute(
+        self,
+        *,
+        defined: Sequence[bytes] = (),
+        bundles: Sequence[bytes] = (),
+        selected: Sequence[bytes] = (),
+        on_line: Callable[[bytes], Deferred[None] | None],
+        on_announced: Callable[[bytes], None] | None = None,
+        silence: float = RUN_SILENCE,
+        output_limit: int = MAX_OUTPUT,
+    ) -> Deferred[ExecuteResult]:
+        """
+        Run what the server has as its `cfruncommand`.
+
+        To cancel the Deferred ends nothing on the server; dropping the connection
+        (`abort`) does, at a nodecomm server at once.
+
+        Args:
+            defined: Classes to define.
+            bundles: Bundles to run.
+            selected: Classes, or expressions of classes, of which the server must
+                have one. For anything but a nodecomm server such a run is the last
+                request of a connection.
+            on_line: Called with each line of output as it comes, without newline: any
+                bytes, to be escaped before a terminal sees them. As long as a
+                Deferred that it returns has not fired, nothing is read. When it
+                raises or its Deferred fails, the connection is dropped, and this
+                request fails with that.
+            on_announced: Called with the command as the server tells it, before the
+                first line.
+            silence: Seconds without any output after which the connection is dropped.
+            output_limit: Bytes of output; when more comes the connection is dropped,
+                and the result says so.
+
+        Errors besides those of other requests: `ExecutionDenied`, and
+        `LocalProtocolError` for what is no name of a class or a bundle.
+        """
+        make = partial(
+            ExecuteAnswer,
+            on_line=on_line,
+            on_announced=on_announced,
+            silence=silence,
+            output_limit=output_limit,
+            pause=self.pause,
+            resume=self.resume,
+            still=lambda: self._still,
+            monotonic=self._monotonic,
+            reads_all=self.is_nodecomm,
+        )
+        return self._ask(make, defined, bundles, selected)
+
     def _ask(self, make: Callable[..., Answer], *arguments: Any) -> Deferred[Any]:
         if self._reason is not None:
             return fail(self._reason())
@@ -180,6 +250,18 @@ class Requests:
         except LocalProtocolError as error:
             return fail(error)
         return self._pipeline.ask(answer)
+
+    def abort(self, code: str, text: str) -> None:
+        """
+        Drop the connection.
+        """
+        raise NotImplementedError
+
+    def parted(self, code: str, path: bytes, what: str) -> None:
+        """
+        What has just been answered was the last that this connection could be asked.
+        """
+        self.abort(code, endings.about(self.server, path, what))
 
     # Back-pressure.
 

@@ -89,10 +89,11 @@ _OUTPUT = b"> "
 #: Source: CFEngine 3.21, observed: a payload of 4086 bytes with prefix and newline.
 MAX_LINE = 4083
 
-#: Frames with classes that a real server reads. With a class in each, further ones
-#: would be read as commands; a frame may hold several with spaces between.
-#: Source: CFEngine 3.21, observed.
-_MAX_CLASS_FRAMES = 10
+#: Frames with classes that are sent, one class in each where that suffices; otherwise
+#: there are several in a frame, with spaces between.
+#: Source: CFEngine 3.21, observed: a server reads ten frames, the terminator included,
+#: and takes further ones for commands.
+_MAX_CLASS_FRAMES = 9
 
 #: Bytes of classes that are put into one frame, so that a whole request is one record.
 _CLASS_FRAME = 1024

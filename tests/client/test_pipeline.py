@@ -56,6 +56,10 @@ class Owner:
         """Noted."""
         self.refused.append(error.path)
 
+    def parted(self, code: str, path: bytes, what: str) -> None:
+        """As a session does."""
+        self.unacceptable(code, path, what)
+
     def unacceptable(self, code: str, path: bytes, what: str) -> None:
         """As a session does."""
         self.complaints.append(code)
