@@ -41,6 +41,7 @@ from nodecomm.config.structure import (
     worth_telling,
 )
 from nodecomm.identity.places import STATE_DIR_VARIABLE, standard_state_dir
+from nodecomm.service.run_checks import sync_command
 from nodecomm.service.sample import default_tree
 from nodecomm.service.sources import Reading, UnreadableError, is_there, read_bytes
 from nodecomm.wire.text import from_text, to_text
@@ -326,10 +327,14 @@ def check_access(
         The snapshot to put in force, or None if there is any error; and *loaded*
         with all problems.
     """
+    settings = loaded.partial
     snapshot, problems = compile_snapshot(
-        loaded.partial, resolve=resolve, generation=generation
+        settings,
+        resolve=resolve,
+        generation=generation,
+        sync=sync_command(settings, "server.state_dir", settings.server.state_dir),
     )
-    checked = loaded.with_problems([*problems, *_check_windows(loaded.partial)])
+    checked = loaded.with_problems([*problems, *_check_windows(settings)])
     return (None if checked.settings is None else snapshot), checked
 
 

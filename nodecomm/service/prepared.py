@@ -30,6 +30,7 @@ from nodecomm.service.plugins import (
     active_sources,
     find_plugins,
 )
+from nodecomm.service.run_checks import execution_problems, sync_command
 from nodecomm.transport.context import server_context
 from nodecomm.wire.text import from_text
 
@@ -84,11 +85,15 @@ def prepare(
     """
     settings = loaded.partial
     snapshot, problems = compile_snapshot(
-        settings, resolve=resolve_path, generation=generation
+        settings,
+        resolve=resolve_path,
+        generation=generation,
+        sync=sync_command(settings, "server.state_dir", settings.server.state_dir),
     )
+    problems += execution_problems(settings, "server", snapshot.execution)
     windows, wrong = trust_windows(settings)
     problems += wrong
-    problems += endpoint_problems(settings)
+    problems += endpoint_problems(settings, "server.listen", settings.server.listen)
     problems += _cipher_problems(settings)
     problems += classic_problems(settings, snapshot, _own_key(settings))
     commands: list[ICommand] = []
