@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from tests.interop.harness import RealAgent, RealServer, WorkFolder
 from tests.interop.prepared import NobodyFolder, public_folder
 from tests.interop.relay import PlainRelay, Relay
+from tests.interop.running import Command, run_node
 from tests.recorded import FOLDER, Exchange, key_pair, make_tree
 
 Tree = dict[str, dict[str, Any]]
@@ -364,19 +366,110 @@ def record(case: Case, folder: Path) -> Exchange:
     )
 
 
+@dataclass
+class RunCase:
+    """
+    One recorded run, asked for by cf-runagent.
+
+    Attributes:
+        title: What is done, in words.
+        words: Its options.
+        state: How the command is: "there", "missing" or "not executable".
+        nobody: A user without rights asks.
+    """
+
+    title: str
+    words: tuple[str, ...] = ()
+    state: str = "there"
+    nobody: bool = False
+
+
+RUN_CASES: dict[str, RunCase] = {
+    "plain": RunCase("run"),
+    "classes": RunCase("run with two classes", ("-D", "ok_a,ok_b")),
+    "bundles": RunCase("run of two bundles", ("--remote-bundles", "b_one,b_two")),
+    "both": RunCase(
+        "run of a bundle with a class", ("-D", "ok_a", "--remote-bundles", "b_one")
+    ),
+    "selected": RunCase("run of who has one of three classes", ("-s", "no,linux,any")),
+    "not-selected": RunCase("run of who has one of two classes", ("-s", "no,never")),
+    "refused-user": RunCase("run, the user may not", nobody=True),
+    "refused-role": RunCase("run with a class of others", ("-D", "other_a")),
+    "refused-bundle": RunCase("run of a denied bundle", ("--remote-bundles", "other")),
+    "bad-class": RunCase("run with what is no class", ("-D", "ok_a;reboot")),
+    "bad-arguments": RunCase("run with a blank in a class", ("-D", "ok_a reboot")),
+    "missing": RunCase("run, there is no such program", state="missing"),
+    "not-executable": RunCase("run, the program is none", state="not executable"),
+    "fails": RunCase("run that ends with 3", ("-D", "ok_code_3")),
+    "killed": RunCase("run that a signal ends", ("-D", "ok_signal_9")),
+    "nothing": RunCase("run that says nothing", ("-D", "ok_nothing")),
+    "blank": RunCase("run with empty lines", ("-D", "ok_blank")),
+    "open": RunCase("run whose last line has no end", ("-D", "ok_open")),
+    "long": RunCase("run with a million bytes in a line", ("-D", "ok_long")),
+    "binary": RunCase("run with all bytes but NUL", ("-D", "ok_binary")),
+    "nul": RunCase("run with NULs", ("-D", "ok_nul")),
+    "returns": RunCase("run with carriage returns", ("-D", "ok_returns")),
+    "streams": RunCase("run with both streams", ("-D", "ok_streams")),
+    "forged": RunCase("run that says what servers say", ("-D", "ok_forged")),
+}
+
+
+def record_run(case: RunCase, folder: Path) -> Exchange:
+    """
+    Let the real programs do what *case* says, in new work folders below *folder*.
+    """
+    command = Command.made(folder / "run")
+    hub = WorkFolder(folder / "hub")
+    version = hub.run("cf-serverd", "--version").output.split()[-1]
+    control, access = command.real()
+    states: dict[str, AbstractContextManager[None]] = {
+        "there": nullcontext(),
+        "missing": command.missing(),
+        "not executable": command.not_executable(),
+    }
+    with (
+        RealServer(hub, {}, control=control, access=access) as server,
+        Relay("127.0.0.1", server.port) as relay,
+        states[case.state],
+    ):
+        kind = NobodyFolder if case.nobody else WorkFolder
+        node = run_node(kind(folder / "node"), relay.key.public)
+        outcome = node.run("cf-runagent", *case.words, "-H", f"127.0.0.1:{relay.port}")
+    if len(relay.connections) != 1:
+        raise RuntimeError(f"{len(relay.connections)} connections: {outcome}")
+    return Exchange(
+        title=case.title,
+        programs=f"CFEngine {version}",
+        tls=relay.tls,
+        shortcut="",
+        tree={},
+        records=relay.connections[0],
+    )
+
+
+#: What makes the exchange of a name, by the folder in which it is.
+_KINDS: dict[str, Callable[[str, Path], Exchange]] = {
+    "": lambda name, folder: record(CASES[name], folder),
+    "classic": lambda name, folder: record_classic(CLASSIC_CASES[name], folder),
+    "exec": lambda name, folder: record_run(RUN_CASES[name], folder),
+}
+
+
 def main(names: list[str]) -> int:
     """
     Record the cases of these names, or all; those of classic exchanges begin with
-    `classic/`.
+    `classic/`, those of remote runs with `exec/`.
     """
     os.umask(0o022)
-    for name in names or [*CASES, *(f"classic/{name}" for name in CLASSIC_CASES)]:
+    every = [
+        *CASES,
+        *(f"classic/{name}" for name in CLASSIC_CASES),
+        *(f"exec/{name}" for name in RUN_CASES),
+    ]
+    for name in names or every:
         kind, _, rest = name.rpartition("/")
         with public_folder() as folder:
-            if kind:
-                exchange = record_classic(CLASSIC_CASES[rest], folder)
-            else:
-                exchange = record(CASES[rest], folder)
+            exchange = _KINDS[kind](rest, folder)
         exchange.write(FOLDER / f"{name}.jsonl")
         sys.stdout.write(f"{name}: {len(exchange.records)} records\n")
     return 0

@@ -98,13 +98,14 @@ class Relay(_Relay):
         port: Where to connect instead.
         connections: What passed, a list of records for each connection.
         tls: The version of TLS towards the last client.
+        key: The relay's own, towards both.
     """
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port, "127.0.0.1")
-        key = KeyPair.generate()
-        self._towards_client = server_context(key)
-        self._towards_server = client_context(key)
+        self.key = KeyPair.generate()
+        self._towards_client = server_context(self.key)
+        self._towards_server = client_context(self.key)
 
     def _pass_on(
         self, accepted: socket.socket, connected: socket.socket, passed: list[Record]

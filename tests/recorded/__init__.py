@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-What the real programs said to each other: inside TLS record by record, and in the
-folder `classic` without TLS, piece by piece.
+What the real programs said to each other: inside TLS record by record, in the folder
+`exec` of remote runs, and in the folder `classic` without TLS, piece by piece.
 
 Each file holds one connection as JSON lines: first what it is and the tree that was
 served, then each TLS record in the order in which it passed, and at last who closed.
@@ -99,9 +99,16 @@ def _line(record: Record) -> dict[str, str | bool]:
 
 def names() -> list[str]:
     """
-    The names of all exchanges recorded inside TLS.
+    The names of all exchanges recorded inside TLS, but for remote runs.
     """
     return sorted(file.stem for file in FOLDER.glob("*.jsonl"))
+
+
+def exec_names() -> list[str]:
+    """
+    The names of all recorded remote runs.
+    """
+    return sorted(f"exec/{file.stem}" for file in FOLDER.glob("exec/*.jsonl"))
 
 
 def classic_names() -> list[str]:
