@@ -17,10 +17,10 @@ from twisted.python import usage
 from nodecomm.cli.asking import ask_about_key, open_terminal
 from nodecomm.cli.connecting import (
     ConnectingOptions,
-    make_dialer,
     run_command,
     server_argument,
 )
+from nodecomm.cli.dialing import make_dialer
 from nodecomm.cli.options import write_json
 from nodecomm.cli.statuses import Status
 from nodecomm.config.durations import parse_duration

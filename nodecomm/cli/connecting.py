@@ -26,8 +26,6 @@ from nodecomm.identity.keys import (
     check_sane,
     parse_digest_or_none,
 )
-from nodecomm.identity.own import KEYS_FOLDER, load_own_key
-from nodecomm.identity.servers import SERVER_KEYS_FOLDER, ServerKeyStore, ServerTrust
 from nodecomm.identity.users import own_user
 from nodecomm.wire.cipher import missing
 from nodecomm.wire.classic import check_user
@@ -38,17 +36,14 @@ from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.text import safe
 
 if TYPE_CHECKING:
-    from nodecomm.client.dialing import Dialer
-    from nodecomm.client.trust import IClassicTrust, IServerTrust
-    from nodecomm.sync.syncing import Dialing
+    pass
 
 __all__ = [
     "AskingOptions",
     "ConnectingOptions",
+    "InteractiveOptions",
     "Interrupted",
     "ReachingOptions",
-    "make_asking_dialer",
-    "make_dialer",
     "read_key_file",
     "report",
     "run_command",
@@ -172,7 +167,30 @@ class ConnectingOptions(ReachingOptions):
         _check_user(self.user, lambda user: ClientDialog(user, b"", self.newest))
 
 
-class AskingOptions(ConnectingOptions):
+class InteractiveOptions(ConnectingOptions):
+    """
+    The same with `--interactive`: whoever runs the command may be asked.
+    """
+
+    optFlags = [
+        [
+            "interactive",
+            "i",
+            "ask at the terminal about the key of a server that is not known yet",
+        ],
+    ]
+
+    def postOptions(self) -> None:
+        """
+        Check what has been given.
+        """
+        super().postOptions()
+        if self["interactive"] and self["trust-server"]:
+            msg = "--interactive asks, --trust-server does not: give one of the two"
+            raise usage.UsageError(msg)
+
+
+class AskingOptions(InteractiveOptions):
     """
     The same with the classic protocol, for commands that ask a server and do nothing
     but with the answer.
@@ -289,87 +307,6 @@ def read_key_file(path: str) -> PublicKey:
         msg = f"{path} {error}"
         raise usage.UsageError(msg) from error
     return key
-
-
-def make_dialer(
-    reactor: Any,
-    options: ReachingOptions,
-    state_dir: Path,
-    *,
-    trust: IServerTrust | None = None,
-    **more: Any,
-) -> Dialer:
-    """
-    What connects as the options say.
-
-    Args:
-        reactor: To connect with.
-        options: What was asked for.
-        state_dir: Where our key and the keys of servers are.
-        trust: Who decides about the server's key; by default what is stored there
-            and what the options say.
-        more: For the `Dialer`.
-
-    Raises:
-        OwnKeyError: This host has no usable key.
-    """
-    # Not at the top: this is what takes time to load, and a wrong command line is
-    # told without it.
-    from nodecomm.client.dialing import Dialer  # noqa: PLC0415
-    from nodecomm.client.memory import MEMORY_NAME, ServerMemory  # noqa: PLC0415
-    from nodecomm.client.timeouts import Timeouts  # noqa: PLC0415
-    from nodecomm.transport.context import client_context  # noqa: PLC0415
-
-    pair = load_own_key(state_dir / KEYS_FOLDER)
-    return Dialer(
-        reactor,
-        context=client_context(pair),
-        trust=_trust(options, state_dir) if trust is None else trust,
-        user=options.user,
-        newest=options.newest,
-        memory=ServerMemory(state_dir / MEMORY_NAME),
-        timeouts=Timeouts.of(options.timeout),
-        **more,
-    )
-
-
-def make_asking_dialer(
-    reactor: Any,
-    options: ReachingOptions,
-    state_dir: Path,
-    *,
-    trust: IClassicTrust | None = None,
-) -> Dialing:
-    """
-    What connects as the options say, over TLS or not. The arguments are those of
-    `make_dialer`.
-
-    Raises:
-        OwnKeyError: This host has no usable key.
-        CipherMissing: This host cannot encrypt as the options say.
-    """
-    if not options.classic:
-        return make_dialer(reactor, options, state_dir, trust=trust)
-    from nodecomm.client.classic_dialing import ClassicDialer  # noqa: PLC0415
-    from nodecomm.client.timeouts import Timeouts  # noqa: PLC0415
-
-    return ClassicDialer(
-        reactor,
-        key=load_own_key(state_dir / KEYS_FOLDER),
-        trust=_trust(options, state_dir) if trust is None else trust,
-        user=options.user,
-        encrypt=options.encrypt,
-        timeouts=Timeouts.of(options.timeout),
-    )
-
-
-def _trust(options: ReachingOptions, state_dir: Path) -> ServerTrust:
-    return ServerTrust(
-        ServerKeyStore(state_dir / SERVER_KEYS_FOLDER),
-        pinned=options.server_keys,
-        first_use=bool(options.get("trust-server")),
-        classic=options.classic,
-    )
 
 
 def run_command(

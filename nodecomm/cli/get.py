@@ -22,7 +22,10 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python import usage
 
-from nodecomm.cli.connecting import make_asking_dialer, run_command
+from nodecomm.cli.connecting import (
+    run_command,
+)
+from nodecomm.cli.dialing import make_asking_dialer
 from nodecomm.cli.options import write_json
 from nodecomm.cli.remote import TargetOptions, ask, leads_to
 from nodecomm.cli.statuses import Status

@@ -56,6 +56,11 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
         "what a server says about one file or folder",
     ),
     (
+        "run",
+        "nodecomm.cli.run",
+        "have nodes run their agents, many at once",
+    ),
+    (
         "server-key",
         "nodecomm.cli.server_key",
         "list, accept and forget the keys of servers",
@@ -93,6 +98,8 @@ Examples:
         make this machine a node of that policy server; on the hub, make it the server
   nodecomm sync hub.example.com:masterfiles /var/lib/nodecomm/inputs --purge
         make that folder what the server has, or change nothing at all
+  nodecomm run web1.example.com web2.example.com -D maintenance
+        have nodes run their agents, and see what these print
   nodecomm key generate
         make the key pair of this machine, once
   nodecomm key list --seen

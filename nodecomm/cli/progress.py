@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-One line on a terminal that tells how far an update is.
+One line on a terminal that tells how far it is.
 """
 
 from __future__ import annotations
@@ -57,9 +57,15 @@ class ProgressLine:
 
     def show(self, progress: Progress) -> None:
         """
-        Tell how far it is.
+        Tell how far an update is.
         """
-        text = progress_text(progress)[: self._width() - 1]
+        self.show_text(progress_text(progress))
+
+    def show_text(self, text: str) -> None:
+        """
+        Show *text*, as much of it as has room in a line.
+        """
+        text = text[: self._width() - 1]
         if text == self._shown:
             return
         # Over the old one, and blanks over what is longer of it.

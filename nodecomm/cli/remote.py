@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from nodecomm.cli.connecting import (
     AskingOptions,
-    make_asking_dialer,
     run_command,
     target_argument,
 )
+from nodecomm.cli.dialing import make_asking_dialer
 from nodecomm.client.errors import ConnectionBroken
 from nodecomm.wire.replies import (
     BLOCK_DEVICE,

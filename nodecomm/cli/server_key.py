@@ -16,12 +16,12 @@ from nodecomm.cli.asking import OpenTerminal, ask_whether, open_terminal
 from nodecomm.cli.connecting import (
     Interrupted,
     ReachingOptions,
-    make_asking_dialer,
     read_key_file,
     report,
     run_command,
     server_argument,
 )
+from nodecomm.cli.dialing import make_asking_dialer
 from nodecomm.cli.options import (
     CommandOptions,
     GroupOptions,

@@ -13,11 +13,11 @@ from twisted.python import usage
 
 from nodecomm.cli.connecting import (
     AskingOptions,
-    make_asking_dialer,
     run_command,
     seconds_option,
     target_argument,
 )
+from nodecomm.cli.dialing import make_asking_dialer
 from nodecomm.cli.options import write_json
 from nodecomm.cli.progress import ProgressLine, amount
 from nodecomm.cli.statuses import Status

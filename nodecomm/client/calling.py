@@ -12,8 +12,13 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from twisted.internet.abstract import isIPAddress
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP6ClientEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+)
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from nodecomm.client.address import ServerAddress
+    from nodecomm.client.names import NameLookup
     from nodecomm.client.trust import IServerTrust
 
 __all__ = ["PAUSES", "Caller"]
@@ -69,6 +75,8 @@ class Caller(ABC, Generic[C]):
         timeouts: How long a server is waited for.
         endpoint_for: How to reach a server; by default TCP to its name, by IPv6 and
             IPv4.
+        names: Looks names up where *endpoint_for* is not given; by default the
+            reactor does, a few at a time.
         clock: For timers; the reactor when None.
         now: Civil time in seconds; servers may refuse clocks that are far off.
         monotonic: Seconds of a clock that nobody sets.
@@ -83,6 +91,7 @@ class Caller(ABC, Generic[C]):
         user: bytes,
         timeouts: Timeouts | None = None,
         endpoint_for: Callable[[ServerAddress], IStreamClientEndpoint] | None = None,
+        names: NameLookup | None = None,
         clock: IReactorTime | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -96,6 +105,7 @@ class Caller(ABC, Generic[C]):
         self.now = now
         self.monotonic = monotonic
         self._endpoint_for = endpoint_for or self._by_name
+        self._names = names
         self._random = random
 
     @property
@@ -156,7 +166,8 @@ class Caller(ABC, Generic[C]):
             _OpeningFactory(self, connection)
         )
         # The endpoint times each address; this is for the look-up of the name, too.
-        connecting.addTimeout(2 * self.timeouts.connect, self.clock, _timed_out)
+        patience = 2 * self.timeouts.connect
+        connecting.addTimeout(patience, self.clock, _timed_out)
         try:
             await connecting
         except DNSLookupError as error:
@@ -164,6 +175,10 @@ class Caller(ABC, Generic[C]):
         except ConnectingCancelledError:
             raise CancelledError from None
         except ConnectError as error:
+            names = self._names
+            if names is not None and names.pending[server.host]:
+                words = f"no answer within {patience:g} s"
+                raise endings.lookup_failed(server, words) from None
             raise endings.unreachable(server, error) from None
         except socket.gaierror as error:
             raise endings.unknown_name(server, str(error.strerror)) from None
@@ -173,10 +188,16 @@ class Caller(ABC, Generic[C]):
         return opened
 
     def _by_name(self, server: ServerAddress) -> IStreamClientEndpoint:
-        # Twisted's look-up forgets the zone of a link-local address (fe80::1%eth0).
-        kind = TCP6ClientEndpoint if "%" in server.host else HostnameEndpoint
+        # Twisted's look-up forgets the zone of a link-local address (fe80::1%eth0), and
+        # what is an address waits for nobody who looks names up.
+        kind: Any = HostnameEndpoint
+        if ":" in server.host:
+            kind = TCP6ClientEndpoint
+        elif isIPAddress(server.host):
+            kind = TCP4ClientEndpoint
+        reactor = self.reactor if self._names is None else self._names.reactor
         endpoint: IStreamClientEndpoint = kind(
-            self.reactor, server.host, server.port, timeout=self.timeouts.connect
+            reactor, server.host, server.port, timeout=self.timeouts.connect
         )
         return endpoint
 
@@ -187,6 +208,9 @@ class Caller(ABC, Generic[C]):
         Twisted does not tell a name that does not exist from a look-up that failed,
         so it is asked for once more.
         """
+        if self._names is not None:
+            why = self._names.failures.get(server.host)
+            return _unknown(server, error if why is None else why)
         pool = getattr(self.reactor, "getThreadPool", None)
         if pool is None:
             return endings.lookup_failed(server, str(error))
@@ -194,13 +218,19 @@ class Caller(ABC, Generic[C]):
             await deferToThreadPool(
                 self.reactor, pool(), socket.getaddrinfo, server.host, server.port
             )
-        except socket.gaierror as why:
-            if why.errno in _NO_SUCH_NAME:
-                return endings.unknown_name(server, str(why.strerror))
-            return endings.lookup_failed(server, str(why.strerror))
         except (OSError, UnicodeError) as why:
-            return endings.lookup_failed(server, str(why))
+            return _unknown(server, why)
         return endings.lookup_failed(server, str(error))
+
+
+def _unknown(server: ServerAddress, why: Exception) -> Unreachable:
+    """
+    What it means that the look-up of a name failed so.
+    """
+    if isinstance(why, socket.gaierror) and why.errno in _NO_SUCH_NAME:
+        return endings.unknown_name(server, str(why.strerror))
+    words = why.strerror if isinstance(why, socket.gaierror) else why
+    return endings.lookup_failed(server, str(words))
 
 
 def _timed_out(_result: object, seconds: float) -> Failure:

@@ -400,7 +400,7 @@ class Connection(Requests):
             return
         if not decision.trusted:
             self._end_politely(
-                endings.untrusted(self.server, self.server_key, decision)
+                endings.untrusted(self.server, self._address, self.server_key, decision)
             )
             return
         self._fire(Step.TRUSTED)

@@ -87,13 +87,19 @@ def unusable_key(
 
 
 def untrusted(
-    server: ServerAddress, key: PublicKey, decision: ServerDecision
+    server: ServerAddress, address: str, key: PublicKey, decision: ServerDecision
 ) -> _Maker:
     """
     The server's key is not trusted.
     """
     return partial(
-        UntrustedServer, decision.code, decision.text, server, key, decision.known
+        UntrustedServer,
+        decision.code,
+        decision.text,
+        server,
+        key,
+        decision.known,
+        address,
     )
 
 

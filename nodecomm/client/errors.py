@@ -73,6 +73,7 @@ class UntrustedServer(ClientError):  # noqa: N818
         server: Who was called.
         key: What it showed; None where it cannot be used as a key.
         known: The keys that are stored for this server.
+        address: Where it was reached; empty if that is not known.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class UntrustedServer(ClientError):  # noqa: N818
         server: ServerAddress,
         key: PublicKey | None,
         known: tuple[PublicKey, ...] = (),
+        address: str = "",
     ) -> None:
         super().__init__(code, text)
         self.server = server
         self.key = key
         self.known = known
+        self.address = address
 
 
 class Rejected(ClientError):  # noqa: N818

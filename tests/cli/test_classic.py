@@ -21,7 +21,8 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.cli import bootstrap, get, ls, server_key, stat, sync
-from nodecomm.cli.connecting import AskingOptions, make_asking_dialer
+from nodecomm.cli.connecting import AskingOptions
+from nodecomm.cli.dialing import make_asking_dialer
 from nodecomm.client.address import ServerAddress, Target
 from nodecomm.client.classic_dialing import ClassicDialer
 from nodecomm.client.dialing import Dialer
