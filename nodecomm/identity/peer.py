@@ -28,6 +28,8 @@ class Peer:
         hostname: Its forward-confirmed name; None while there is none.
         hostname_known: Whether looking for a name has come to an end. While False a
             rule that needs the name cannot be decided.
+        calls_itself: The host name that it claims, on the classic protocol; for words
+            to it, and worth nothing else.
         protocol: The protocol version in use, 0 before it is agreed.
         encrypted: Whether requests and data travel encrypted.
         memo: What the access evaluator remembers between this peer's requests.
@@ -40,6 +42,7 @@ class Peer:
     uid: int | None = None
     hostname: str | None = None
     hostname_known: bool = False
+    calls_itself: bytes = b""
     protocol: int = 0
     encrypted: bool = False
     memo: dict[Any, Any] = field(factory=dict, repr=False)

@@ -97,6 +97,9 @@ _CLOSING = frozenset({b"OPENDIR", b"VAR", b"CONTEXT", b"QUERY"})
 #: Source: CFEngine 3.21, observed.
 _SEALED_ONLY = frozenset({b"QUERY"})
 
+#: The commands that pass `ifencrypted` in clear. Source: CFEngine 3.21, observed.
+_PASSING = frozenset({b"SYNCH", b"EXEC"})
+
 #: What opens a connection and has no place later: it would give the peer another name
 #: without any proof.
 _OPENING = frozenset({b"CAUTH", b"SAUTH"})
@@ -182,6 +185,7 @@ class ClassicSession(RequestSession):
                 if isinstance(event, Claimed):
                     self.peer.user = valid_user(event.claim.user)
                     # Its word for where it is, is worth nothing.
+                    self.peer.calls_itself = event.claim.hostname
                     self._server.events.claimed(self.peer, event.claim)
                 elif isinstance(event, Introduced):
                     self._introduced(event)
@@ -382,8 +386,7 @@ class ClassicSession(RequestSession):
         elif word in _SEALED_ONLY:
             reply = self._run(None, request)
         else:
-            # Source: CFEngine 3.21, observed: a plain SYNCH passes `ifencrypted`.
-            request.encrypted = word == b"SYNCH"
+            request.encrypted = word in _PASSING
             reply = self._run(self._words.get(word), request)
         answers.add(request, reply)
 

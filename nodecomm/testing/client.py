@@ -20,11 +20,12 @@ from nodecomm.wire.commands import (
     encode_stat,
 )
 from nodecomm.wire.dialog import ClientDialog
+from nodecomm.wire.execute import encode_execute
 from nodecomm.wire.framing import MAX_RECORD, TransactionBuffer, encode_transaction
 from nodecomm.wire.replies import ListingParser, StatReply, is_error, parse_stat_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IAddress, IProtocol
     from twisted.internet.task import Clock
@@ -165,6 +166,24 @@ class RequestingClient:
         self.send(encode_transaction(encode_get(path)))
         self._buffer.feed(self.received())
         return self._buffer.take(size)
+
+    def execute(
+        self,
+        defined: Sequence[bytes] = (),
+        bundles: Sequence[bytes] = (),
+        selected: Sequence[bytes] = (),
+    ) -> list[bytes]:
+        """
+        EXEC: the payloads of what came back so far. `transactions` has what comes
+        later.
+
+        Args:
+            defined: Classes to define.
+            bundles: Bundles to run.
+            selected: Classes of which the server must have one.
+        """
+        self.send(encode_execute(defined, bundles, selected))
+        return self.transactions()
 
 
 class MemoryClient(RequestingClient):

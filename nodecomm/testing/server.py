@@ -25,11 +25,12 @@ from nodecomm.testing.keys import MemoryKeyStore, key_pair
 from nodecomm.transport.context import server_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nodecomm.access.snapshot import Snapshot
     from nodecomm.config.model import LimitSettings, Settings
     from nodecomm.identity.keys import KeyPair, PublicKey
+    from nodecomm.server.execution.orders import IRunner
 
 __all__ = ["MemoryServer", "memory_server", "snapshot_of"]
 
@@ -208,6 +209,8 @@ def memory_server(
     limits: LimitSettings | None = None,
     server: dict[str, Any] | None = None,
     key: KeyPair | None = None,
+    roles: Sequence[dict[str, Any]] = (),
+    execution: IRunner | None = None,
     **factory: Any,
 ) -> MemoryServer:
     """
@@ -220,12 +223,16 @@ def memory_server(
         server: `[server]`; by default every address may connect as often as it
             likes.
         key: The server's own key.
+        roles: Each of `[[roles]]`.
+        execution: Runs what `cfruncommand` in *server* names, such as a
+            `MemoryRunner`.
         factory: More for the factory.
     """
     clock = Clock()
     made = MemoryServer(clock, MemoryKeyStore())
     tables = {"allowallconnects": ["0.0.0.0/0", "::/0"], **(server or {})}
-    snapshot = snapshot_of(settings_of({"server": tables, "access": list(access)}))
+    tree = {"server": tables, "access": list(access), "roles": list(roles)}
+    snapshot = snapshot_of(settings_of(tree))
     windows = [TrustWindow(lambda address: True, "everyone")] if trust else []
     own = key_pair(0) if key is None else key
     arguments: dict[str, Any] = {
@@ -241,6 +248,7 @@ def memory_server(
         **factory,
     }
     made.factory = TLSFactory(clock, **arguments)
+    made.factory.serving.execution = execution
     made.port = PortFactory(made.factory, ClassicFactory.beside(made.factory, own))
     made.port.doStart()
     return made

@@ -125,11 +125,6 @@ class PlainTests(ClassicTestCase):
         ]:
             self.assertEqual(([DENIED], True), self.ask(request, b"VERSION"), request)
 
-    def test_a_remote_run(self) -> None:
-        """The refusal and the terminator, as over TLS."""
-        answer = [REFUSAL, b"---cfXen/gine/cfXen/gine---\0"]
-        self.assertEqual((answer, True), self.ask(b"EXEC"))
-
     def test_requests_are_answered_in_order(self) -> None:
         """Asked in one piece or byte by byte."""
         asked = [b"VERSION", encode_opendir(b"files/sub"), b"VERSION"] * 3

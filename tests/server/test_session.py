@@ -240,7 +240,6 @@ class CommandTests(TreeTestCase):
             (b"QUERY delta x", [DENIED], True),
             (b"COOKIE", [DENIED], True),
             (b"SCALLBACK", [], True),
-            (b"EXEC", [REFUSAL, b"---cfXen/gine/cfXen/gine---\0"], True),
         ]
         for payload, answer, closed in table:
             node = memory_server(*rules).connect()

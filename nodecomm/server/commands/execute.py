@@ -1,33 +1,153 @@
 # SPDX-License-Identifier: MIT
 """
-EXEC: a remote run. There is no `cfruncommand` here, and the answer is that of a real
-server that has none.
+EXEC: a peer asks for a run of the operator's own command, and is sent what it prints.
+
+1. Everything that belongs to the request is read, whatever becomes of it.
+2. There must be a command, a path rule must admit the peer to its program, and
+   `allowusers` its user: else the refusal, and the connection ends.
+3. If the peer selects nodes by class, this one must have such a class. The classes
+   and bundles that it wants must be admitted, in the order in which it names them.
+   Else it is told which of these is wrong, no more, and may go on.
+4. The run: an announcement, a frame for each line as it is printed, the exit code.
+
+Source: CFEngine 3.21, observed, for the order and all texts. The real server does not
+read the classes of a peer whom it refuses, nor those behind one that matches, and takes
+them for requests then.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from nodecomm.access.execution import (
+    judge_bundles,
+    judge_command,
+    judge_roles,
+    judge_user,
+)
 from nodecomm.interfaces import API, ICommand
-from nodecomm.server.replies import Frames, Reply
-from nodecomm.wire.framing import encode_transaction
-from nodecomm.wire.replies import REFUSAL, TERMINATOR
+from nodecomm.server.execution.orders import RunOrder
+from nodecomm.server.replies import Frames, Live, Reply
+from nodecomm.server.requests import Refused, Undecidable
+from nodecomm.wire.execute import (
+    BUNDLE_DENIED,
+    CLASS_DENIED,
+    END,
+    REFUSED,
+    ROLE_DENIED,
+    BadArguments,
+    ExecuteOption,
+    ExecuteRequest,
+    OutputLines,
+    announcement,
+    denied,
+    exit_code,
+    is_terminator,
+    nothing_relevant,
+    parse_execute,
+    split_classes,
+)
+from nodecomm.wire.replies import REGULAR
+from nodecomm.wire.text import from_text, to_text
 
 if TYPE_CHECKING:
+    from nodecomm.access.decision import Decision
+    from nodecomm.access.execution import Execution
+    from nodecomm.server.execution.orders import IRunner, RunOutcome, Ticket
+    from nodecomm.server.replies import LiveAnswer
     from nodecomm.server.requests import Request
 
 __all__ = ["ExecuteCommand"]
 
-#: Source: CFEngine 3.21 with an empty `cfruncommand`, observed.
-_NO_COMMAND = encode_transaction(REFUSAL) + encode_transaction(TERMINATOR + b"\0")
+#: Before what is said by the server itself, in lines that look like output: older
+#: peers take nothing else for words to show.
+_OWN_WORDS = "nodecomm: "
+
+#: Bytes of a list of classes that the log shows.
+_SHOWN = 200
+
+
+class _Denied(Exception):  # noqa: N818
+    """
+    There will be no run, and the peer is told something of why.
+
+    Attributes:
+        wire: What it is told, whole frames.
+        code: A stable word for the log.
+        text: The reason, for the operator.
+    """
+
+    def __init__(self, wire: bytes, code: str, text: str) -> None:
+        super().__init__(code, text)
+        self.wire = wire
+        self.code = code
+        self.text = text
+
+
+class _Listener:
+    """
+    What a run prints, as frames for the peer (`RunSink`).
+    """
+
+    def __init__(self, answer: LiveAnswer) -> None:
+        self._answer = answer
+        self._lines = OutputLines()
+
+    def begun(self, command: bytes) -> None:
+        """
+        Say what is run.
+        """
+        self._answer.send(announcement(command))
+
+    def output(self, data: bytes) -> None:
+        """
+        Send the lines that are whole now.
+        """
+        for record in self._lines.feed(data):
+            self._answer.send(record)
+
+    def notice(self, text: str) -> None:
+        """
+        Say something in a line of its own.
+        """
+        words = from_text(f"{_OWN_WORDS}{text}").replace(b"\n", b" ")
+        self._send_all([*self._lines.finish(), *self._lines.feed(words + b"\n")])
+
+    def ended(self, outcome: RunOutcome) -> None:
+        """
+        Send what is left, and how it ended.
+        """
+        code = outcome.exit_code
+        self._send_all(
+            [
+                *self._lines.finish(),
+                b"" if code is None else exit_code(code),
+                END,
+            ]
+        )
+        self._answer.end()
+
+    def refused(self, text: str) -> None:
+        """
+        Say why there is no run.
+        """
+        self.notice(text)
+        self._answer.send(END)
+        self._answer.end()
+
+    def _send_all(self, records: list[bytes]) -> None:
+        self._answer.send(b"".join(records))
 
 
 @implementer(ICommand)
 class ExecuteCommand:
     """
-    The refusal, the terminator, and the end of the connection.
+    A remote run. It is alone on its connection: what is asked behind it waits until
+    it has ended, and finds what it left.
     """
 
     api = API
@@ -35,8 +155,126 @@ class ExecuteCommand:
     words = (b"EXEC",)
     versions = frozenset({1, 2, 3})
 
-    def answer(self, request: Request) -> Reply:
-        """Two transactions."""
-        return Frames(
-            _NO_COMMAND, "refused", True, "no_command", "there is no cfruncommand here"
+    def answer(self, request: Request) -> Deferred[Reply]:
+        """
+        A live answer, or two to three transactions that say why not.
+        """
+        return Deferred.fromCoroutine(_answer(request))
+
+
+async def _answer(request: Request) -> Reply:
+    frames = await request.collect(is_terminator)
+    try:
+        runner, execution = await _admit(request)
+        selected = _select(request, runner, frames[:-1])
+        asked = _judge(request)
+    except Refused as refusal:
+        return Frames(REFUSED, "refused", True, refusal.code, refusal.text)
+    except _Denied as denial:
+        return Frames(denial.wire, "refused", False, denial.code, denial.text)
+    order = RunOrder(
+        asked.defined, asked.bundles, selected, request.peer, execution, asked.words
+    )
+    return Live(partial(_begin, runner, order))
+
+
+def _begin(runner: IRunner, order: RunOrder, answer: LiveAnswer) -> Ticket:
+    return runner.ask(order, _Listener(answer))
+
+
+async def _admit(request: Request) -> tuple[IRunner, Execution]:
+    """
+    What of a run has to be there for anybody, and that the peer may have one.
+
+    Raises:
+        Refused: It may not.
+        Undecidable: A host name is needed that could not be looked up.
+    """
+    snapshot, peer = request.snapshot, request.peer
+    runner, execution = request.serving.execution, snapshot.execution
+    _require(request, judge_command(snapshot))
+    if runner is None or execution is None:
+        raise Refused("no_runner", "this server runs nothing")
+    if execution.program is not None:
+        held = request.hold("exec", execution.program)
+        if isinstance(held, Deferred):
+            held = await held
+        kind = held.stat().kind
+        request.release()
+        if kind != REGULAR:
+            raise Refused("no_program", "the program of cfruncommand is no plain file")
+    _require(request, judge_user(snapshot, peer))
+    return runner, execution
+
+
+def _require(request: Request, decision: Decision) -> None:
+    """
+    Note *decision*, and go on only if it allows.
+    """
+    request.decision = decision
+    if decision.undecidable:
+        raise Undecidable(decision.text)
+    if not decision.allowed:
+        raise Refused(decision.reason, decision.text)
+
+
+def _select(
+    request: Request, runner: IRunner, frames: list[bytes]
+) -> tuple[bytes, ...]:
+    """
+    The class expressions in *frames*, of which one is for this node.
+
+    Raises:
+        _Denied: None is.
+    """
+    selected = tuple([item for frame in frames for item in split_classes(frame)])
+    # A frame with nothing in it selects nothing, unlike no frame.
+    if frames and not (selected and runner.selects(selected)):
+        peer = request.peer
+        hello = nothing_relevant(peer.calls_itself, peer.address.encode("ascii"))
+        shown = to_text(b" ".join(selected)[:_SHOWN])
+        raise _Denied(
+            hello + denied(CLASS_DENIED),
+            "class_match",
+            f"this node has no class that is asked for: {shown}",
         )
+    return selected
+
+
+def _judge(request: Request) -> ExecuteRequest:
+    """
+    What the peer wants to be run with, all of which it may have.
+
+    Raises:
+        _Denied: It may not, or asks for what does not exist.
+        Undecidable: A host name is needed that could not be looked up.
+    """
+    mistake: BadArguments | None = None
+    try:
+        asked = parse_execute(request.payload)
+    except BadArguments as error:
+        asked, mistake = error.before, error
+    for option in asked.options:
+        wire, decision = _judge_option(request, option)
+        try:
+            _require(request, decision)
+        except Refused as refusal:
+            raise _Denied(wire, refusal.code, refusal.text) from refusal
+    if mistake is not None:
+        raise _Denied(denied(mistake.denial), "malformed", str(mistake)) from mistake
+    return asked
+
+
+def _judge_option(request: Request, option: ExecuteOption) -> tuple[bytes, Decision]:
+    """
+    Whether the peer may have what *option* asks for, and what it is told if not.
+    """
+    evaluator = request.serving.evaluator
+    snapshot, peer = request.snapshot, request.peer
+    if option.word == b"-D":
+        decision = judge_roles(snapshot, peer, option.items, evaluator=evaluator)
+        return denied(ROLE_DENIED), decision
+    return (
+        denied(BUNDLE_DENIED),
+        judge_bundles(evaluator, snapshot, peer, option.items),
+    )

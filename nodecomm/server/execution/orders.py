@@ -32,11 +32,13 @@ class RunOrder:
     A run that a peer may have: all has been decided already.
 
     Attributes:
-        defined: Classes to define, each of `A-Za-z0-9_:`.
+        defined: Classes to define, each of `A-Za-z0-9_:`, or empty.
         bundles: Bundles to run, likewise.
         selected: The class expressions of which one matched, for the record.
         peer: Who asks.
         execution: What there is to run, of the snapshot that the request began with.
+        words: What is added to the command, word by word: `-D` or `--bundlesequence`,
+            each with its list as the peer wrote it, in its order, as often as it came.
     """
 
     defined: tuple[bytes, ...]
@@ -44,6 +46,7 @@ class RunOrder:
     selected: tuple[bytes, ...]
     peer: Peer
     execution: Execution
+    words: tuple[bytes, ...] = ()
 
 
 @frozen
