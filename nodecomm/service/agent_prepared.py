@@ -7,6 +7,7 @@ all that is wrong with it found in one run.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -28,12 +29,17 @@ from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.server_keys import SERVER_KEYS_FOLDER
 from nodecomm.identity.users import own_user
 from nodecomm.service.agent_schedule import LONGEST_SPLAY
+from nodecomm.service.agent_snapshot import agent_snapshot
+from nodecomm.service.endpoints import endpoint_problems
+from nodecomm.service.loading import resolve_path
+from nodecomm.service.run_checks import execution_problems
 from nodecomm.service.telling import changed_keys
 from nodecomm.sync.model import SyncLimits, SyncRequest
 from nodecomm.wire.cipher import missing
 from nodecomm.wire.text import from_text, to_text
 
 if TYPE_CHECKING:
+    from nodecomm.access.snapshot import Snapshot
     from nodecomm.service.loading import LoadedAgent
 
 __all__ = [
@@ -44,7 +50,7 @@ __all__ = [
 ]
 
 #: Keys that are read at start only.
-_AT_START = ("agent.state_dir", "log.format", "log.file")
+_AT_START = ("agent.state_dir", "log.format", "log.file", "log.audit")
 
 #: What in the state folder is ours, so that no copy may take its place.
 _OWN_FOLDERS = (KEYS_FOLDER, SERVER_KEYS_FOLDER, "sync")
@@ -83,6 +89,9 @@ class PreparedAgent:
         protocol: What is spoken, for people.
         command: What runs after an update; empty for nothing.
         command_timeout: Seconds that it may take.
+        listen: Where others may ask for a run.
+        run_keys: Keys that may, besides those of the servers; whole or by digest.
+        snapshot: The rules about such runs.
     """
 
     loaded: LoadedAgent
@@ -98,12 +107,21 @@ class PreparedAgent:
     protocol: str
     command: tuple[str, ...] | str
     command_timeout: float
+    listen: tuple[str, ...]
+    run_keys: tuple[str | PublicKey, ...]
+    snapshot: Snapshot
 
 
-def prepare_agent(loaded: LoadedAgent) -> tuple[PreparedAgent | None, LoadedAgent]:
+def prepare_agent(
+    loaded: LoadedAgent, *, generation: int = 0
+) -> tuple[PreparedAgent | None, LoadedAgent]:
     """
     Look at everything in a configuration that reading alone does not: names of
-    servers, files of keys, the program to run. Blocks.
+    servers, files of keys, programs to run. Blocks.
+
+    Args:
+        loaded: What was read.
+        generation: The number of this configuration.
 
     Returns:
         What to put in force, or None if there is any error, and *loaded* with all
@@ -111,10 +129,20 @@ def prepare_agent(loaded: LoadedAgent) -> tuple[PreparedAgent | None, LoadedAgen
     """
     look = _Look(loaded.partial, [])
     servers = look.servers()
-    pinned = look.pinned()
+    pinned = look.keys("server_keys", look.whole.agent.server_keys)
+    run_keys = look.keys("run_keys", look.whole.agent.run_keys)
+    look.first_use()
     look.encryption()
     look.copies()
     look.command()
+    look.problems.extend(
+        endpoint_problems(look.whole, "agent.listen", look.whole.agent.listen)
+    )
+    snapshot, wrong = agent_snapshot(
+        look.whole, resolve=resolve_path, generation=generation
+    )
+    look.problems.extend(wrong)
+    look.problems.extend(execution_problems(look.whole, "agent", snapshot.execution))
     checked = loaded.with_problems(look.problems)
     configuration = checked.settings
     if configuration is None:
@@ -141,6 +169,9 @@ def prepare_agent(loaded: LoadedAgent) -> tuple[PreparedAgent | None, LoadedAgen
         _protocol(agent),
         agent.after_update,
         parse_duration(agent.after_update_timeout),
+        agent.listen,
+        run_keys,
+        snapshot,
     )
     return prepared, checked
 
@@ -222,14 +253,13 @@ class _Look(Checks[AgentConfiguration]):
             found.append(server)
         return tuple(found)
 
-    def pinned(self) -> tuple[str | PublicKey, ...]:
+    def keys(self, name: str, texts: Sequence[str]) -> tuple[str | PublicKey, ...]:
         """
-        `server_keys`.
+        `server_keys` or `run_keys`.
         """
         found: list[str | PublicKey] = []
-        agent = self.whole.agent
-        for index, text in enumerate(agent.server_keys):
-            path = element_path("agent.server_keys", index)
+        for index, text in enumerate(texts):
+            path = element_path(f"agent.{name}", index)
             try:
                 if is_digest_text(text):
                     found.append(parse_digest(text))
@@ -241,6 +271,13 @@ class _Look(Checks[AgentConfiguration]):
             except ValueError as error:
                 hint = "write MD5=..., SHA=..., or the absolute path of a key file"
                 self.tell(path, str(error), text, hint)
+        return tuple(found)
+
+    def first_use(self) -> None:
+        """
+        `trust_server` beside what excludes it.
+        """
+        agent = self.whole.agent
         if agent.server_keys and agent.trust_server:
             self.tell(
                 "agent.trust_server",
@@ -249,7 +286,6 @@ class _Look(Checks[AgentConfiguration]):
                 "leave it out",
                 warning=True,
             )
-        return tuple(found)
 
     def encryption(self) -> None:
         """

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.endpoints import serverFromString
 
-from nodecomm.config.errors import Problem, in_toml
+from nodecomm.config.errors import Problem, element_path, in_toml
 
 if TYPE_CHECKING:
-    from nodecomm.config.model import Settings
+    from collections.abc import Iterable
+
+    from nodecomm.config.placed import Placed
 
 __all__ = ["endpoint_problems", "what_is_wrong"]
 
@@ -74,17 +76,22 @@ def what_is_wrong(description: str, error: Exception) -> tuple[str, str]:
     return said or type(error).__name__, hint
 
 
-def endpoint_problems(settings: Settings) -> list[Problem]:
+def endpoint_problems(whole: Placed, key: str, listen: Iterable[str]) -> list[Problem]:
     """
-    The endpoints of `listen` that cannot be understood. A socket that systemd would
-    give to the server is a warning: who only checks does not get it.
+    The endpoints that cannot be understood. A socket that systemd would give to the
+    service is a warning: who only checks does not get it.
+
+    Args:
+        whole: The configuration.
+        key: The key that they stand under.
+        listen: The endpoint strings.
     """
     problems = []
-    for index, description in enumerate(settings.server.listen):
+    for index, description in enumerate(listen):
         try:
             serverFromString(_NoReactor(), description)  # type: ignore[no-untyped-call]
         except (ValueError, TypeError, LookupError, OSError) as error:
-            key_path = f"server.listen[{index}]"
+            key_path = element_path(key, index)
             message, hint = what_is_wrong(description, error)
             problems.append(
                 Problem(
@@ -92,7 +99,7 @@ def endpoint_problems(settings: Settings) -> list[Problem]:
                     message,
                     description,
                     hint,
-                    settings.nearest_origin(key_path),
+                    whole.nearest_origin(key_path),
                     "warning" if isinstance(error, LookupError) else "error",
                 )
             )

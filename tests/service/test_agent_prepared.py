@@ -11,7 +11,10 @@ from unittest import mock
 
 import pytest
 
+from nodecomm.access.evaluator import AccessEvaluator
+from nodecomm.access.requests import AccessRequest
 from nodecomm.client.address import ServerAddress
+from nodecomm.identity.peer import Peer
 from nodecomm.service.agent_prepared import PreparedAgent, kept_at_start, prepare_agent
 from nodecomm.service.loading import is_of_agent, load_agent
 from nodecomm.testing import key_pair
@@ -226,3 +229,125 @@ def test_what_a_reload_cannot_change(tmp_path: Path) -> None:
     assert kept.state == os.fspath(tmp_path / "state")
     assert kept.interval == 7200
     assert waiting == ["agent.state_dir", "log.file"]
+
+
+LISTENER = """
+listen = ["tcp6:5308"]
+cfruncommand = ["{program}", "-K"]
+allowusers = ["root", "ops"]
+"""
+
+RULES = """
+[[access]]
+path = "b.*"
+resource_type = "bundle"
+admit_ips = ["192.0.2.0/24"]
+[[roles]]
+pattern = "c.*"
+authorize = ["ops"]
+[run]
+at_once = 3
+"""
+
+
+def decided(
+    prepared: PreparedAgent, operation: str, name: bytes, **who: str
+) -> tuple[bool, str | None]:
+    """Whether a peer is admitted, and where the rule stands that says so."""
+    peer = Peer(who.get("address", "198.51.100.1"), user=who.get("user", "root"))
+    request = AccessRequest(operation, name)
+    snapshot = prepared.snapshot
+    decision = AccessEvaluator(snapshot).evaluate(snapshot, peer, request)
+    return decision.allowed, None if decision.rule is None else decision.rule.place
+
+
+def test_rules_for_those_who_ask_for_runs(tmp_path: Path) -> None:
+    """
+    Whoever may connect is admitted to the program and to nothing else; bundles and
+    classes are decided by the rules, which are named by their place in the file.
+    """
+    program = tmp_path / "pro\\xffgram"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    named = str(program).replace("\\", "\\\\")
+    more = LISTENER.format(program=named)
+    prepared, problems = prepare(tmp_path, more, copies=RULES)
+    assert prepared is not None
+    # Folders of tests belong to others than root, which is warned about.
+    assert [one for one in problems if "who could have anything run" not in one] == []
+    execution = prepared.snapshot.execution
+    assert execution is not None
+    assert execution.command == (str(program), "-K")
+    assert execution.settings.at_once == 3
+    assert prepared.snapshot.allowusers == {"root", "ops"}
+    file = f"{tmp_path}/agent.toml"
+    real = os.fsencode(program)
+    assert decided(prepared, "exec", real) == (True, f"{file}:7")
+    for name in (b"/bin/sh", os.fsencode(tmp_path), real + b"x"):
+        assert not decided(prepared, "exec", name)[0]
+    for allowed, address in ((True, "192.0.2.7"), (False, "198.51.100.1")):
+        rule = f"{file}:16"
+        assert decided(prepared, "bundle", b"b1", address=address) == (allowed, rule)
+    assert not decided(prepared, "bundle", b"x", address="192.0.2.7")[0]
+    assert decided(prepared, "role", b"c1", user="ops")[0]
+    assert not decided(prepared, "role", b"c1", user="root")[0]
+
+
+def test_the_nodes_own_sync(tmp_path: Path) -> None:
+    """It needs no program, and has no classes and no bundles."""
+    prepared, problems = prepare(
+        tmp_path, 'listen = ["tcp6:5308"]\ncfruncommand = "sync"'
+    )
+    assert problems == []
+    assert prepared is not None
+    execution = prepared.snapshot.execution
+    assert execution is not None
+    assert (execution.is_sync, execution.program) == (True, None)
+    assert prepared.snapshot.rules == ()
+
+
+def test_nothing_is_run_unless_it_is_said(tmp_path: Path) -> None:
+    """Without the keys nothing runs, and nobody listens."""
+    prepared, _ = prepare(tmp_path)
+    assert prepared is not None
+    assert (prepared.listen, prepared.snapshot.execution) == ((), None)
+    assert prepared.run_keys == ()
+
+
+@pytest.mark.parametrize(
+    ("lines", "severity", "key", "expected"),
+    [
+        ('listen = ["tcp6:1:x=2"]', "error", "listen[0]", "takes no argument x"),
+        ('run_keys = ["MD5=1"]', "error", "run_keys[0]", "'MD5=1' is no key digest"),
+        ('run_keys = ["/none"]', "error", "run_keys[0]", "this file cannot be read"),
+        ('cfrunuser = "nobodyknows"', "error", "cfrunuser", "there is no such user"),
+        (
+            'cfruncommand = ["/none/such"]',
+            "warning",
+            "cfruncommand",
+            "the program does not exist",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_listener(
+    tmp_path: Path, lines: str, severity: str, key: str, expected: str
+) -> None:
+    """It is told with the agent's own keys and places, and once."""
+    named = lines.partition(" ")[0]
+    good = {"listen": '["tcp6:5308"]', "cfruncommand": '["/bin/sh"]'}
+    rest = "\n".join(f"{k} = {value}" for k, value in good.items() if k != named)
+    _, problems = prepare(tmp_path, f"{rest}\n{lines}")
+    (told,) = problems
+    assert told.startswith("agent.toml:")
+    assert f" {severity}: agent.{key} = " in told
+    assert expected in told
+
+
+def test_hosts_and_addresses_of_bundles(tmp_path: Path) -> None:
+    """What no address is, is an error at its place; there are no names for lists."""
+    copies = RULES.replace('"192.0.2.0/24"', '"@allowed_networks", "10.0.0.300"')
+    _, problems = prepare(tmp_path, LISTENER.format(program="/bin/sh"), copies=copies)
+    assert [one.partition(" ")[0] for one in problems] == [
+        "agent.toml:18:14:",
+        "agent.toml:18:35:",
+    ]
