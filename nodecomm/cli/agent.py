@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-`nodecomm agent status`: how the agent of this machine is doing.
+`nodecomm agent ...`: how the agent of this machine is doing, and a run of it now.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import pwd
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import attrs
 
+from nodecomm.cli.connecting import seconds_option
 from nodecomm.cli.options import (
     CommandOptions,
     GroupOptions,
@@ -20,6 +22,7 @@ from nodecomm.cli.options import (
     repeat_state_dir,
     write_json,
 )
+from nodecomm.service.agent_asking import AgentAsk, NoRun, describe_run
 from nodecomm.service.agent_status import (
     LOCK_NAME,
     AgentStatus,
@@ -58,28 +61,117 @@ class StatusOptions(CommandOptions):
     ]
 
 
+class RunOptions(CommandOptions):
+    """
+    `nodecomm agent run`.
+    """
+
+    longdesc = (
+        "Asks the agent of this machine for a run now, waits until it and what follows "
+        "it are over, and tells what came of it. A run that is under way is not "
+        "disturbed: the one that is asked for follows. The exit status is 0 if all is "
+        "well afterwards, as for `nodecomm agent status`; else 1, with each reason on "
+        "a line of standard error."
+    )
+    optParameters = [
+        [
+            "config",
+            "c",
+            None,
+            f"the agent's configuration, for its state folder ({AGENT_FILE})",
+        ],
+        ["timeout", None, "3600", "how long to wait, in seconds"],
+    ]
+
+    @property
+    def timeout(self) -> float:
+        """
+        Seconds.
+        """
+        return seconds_option("--timeout", self["timeout"])
+
+    def postOptions(self) -> None:
+        """
+        The time must be one.
+        """
+        _ = self.timeout
+
+
 class Options(GroupOptions):
     """
     `nodecomm agent`.
     """
 
-    takes = "status [options]"
-    unnamed = "say what to do with the agent: status"
-    subCommands = [["status", None, StatusOptions, "how it is doing"]]
+    takes = "status|run [options]"
+    unnamed = "say what to do with the agent: status, run"
+    subCommands = [
+        ["status", None, StatusOptions, "how it is doing"],
+        ["run", None, RunOptions, "a run now"],
+    ]
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
-    Tell the status. The exit status is 1 if something is not as it should be.
+    Tell the status, or have a run made. The exit status is 1 if something is not as it
+    should be.
     """
-    chosen: StatusOptions = options.subOptions
+    chosen: StatusOptions | RunOptions = options.subOptions
     loaded = load_agent(
         Path(chosen["config"]) if chosen["config"] else None,
         state_dir=options.named_state_dir,
     )
     folder = os.fspath(file_path(loaded.partial.agent.state_dir))
+    if isinstance(chosen, RunOptions):
+        return _run(options, chosen.timeout, folder, stdout, stderr)
+    return _tell_status(options, folder, stdout, stderr)
+
+
+def _run(
+    options: Options, timeout: float, folder: str, stdout: TextIO, stderr: TextIO
+) -> int:
+    """
+    Have a run made.
+    """
+
+    def tell(line: str) -> None:
+        if not options.as_json:
+            stdout.write(f"{safe(line)}\n")
+            # Whoever reads this may wait for it.
+            stdout.flush()
+
+    ask = AgentAsk(folder, timeout, _present, tell)
+    try:
+        status = ask.make()
+    except NoRun as error:
+        return fail(stderr, repeat_state_dir(str(error), options.named_state_dir))
+    except PermissionError as error:
+        return fail(stderr, _not_ours(error, folder))
+    now = _present()
+    wrong = ailments(status, running=status.state != "stopped")
+    if options.as_json:
+        facts = _facts(status, now, running=status.state != "stopped")
+        write_json({**facts, "ailments": wrong}, stdout)
+    for line in describe_run(status, ask.asked, now):
+        tell(repeat_state_dir(line, options.named_state_dir))
+    _complain(wrong, folder, stderr)
+    return 1 if wrong else 0
+
+
+def _present() -> Point:
     steady = SteadyClock()()
-    now = Point(time.time(), steady.boot, steady.ns)
+    return Point(time.time(), steady.boot, steady.ns)
+
+
+def _complain(wrong: Sequence[str], folder: str, stderr: TextIO) -> None:
+    for line in wrong:
+        stderr.write(f"error: {safe(line)} (state folder {safe(folder)})\n")
+
+
+def _tell_status(options: Options, folder: str, stdout: TextIO, stderr: TextIO) -> int:
+    """
+    Tell the status.
+    """
+    now = _present()
     try:
         running = lock_holder(os.path.join(folder, LOCK_NAME)) is not None
         status = read_status(folder)
@@ -95,8 +187,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         for line in describe(status, now, running=running):
             said = safe(repeat_state_dir(line, options.named_state_dir))
             stdout.write(f"{said}\n")
-    for line in wrong:
-        stderr.write(f"error: {safe(line)} (state folder {safe(folder)})\n")
+    _complain(wrong, folder, stderr)
     return 1 if wrong else 0
 
 

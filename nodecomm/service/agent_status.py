@@ -35,6 +35,7 @@ __all__ = [
     "State",
     "StatusUnreadable",
     "ailments",
+    "copy_lines",
     "describe",
     "read_status",
     "write_status",
@@ -237,6 +238,7 @@ class AgentStatus:
         after_update_pending: Whether a change waits for it.
         protocol: What is spoken with the servers; "" if a release wrote it that did
             not say so.
+        listening: Where others may ask for a run, as endpoint strings; empty: nowhere.
     """
 
     pid: int
@@ -257,6 +259,7 @@ class AgentStatus:
     after_update: AfterUpdate | None = None
     after_update_pending: bool = False
     protocol: str = ""
+    listening: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -373,6 +376,8 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
         lines.append(_pair("its key", status.server_key))
     if status.protocol:
         lines.append(_pair("protocol", status.protocol))
+    if status.listening:
+        lines.append(_pair("listening", f"{', '.join(status.listening)} (for runs)"))
     attempt = status.last_attempt
     if attempt is None:
         lines.append(_pair("last attempt", "none"))
@@ -395,7 +400,7 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
     if status.after_update_pending:
         lines.append(_pair("after_update", "is due for a change, and has not run"))
     for copy in status.copies:
-        lines += _copy_lines(copy, now)
+        lines += copy_lines(copy, now)
     # What was made safe stays as it is.
     return [safe(line) for line in lines]
 
@@ -433,7 +438,10 @@ def _ago(then: Point, now: Point) -> str:
     return f"{duration_text(seconds)} ago ({when})"
 
 
-def _copy_lines(copy: CopyStatus, now: Point) -> Sequence[str]:
+def copy_lines(copy: CopyStatus, now: Point) -> Sequence[str]:
+    """
+    What became of one copy, as lines for people.
+    """
     lines = [f"{safe(copy.source)} -> {safe(copy.destination)}: {copy.outcome}"]
     if copy.outcome != "failed":
         lines[0] += (

@@ -9,6 +9,9 @@ import io
 import json
 import os
 import pwd
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,8 +21,15 @@ import pytest
 from twisted.python import usage
 
 from nodecomm.cli import agent, config
-from nodecomm.service.agent_status import LOCK_NAME, STATUS_NAME, write_status
+from nodecomm.service.agent_status import (
+    LOCK_NAME,
+    STATUS_NAME,
+    Attempt,
+    Point,
+    write_status,
+)
 from nodecomm.service.own_state import FolderLock
+from nodecomm.sync.clocks import SteadyClock
 from tests.service.test_agent_status import FAILED, GOOD
 
 
@@ -127,6 +137,61 @@ def test_the_state_folder_of_the_configuration(
     file.write_text(f'[agent]\nstate_dir = "{running}"\n')
 
     assert run(agent, "status", "-c", str(file))[0] == 0
+
+
+@pytest.fixture
+def answering(running: str) -> Iterator[list[str]]:
+    """
+    A state folder that this process holds as an agent; asked for a run, it makes one
+    with the outcome that the list ends with.
+    """
+    outcomes: list[Any] = [running]
+
+    def asked(number: int, frame: object) -> None:
+        steady = SteadyClock()()
+        now = Point(time.time(), steady.boot, steady.ns)
+        status = GOOD if outcomes[-1] == "succeeded" else FAILED
+        attempt = Attempt(now, 0.5, "signal", outcomes[-1])
+        write_status(
+            running, attrs.evolve(status, pid=os.getpid(), last_attempt=attempt)
+        )
+
+    before = signal.signal(signal.SIGUSR1, asked)
+    yield outcomes
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_run(answering: list[str]) -> None:
+    """The agent is asked, and what came of it told, as lines and as JSON."""
+    state = answering[0]
+    answering.append("succeeded")
+    status, out, errors = run(agent, "run", "--state-dir", state)
+    assert (status, errors) == (0, "")
+    assert out.startswith("masterfiles -> /srv/masterfiles: updated from a:5308")
+    assert out.endswith("the run succeeded after 0.5 s\n")
+    answering.append("failed")
+    status, out, errors = run(agent, "run", "--state-dir", state)
+    assert status == 1
+    assert errors == (
+        f"error: the last run failed for 1 of 1 copies (state folder {state})\n"
+    )
+    status, out, _ = run(agent, "run", "--json", "--timeout", "9", "--state-dir", state)
+    facts = json.loads(out)
+    assert status == 1
+    assert facts["status"]["last_attempt"]["outcome"] == "failed"
+    assert facts["ailments"] == ["the last run failed for 1 of 1 copies"]
+
+
+def test_a_run_of_nobody(tmp_path: Path) -> None:
+    """Where no agent runs, what to do is told."""
+    status, out, errors = run(agent, "run", "--state-dir", str(tmp_path))
+    assert (status, out) == (1, "")
+    assert errors.startswith(
+        f"error: no agent is running with the state folder {tmp_path}"
+    )
+    assert "twistd nodecomm-agent" in errors
+    with pytest.raises(usage.UsageError, match="--timeout takes seconds"):
+        run(agent, "run", "--timeout", "soon")
 
 
 def test_nothing_to_do() -> None:
