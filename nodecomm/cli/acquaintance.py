@@ -18,7 +18,7 @@ from nodecomm.client.errors import UntrustedServer
 from nodecomm.identity.server_keys import ServerKeysUnreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from nodecomm.client.address import ServerAddress
     from nodecomm.client.connection import Connection
@@ -47,14 +47,18 @@ class AskingDialer:
     Args:
         dialer: Connects.
         store: The keys of servers.
-        question: Asks; it is called again only when the last answer has come.
+        question: Asks whether a server, reached at an address, has this key, which
+            these others are known by; None where there is nobody to ask. It is called
+            again only when the last answer has come.
     """
 
     def __init__(
         self,
         dialer: _Calling,
         store: ServerKeyStore,
-        question: Callable[[ServerAddress, str, PublicKey], Awaitable[bool | None]],
+        question: Callable[
+            [ServerAddress, str, PublicKey, Sequence[str]], Awaitable[bool | None]
+        ],
     ) -> None:
         self._dialer = dialer
         self._store = store
@@ -92,7 +96,8 @@ class AskingDialer:
         if self._store.keys(str(server)):
             # Meanwhile somebody else got to know it.
             return
-        answer = await self._question(server, refusal.address, key)
+        others = self._store.others(key, str(server))
+        answer = await self._question(server, refusal.address, key, others)
         if answer is None:
             text = f"there is no terminal to ask at, and {refusal.text}"
             raise _because(refusal, text)
@@ -130,18 +135,28 @@ class TerminalQuestion:
         self._quiet = quiet
 
     def __call__(
-        self, server: ServerAddress, address: str, key: PublicKey
+        self,
+        server: ServerAddress,
+        address: str,
+        key: PublicKey,
+        others: Sequence[str],
     ) -> Deferred[bool | None]:
         """
         Whether *key* is the key of *server*, which was reached at *address*.
         """
         pool = self._reactor.getThreadPool()
         answer: Deferred[bool | None] = deferToThreadPool(
-            self._reactor, pool, self._ask, server, address, key
+            self._reactor, pool, self._ask, server, address, key, others
         )
         return answer
 
-    def _ask(self, server: ServerAddress, address: str, key: PublicKey) -> bool | None:
+    def _ask(
+        self,
+        server: ServerAddress,
+        address: str,
+        key: PublicKey,
+        others: Sequence[str],
+    ) -> bool | None:
         addresses = [address] if address else []
         with self._quiet():
-            return ask_about_key(server, addresses, key, self._terminal)
+            return ask_about_key(server, addresses, key, self._terminal, others)

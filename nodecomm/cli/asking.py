@@ -65,19 +65,28 @@ def ask_about_key(
     addresses: Sequence[str],
     key: PublicKey,
     terminal: OpenTerminal,
+    others: Sequence[str] = (),
 ) -> bool | None:
     """
     Ask whether *key* is that of a server that is not known yet, as `ask_whether`.
+
+    Args:
+        server: Which.
+        addresses: Where it is.
+        key: What it shows.
+        terminal: Opens it.
+        others: The servers that are known by this key.
 
     Raises:
         Interrupted: By Ctrl-C, or by SIGTERM.
     """
     at = ", ".join(each for each in addresses if each != server.host)
     introduction = (
-        f"\nThe policy server {safe(str(server))}{f' ({safe(at)})' if at else ''} "
-        "is not known yet. Its key is\n"
-        f"  {key.md5}\n  {key.sha}\n"
+        f"\nThe server {safe(str(server))}{f' ({safe(at)})' if at else ''} is not known"
+        f" yet. Its key is\n  {key.md5}\n  {key.sha}\n"
     )
+    if others:
+        introduction += f"That is the key of {safe(', '.join(others))}, too.\n"
     return ask_whether(introduction, key, terminal)
 
 

@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from twisted.python import usage
 
@@ -34,9 +34,6 @@ from nodecomm.wire.dialog import ClientDialog
 from nodecomm.wire.errors import LocalProtocolError
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.text import safe
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "AskingOptions",
@@ -360,7 +357,7 @@ def report(
             "text": text,
             "status": int(status),
         }
-        write_json({"error": facts}, stdout)
+        write_json({"error": facts}, stdout, indent=None)
     stderr.write(f"error: {safe(text)}\n")
     return status
 

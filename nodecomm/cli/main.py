@@ -187,7 +187,8 @@ def _usage_error(
     elif re.fullmatch(r"option --?\S+ requires argument", message):
         message = message.replace("requires argument", "needs a value behind it")
     if as_json:
-        write_json({"error": {"code": "usage", "text": message, "status": 2}}, stdout)
+        facts = {"code": "usage", "text": message, "status": 2}
+        write_json({"error": facts}, stdout, indent=None)
     stderr.write(f"error: {message}\n")
     stderr.write(f"`{' '.join(words)} --help` tells what it takes.\n")
     return 2

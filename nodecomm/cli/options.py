@@ -198,11 +198,12 @@ def repeat_state_dir(text: str, state_dir: Path | None) -> str:
     return _ADVICE.sub(lambda found: found[0][:-1] + named, text)
 
 
-def write_json(facts: Any, stdout: TextIO) -> None:
+def write_json(facts: Any, stdout: TextIO, indent: int | None = 2) -> None:
     """
-    Print facts for a program.
+    Print facts for a program; in one line if *indent* is None, as an error is, whatever
+    a command prints otherwise.
     """
-    stdout.write(json.dumps(facts, indent=2) + "\n")
+    stdout.write(json.dumps(facts, indent=indent) + "\n")
 
 
 def fail(stderr: TextIO, message: str) -> int:

@@ -133,6 +133,8 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, LocalError):
         # An update tells it as a configuration says it.
         return _IN_CONFIGURATION.sub(r"--replace \1", str(error))
+    if isinstance(error, BrokenPipeError):
+        return "the output was closed before all of it was written"
     if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__
         if error.filename is not None:
