@@ -26,8 +26,11 @@ from nodecomm.cli import main
 from nodecomm.cli.stat import Options
 from nodecomm.identity.own import create_own_key, load_own_key
 from nodecomm.identity.servers import ServerKeyStore
+from tests.forking import Forked
 from tests.identity.sample import key, pair
 from tests.interop.harness import NodecommServer, config_for, free_port
+
+PROGRAM = str(Path(sys.executable).with_name("nodecomm"))
 
 CODE = "import sys; from nodecomm.cli.main import main; sys.exit(main())"
 
@@ -61,8 +64,8 @@ class Site:
         """
         `nodecomm WORDS`, started.
         """
-        return subprocess.Popen(
-            [sys.executable, "-c", CODE, *map(str, words)],
+        return Forked(
+            [PROGRAM, *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=more.pop("stdout", subprocess.PIPE),
             stderr=subprocess.PIPE,

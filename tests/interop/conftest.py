@@ -22,6 +22,7 @@ from tests.interop.harness import (
     has_ipv6_loopback,
     peer_program,
 )
+from tests.interop.syncing import FRESH
 from tests.interop.trees import big_file, hard_tree, loop_tree, wide_folder
 from tests.recorded import key_pair
 
@@ -164,11 +165,14 @@ def server(
     peer_program("cf-agent")
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "cf-serverd":
-        with RealServer(WorkFolder(folder / "work"), vars(shares)) as real:
+        # CFEngine's own key stands for all: to make one takes it long.
+        work = WorkFolder(folder / "work", key=False)
+        work.cf_key()
+        with RealServer(work, vars(shares)) as real:
             yield real
     else:
-        # So that a change of a test shows at once also where manifests are asked for.
-        settings = config_for(vars(shares), server="manifest_max_age = 0.25")
+        # So that a change of a test shows also where manifests are asked for.
+        settings = config_for(vars(shares), server=FRESH)
         with NodecommServer(folder, settings) as ours:
             yield ours
 

@@ -53,7 +53,8 @@ class WorkFolder:
 
     Args:
         path: The folder to make.
-        key: Make a key pair too, or have this one.
+        key: Make a key pair too, or have this one. cf-key, which looks five times as
+            long for one, makes it where a test says so.
     """
 
     def __init__(self, path: Path, *, key: bool | KeyPair = True) -> None:
@@ -67,10 +68,9 @@ class WorkFolder:
         for name in ("cf-agent", "cf-execd", "cf-key", "cf-promises"):
             (path / "bin" / name).symlink_to(peer_program(name))
         (path / "bin" / "cf-serverd").symlink_to(peer_program("true"))
-        if isinstance(key, KeyPair):
-            put_key(path / "ppkeys", key)
-        elif key:
-            self.cf_key()
+        if key:
+            pair = key if isinstance(key, KeyPair) else KeyPair.generate()
+            put_key(path / "ppkeys", pair)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, Protocol
 
 from nodecomm.identity.keys import KeyPair
+from tests.forking import Forked
 from tests.interop.machine import KEPT, free_port, peer_program, wait_until
 from tests.interop.nodes import WorkFolder, put_key
 
@@ -73,7 +74,7 @@ class _Process:
     ) -> None:
         self._log = log
         self._sink: IO[bytes] = log.open("ab")
-        self._process = subprocess.Popen(
+        self._process = Forked(
             command,
             env=environment,
             cwd=cwd,

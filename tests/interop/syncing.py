@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,6 +23,7 @@ import pytest
 
 from nodecomm.identity.keys import KeyPair
 from nodecomm.identity.own import create_own_key
+from tests.forking import Forked
 from tests.interop.machine import KEPT, RUN_TIMEOUT, peer_program
 from tests.interop.nodes import WorkFolder
 from tests.interop.servers import NodecommServer, RealServer, Server, config_for
@@ -29,6 +33,12 @@ FULL = os.environ.get("NODECOMM_FULL") == "1"
 
 #: What only shows something new now and then.
 FULL_ONLY = pytest.mark.skipif(not FULL, reason="takes long; NODECOMM_FULL=1 runs it")
+
+
+#: Seconds that a manifest lasts of which a test needs a new one for each command, and
+#: what says so to our server.
+MANIFEST_AGE = 0.25
+FRESH = f"manifest_max_age = {MANIFEST_AGE}"
 
 
 class SyncRun(NamedTuple):
@@ -137,7 +147,8 @@ class SyncAgent:
         """
         Begin a command, and do not wait for its end.
         """
-        return subprocess.Popen(
+        _outlive_manifest(command)
+        return Forked(
             command,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -162,6 +173,25 @@ class SyncAgent:
         return ended(self.start(*command))
 
 
+#: When what was last asked for that source was told.
+_asked: dict[str, float] = {}
+
+
+def _source(command: Any) -> str:
+    """
+    What of a server a command is about.
+    """
+    return next((word for word in command[1:] if re.search(r":\d+:", word)), "")
+
+
+def _outlive_manifest(command: Sequence[str]) -> None:
+    """
+    Wait until no server tells of a source what it has told of it before.
+    """
+    age = time.monotonic() - _asked.get(_source(command), -math.inf)
+    time.sleep(max(0.0, MANIFEST_AGE - age))
+
+
 def ended(process: subprocess.Popen[bytes]) -> SyncRun:
     """
     Wait until a command has ended. No bug may show, however it ends.
@@ -174,6 +204,7 @@ def ended(process: subprocess.Popen[bytes]) -> SyncRun:
         output, errors = process.communicate()
         words = (output + errors).decode("utf-8", "backslashreplace")
         raise AssertionError(f"{process.args!r} does not end:\n{words}") from None
+    _asked[_source(process.args)] = time.monotonic()
     done = SyncRun(process.returncode, output.decode(), errors.decode())
     for word in ("Traceback", "Unhandled", "Warning:"):
         assert word not in done.said, done
@@ -186,7 +217,7 @@ def fresh_server(
 ) -> Iterator[Server]:
     """
     A server of one kind whose answers are never old: our own makes a manifest anew for
-    each command, since to start one takes longer than a manifest lasts.
+    each command of a `SyncAgent`.
     """
     # Without the real programs neither server has anyone to be compared with.
     peer_program("cf-serverd")
@@ -194,7 +225,7 @@ def fresh_server(
         with RealServer(WorkFolder(folder / "work"), shares) as real:
             yield real
     else:
-        settings = config_for(shares, server="manifest_max_age = 0.25")
+        settings = config_for(shares, server=FRESH)
         with NodecommServer(folder, settings) as ours:
             yield ours
 

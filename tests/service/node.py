@@ -23,6 +23,7 @@ from nodecomm.transport.context import client_context
 from nodecomm.wire.commands import encode_get, encode_stat
 from nodecomm.wire.dialog import ClientDialog
 from nodecomm.wire.framing import TransactionBuffer, encode_transaction
+from tests.forking import Forked
 
 #: Seconds after which a test that waits for something has failed.
 PATIENCE = 60
@@ -116,24 +117,22 @@ class Server:
         plugin: str = "nodecomm-server",
         prelude: str = "",
     ) -> None:
-        limit = [] if descriptors is None else [f"ulimit -n {descriptors};"]
         self.folder = folder
         self.out = folder / "stdout"
         self.err = folder / "stderr"
         self.pid_file = folder / "pid"
         environ = {**os.environ, "NODECOMM_STATE_DIR": str(folder / "state")}
+        program = [str(Path(sys.executable).with_name("twistd"))]
+        if prelude:
+            code = f"{prelude}\nfrom twisted.scripts.twistd import run; run()"
+            program = [sys.executable, "-c", code]
+        if descriptors is not None:
+            limit = f'ulimit -n {descriptors}; exec "$@"'
+            program = ["sh", "-c", limit, "sh", *program]
+        words = ["-n", f"--pidfile={self.pid_file}", *twistd, plugin, *options]
         with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [
-                    *("sh", "-c", f'{" ".join(limit)} exec "$@"', "sh"),
-                    *(sys.executable, "-c"),
-                    f"{prelude}\nfrom twisted.scripts.twistd import run; run()",
-                    "-n",
-                    f"--pidfile={self.pid_file}",
-                    *twistd,
-                    plugin,
-                    *options,
-                ],
+            self.process: subprocess.Popen[bytes] = Forked(
+                [*program, *words],
                 cwd=folder,
                 env=environ,
                 stdin=subprocess.DEVNULL,
