@@ -126,13 +126,6 @@ class Connection(Requests):
         raise NotImplementedError
 
     @property
-    def is_nodecomm(self) -> bool:
-        """
-        Whether the server is nodecomm, as far as is known.
-        """
-        return False
-
-    @property
     def closed(self) -> bool:
         """
         Whether nothing more can be asked for.

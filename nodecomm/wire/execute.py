@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import define, frozen
 
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
 from nodecomm.wire.framing import MAX_PAYLOAD, MAX_RECORD, encode_transaction
@@ -496,7 +496,8 @@ class Announced:
     command: bytes
 
 
-@frozen
+# Not frozen: making a frozen one takes twice as long, and there are many.
+@define
 class Line:
     """
     A line of its output.

@@ -55,14 +55,14 @@ def run_example(*words: str, **environ: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_the_test() -> None:
+def test_the_tests() -> None:
     """
-    The test on the page runs, and succeeds.
+    The tests of what is on the page run, and succeed.
     """
-    done = run_example("-B", "-m", "unittest", "test_tree_size")
+    done = run_example("-B", "-m", "unittest", "test_tree_size", "test_remote_run")
 
     assert done.returncode == 0, done.stderr
-    assert "Ran 1 test" in done.stderr
+    assert "Ran 2 tests" in done.stderr
 
 
 @pytest.mark.programs
