@@ -26,5 +26,6 @@ then
     "$python" -m venv "$venv"
 fi
 echo "Installing $what into $venv"
+# Python compiles what is imported, which is the smaller part of it.
 exec "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    "$@" --editable "$what"
+    --no-compile "$@" --editable "$what"

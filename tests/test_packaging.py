@@ -28,8 +28,6 @@ def run(*command: str | Path, cwd: Path) -> str:
     # What the tests themselves run with must not help the installed package.
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONWARNINGS"):
         environment.pop(name, None)
-    # Most of what is installed is not imported here; that is compiled when it is.
-    environment["PIP_NO_COMPILE"] = "1"
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [str(word) for word in command],
@@ -79,7 +77,8 @@ def pip_install(environment: Path, *what: str | Path) -> Path:
     pip = (programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check")
     run(*pip, "uninstall", "--yes", "nodecomm", cwd=environment)
     assert not (programs / "nodecomm").exists()
-    run(*pip, "install", *what, cwd=environment)
+    # Most of what is installed is not imported here; that is compiled when it is.
+    run(*pip, "install", "--no-compile", *what, cwd=environment)
     return programs
 
 
