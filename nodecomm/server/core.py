@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from nodecomm.interfaces import IAccessEvaluator, ICommand, IFileSource
     from nodecomm.server.connection import PeerConnection, SessionState
     from nodecomm.server.digests import DigestStore
+    from nodecomm.server.execution.orders import IRunner
 
     class SeenStore(typing.Protocol):
         """Where trusted peers are noted."""
@@ -77,6 +78,8 @@ class ServerFactory(Factory):
             there are none.
         digests: Where digests are kept across restarts; None: in memory only.
         seen: Where trusted peers are noted; None: nowhere.
+        execution: Runs what peers may have run, and is ended with the server; None:
+            nothing is run here.
         events: How much is logged.
         workers: Threads for what may wait; made, started and stopped here when None.
         now: Civil time in seconds.
@@ -104,6 +107,7 @@ class ServerFactory(Factory):
         manifest_max_age: float = 10.0,
         digests: DigestStore | None = None,
         seen: SeenStore | None = None,
+        execution: IRunner | None = None,
         events: EventLog | None = None,
         workers: Workers | None = None,
         now: Callable[[], float] = time.time,
@@ -158,6 +162,7 @@ class ServerFactory(Factory):
             now,
             deny_bad_clocks,
             self.manifests,
+            execution,
         )
         self.commands = command_table([*builtin_commands(), *commands])
         self.admission = Admission(
@@ -351,10 +356,12 @@ class ServerFactory(Factory):
     def stop(self, grace: float) -> Deferred[None]:
         """
         End all sessions: those with an answer under way when it has left, but not
-        later than after *grace* seconds. New connections are turned away.
+        later than after *grace* seconds. New connections are turned away. Runs are
+        ended; what of them has not ended itself is killed when half of that time is
+        over, so that their peers still hear of it.
 
         Returns:
-            Fires when no session is left.
+            Fires when no session and no run is left.
         """
         if self._stopping is None:
             self._stopping = Deferred()
@@ -369,6 +376,10 @@ class ServerFactory(Factory):
                 self._stopping.callback(None)
         stopped: Deferred[None] = Deferred()
         self._stopping.chainDeferred(stopped)
+        execution = self.serving.execution
+        if execution is not None:
+            runs = execution.stop(grace / 2)
+            stopped.addCallback(lambda _: runs)
         return stopped
 
     def _stop_late(self) -> None:

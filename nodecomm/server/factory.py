@@ -43,6 +43,8 @@ class TLSFactory(ServerFactory):
             there are none.
         digests: Where digests are kept across restarts; None: in memory only.
         seen: Where trusted peers are noted; None: nowhere.
+        execution: Runs what peers may have run, and is ended with the server; None:
+            nothing is run here.
         events: How much is logged.
         workers: Threads for what may wait; made, started and stopped here when None.
         now: Civil time in seconds.

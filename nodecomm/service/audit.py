@@ -35,12 +35,12 @@ GATHER = 0.2
 #: Seconds between attempts while the file cannot be written.
 RETRY = 5.0
 
-_PREFIXES = ("request.", "session.", "trust.")
+_PREFIXES = ("request.", "run.", "session.", "trust.")
 
 
 def is_audited(event: LogEvent) -> bool:
     """
-    Whether the event is one for the audit log: requests, sessions, trust.
+    Whether the event is one for the audit log: requests, runs, sessions, trust.
     """
     name = event.get("event")
     return isinstance(name, str) and (name == "request" or name.startswith(_PREFIXES))

@@ -20,10 +20,13 @@ from nodecomm.config.structure import structure
 from nodecomm.identity.own import PRIVATE_NAME, create_own_key, load_own_key
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.identity.trust import MemoryCounter, TrustPolicy
+from nodecomm.server.execution.runner import Runner
 from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
 from nodecomm.service.classic import classic_problems, tell_classic
 from nodecomm.service.loading import resolve_path
 from nodecomm.service.prepared import trust_windows
+from nodecomm.service.reloading import run_user_problems
+from nodecomm.service.run_checks import execution_problems, sync_command
 from nodecomm.service.telling import tell_problems
 from nodecomm.transport.context import server_context
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nodecomm.identity.keys import KeyPair
+    from nodecomm.server.execution.orders import IRunner
 
 __all__ = ["port_factory"]
 
@@ -43,6 +47,7 @@ def port_factory(
     *,
     keys: str | os.PathLike[str],
     counter: Any = None,
+    execution: IRunner | None = None,
     **more: Any,
 ) -> PortFactory:
     """
@@ -54,13 +59,16 @@ def port_factory(
 
     Args:
         reactor: The application's reactor.
-        settings: Tables as in the configuration file: `server`, `access`, `limits`.
+        settings: Tables as in the configuration file: `server`, `access`, `roles`,
+            `run`, `limits`.
             What concerns a process of its own (`listen`, `state_dir`, `log`,
             `plugins`) is checked and otherwise left to the application.
         keys: The folder with this server's key pair, which is made if it is missing,
             and the trusted keys of nodes.
         counter: Remembers how often a trust window with a `count` was used, across
             restarts. Needed if there is such a window.
+        execution: Runs what peers may have run; None: as the settings say, if there
+            is a `cfruncommand` in them. `PortFactory.tls.stop` ends all runs.
         more: Further arguments of `nodecomm.server.TLSFactory`, such as `sources`,
             `commands`, `digests` and `seen`.
 
@@ -72,7 +80,13 @@ def port_factory(
     checked, problems = structure(settings)
     if checked is None:
         raise ConfigError(problems)
-    snapshot, wrong = compile_snapshot(checked, resolve=resolve_path)
+    snapshot, wrong = compile_snapshot(
+        checked,
+        resolve=resolve_path,
+        sync=sync_command(checked, "server.state_dir", checked.server.state_dir),
+    )
+    wrong += execution_problems(checked, "server", snapshot.execution)
+    wrong += run_user_problems(checked)
     windows, misplaced = trust_windows(checked)
     problems += wrong + misplaced
     problems += [
@@ -98,6 +112,10 @@ def port_factory(
         server.trustusers,
         MemoryCounter() if counter is None else counter,
     )
+    if execution is None and snapshot.execution is not None:
+        runner = Runner(reactor, checked.run)
+        runner.find_hostname()
+        execution = runner
     tls = TLSFactory(
         reactor,
         context=server_context(
@@ -111,6 +129,7 @@ def port_factory(
         max_connections=server.maxconnections,
         deny_bad_clocks=server.denybadclocks,
         manifest_max_age=server.manifest_max_age,
+        execution=execution,
         **more,
     )
     return PortFactory(tls, ClassicFactory.beside(tls, pair))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nodecomm.config.errors import Problem
 from nodecomm.server.commands import builtin_commands, command_table
+from nodecomm.server.execution.accounts import AccountError, find_account
 from nodecomm.service.telling import changed_keys
 from nodecomm.transport.limits import raise_descriptor_limit
 
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
     from nodecomm.server.factory import TLSFactory
     from nodecomm.service.prepared import Prepared
 
-__all__ = ["apply", "connections_that_fit", "folders_gone", "needs_restart"]
+__all__ = [
+    "apply",
+    "connections_that_fit",
+    "folders_gone",
+    "needs_restart",
+    "run_user_problems",
+]
 
 #: Descriptors kept for files, the database, logs and name look-ups: this many, or a
 #: tenth of all.
@@ -89,6 +96,30 @@ def folders_gone(old: Snapshot, new: Snapshot) -> list[Problem]:
     ]
 
 
+def run_user_problems(settings: Settings) -> list[Problem]:
+    """
+    Whether this process can run `cfruncommand` as `cfrunuser`. Blocks for a look into
+    the list of users.
+    """
+    server = settings.server
+    if not server.cfruncommand:
+        return []
+    try:
+        find_account(server.cfrunuser)
+    except AccountError as error:
+        key_path = "server.cfrunuser"
+        return [
+            Problem(
+                key_path,
+                str(error),
+                server.cfrunuser,
+                "leave it out, or start the server as root",
+                settings.nearest_origin(key_path),
+            )
+        ]
+    return []
+
+
 def apply(factory: TLSFactory, prepared: Prepared, max_connections: int) -> None:
     """
     Put the rules, limits and plugins of *prepared* in force. Requests that have
@@ -112,6 +143,8 @@ def apply(factory: TLSFactory, prepared: Prepared, max_connections: int) -> None
     serving = factory.serving
     serving.deny_bad_clocks = settings.server.denybadclocks
     factory.manifests.max_age = settings.server.manifest_max_age
+    if serving.execution is not None:
+        serving.execution.apply(settings.run)
     # Before the rules that name them.
     serving.sources = {**serving.sources, **prepared.sources}
     serving.evaluator.snapshot = prepared.snapshot

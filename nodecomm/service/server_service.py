@@ -26,6 +26,7 @@ from nodecomm.identity.pins import PINS_NAME, PinnedDigests
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.identity.trust import TrustPolicy
 from nodecomm.server.events import EventLog
+from nodecomm.server.execution.runner import Runner
 from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
 from nodecomm.server.pools import WorkerPool
 from nodecomm.service.audit import AuditLog
@@ -39,6 +40,7 @@ from nodecomm.service.reloading import (
     connections_that_fit,
     folders_gone,
     needs_restart,
+    run_user_problems,
 )
 from nodecomm.service.signals import SignalWatch
 from nodecomm.service.telling import (
@@ -130,6 +132,7 @@ class ServerService(MultiService):
         self._database: Database | None = None
         self._seen: SeenTable | None = None
         self._digests: DigestTable | None = None
+        self._runner: Runner | None = None
 
     @property
     def settings(self) -> Settings:
@@ -189,6 +192,8 @@ class ServerService(MultiService):
             )
         except ValueError as error:
             raise StartError(str(error)) from error
+        for problem in run_user_problems(settings):
+            raise StartError(str(problem))
         remove_leftovers(keys, self._now())
         self._files = WorkerPool(self._reactor, "nodecomm-files", 2)
         self._audit = self._open_audit(settings, self._files)
@@ -209,6 +214,7 @@ class ServerService(MultiService):
             seen=self._seen,
         )
         self._windows = WindowTeller(trust, self._reactor)
+        self._runner = Runner(self._reactor, settings.run, monotonic=self._monotonic)
         self.factory = TLSFactory(
             self._reactor,
             context=context,
@@ -222,6 +228,7 @@ class ServerService(MultiService):
             manifest_max_age=settings.server.manifest_max_age,
             digests=self._digests,
             seen=self._seen,  # type: ignore[arg-type]  # knows two directions only
+            execution=self._runner,
             events=EventLog(
                 verbose=self._verbosity >= Verbosity.VERBOSE or self._audit is not None,
                 dialogue=self._verbosity >= Verbosity.DEBUG,
@@ -299,6 +306,7 @@ class ServerService(MultiService):
         tell_classic(self.settings, self._log)
         if self._windows is not None:
             self._windows.start()
+        self._find_hostname()
         self._ready(next((number for number in numbers if number), 0))
 
     async def _open_ports(
@@ -349,9 +357,10 @@ class ServerService(MultiService):
             self._audit.reopen()
         prepared, loaded = self._reread(self._generation + 1)
         if prepared is not None:
-            gone = folders_gone(self.prepared.snapshot, prepared.snapshot)
-            if gone:
-                prepared, loaded = None, loaded.with_problems(gone)
+            wrong = folders_gone(self.prepared.snapshot, prepared.snapshot)
+            wrong += run_user_problems(prepared.settings)
+            if wrong:
+                prepared, loaded = None, loaded.with_problems(wrong)
         tell_problems(loaded.problems, self._log)
         if prepared is None or self.factory is None:
             tell_rejected(loaded.problems, loaded.description, self._log)
@@ -373,7 +382,15 @@ class ServerService(MultiService):
         tell_classic(prepared.settings, self._log, before=old)
         if self._windows is not None:
             self._windows.changed()
+        self._find_hostname()
         return True
+
+    def _find_hostname(self) -> None:
+        """
+        Only whoever selects nodes for a run needs it.
+        """
+        if self._runner is not None and self.settings.server.cfruncommand:
+            self._runner.find_hostname()
 
     async def _move_ports(self, settings: Settings) -> bool:
         """

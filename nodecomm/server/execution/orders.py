@@ -158,9 +158,12 @@ class IRunner(Interface):
         Have *order* run, now or when it is its turn, and tell *sink*.
         """
 
-    def stop() -> Deferred[None]:
+    def stop(grace: float | None = None) -> Deferred[None]:
         """
         End all runs, and refuse further ones. Fires when no program is left.
+
+        Args:
+            grace: Seconds until they are killed, if that is less than `kill_after`.
         """
 
     def apply(settings: Any) -> None:

@@ -9,17 +9,18 @@ it leaves behind when it ends by itself (a daemon) goes on.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from attrs import define, field, frozen
 
-from nodecomm.server.execution.accounts import Account
+from nodecomm.server.execution.accounts import Account, AccountError
 from nodecomm.server.execution.processes import Family
 
 __all__ = [
@@ -169,8 +170,7 @@ class Program:
         timeout: float,
         tell: Callable[[bytes], object],
         kill_after: float = KILL_AFTER,
-        environment: Mapping[str, str] | None = None,
-        account: Account | None = None,
+        account: Callable[[], Account] | None = None,
         umask: int = -1,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -181,8 +181,8 @@ class Program:
             tell: Takes output as it comes, at most `READ_SIZE` bytes, in the thread
                 that runs the program.
             kill_after: Seconds between asking it to end and ending it.
-            environment: All of its environment; None: that of this process.
-            account: As whom it runs; None: as this process.
+            account: Finds as whom it runs, with the environment of that user and no
+                other; None: as this process, with its environment.
             umask: What it takes away from the mode of files; -1: as this process.
             monotonic: Seconds of a clock that nobody sets.
         """
@@ -192,7 +192,6 @@ class Program:
         self._timeout = timeout
         self._tell = tell
         self._kill_after = kill_after
-        self._environment = environment
         self._account = account
         self._umask = umask
         self._monotonic = monotonic
@@ -200,13 +199,21 @@ class Program:
         self._bell: int | None = None
         self._paused = False
         self._stop = ""
+        self._kill_at = math.inf
 
-    def stop(self, reason: str = "stopped") -> None:
+    def stop(self, reason: str = "stopped", kill_after: float | None = None) -> None:
         """
         End it. Any thread may call this, at any time; the first reason counts.
+
+        Args:
+            reason: Why.
+            kill_after: Seconds that it has from now on, if that is less.
         """
         with self._lock:
             self._stop = self._stop or reason
+            if kill_after is not None:
+                until = self._monotonic() + kill_after
+                self._kill_at = min(self._kill_at, until)
             self._ring()
 
     def pause(self) -> None:
@@ -243,19 +250,25 @@ class Program:
         if self._stop:
             return Ended(None, 0.0, self._stop)
         try:
+            account = self._account() if self._account is not None else None
             process = subprocess.Popen(  # noqa: S603
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd="/",
-                env=self._environment,
+                env=None if account is None else account.environment,
                 start_new_session=True,
                 bufsize=0,
                 umask=self._umask,
-                **({} if self._account is None else self._account.switch),
+                **({} if account is None else account.switch),
             )
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except (
+            AccountError,
+            OSError,
+            ValueError,
+            subprocess.SubprocessError,
+        ) as error:
             reason = getattr(error, "strerror", None) or str(error)
             return Ended(None, self._monotonic() - began, f"{reason}")
         _limit_descriptors(process.pid)
@@ -370,7 +383,7 @@ class _Watch:
         until = self._clock() + self._program._kill_after
         pauses = _pauses()
         while family.lives():
-            left = until - self._clock()
+            left = min(until, self._program._kill_at) - self._clock()
             if left <= 0:
                 family.send(signal.SIGKILL)
                 break

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodecomm.server.execution.accounts import find_account
+from nodecomm.server.execution.accounts import find_account, own_account
 from nodecomm.server.execution.programs import (
     LONGEST_LINE,
     MOST_LINES,
@@ -180,19 +181,24 @@ def test_what_a_program_finds(tmp_path: Path) -> None:
         "while resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1024:\n"
         "    assert time.monotonic() < until\n"
     )
+    account = evolve(own_account(), name="somebody", home="/nowhere")
     _, before = raise_descriptor_limit()
     with (tmp_path / "open").open("w") as ours:
         os.set_inheritable(ours.fileno(), True)
         ended, lines = run(
-            *(sys.executable, "-I", "-c", text), environment={"A": "b"}, umask=0o022
+            *(sys.executable, "-I", "-c", text), account=lambda: account, umask=0o022
         )
 
     assert ended.succeeded, lines
     assert before > 1024
-    # The interpreter adds a variable of its own where the locale is C.
-    assert lines[0].replace(b", ('LC_CTYPE', 'C.UTF-8')", b"") == (
-        b"[('A', 'b')] / b''"
-    )
+    expected = {
+        "HOME": "/nowhere",
+        "LANG": "C.UTF-8",
+        "LOGNAME": "somebody",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "USER": "somebody",
+    }
+    assert lines[0] == f"{list(expected.items())} / b''".encode()
     # The fourth is the folder that is being listed.
     assert lines[1:] == [b"[0, 1, 2]", b"4 True", b"0o22"]
 
@@ -200,11 +206,9 @@ def test_what_a_program_finds(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user() -> None:
     """Root can have it run as another user, with the groups of that one alone."""
-    account = find_account("nobody")
     ended, lines = run(
         *("/bin/sh", "-c", "id -u; id -g; id -G; echo $HOME $USER $LOGNAME"),
-        account=account,
-        environment=account.environment,
+        account=lambda: find_account("nobody"),
     )
 
     entry = pwd.getpwnam("nobody")
@@ -306,7 +310,7 @@ def test_children_elsewhere() -> None:
         "for begin in os.setsid, os.setpgrp:\n"
         "    if os.fork() == 0:\n"
         "        begin()\n"
-        "        print(os.getpid(), flush=True)\n"
+        "        os.write(1, b'%d\\n' % os.getpid())\n"
         "        time.sleep(1000)\n"
         "time.sleep(1000)\n"
     )
