@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from nodecomm.cli.connecting import Interrupted
 from nodecomm.identity.keys import PublicKey, parse_digest_or_none
+from nodecomm.identity.servers import few
 from nodecomm.wire.text import safe
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def ask_about_key(
         f" yet. Its key is\n  {key.md5}\n  {key.sha}\n"
     )
     if others:
-        introduction += f"That is the key of {safe(', '.join(others))}, too.\n"
+        introduction += f"That is the key of {safe(few(others))}, too.\n"
     return ask_whether(introduction, key, terminal)
 
 

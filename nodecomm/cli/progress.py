@@ -80,11 +80,20 @@ class ProgressLine:
             self._write("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
 
+    def skip(self) -> None:
+        """
+        Leave the line to whatever somebody else has written there.
+        """
+        self._write("\n")
+        self._shown = ""
+
     def _width(self) -> int:
         try:
-            return os.get_terminal_size(self._stream.fileno()).columns
+            columns = os.get_terminal_size(self._stream.fileno()).columns
         except OSError:
-            return shutil.get_terminal_size().columns
+            columns = 0
+        # One that was never told its size says 0.
+        return columns or shutil.get_terminal_size().columns
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

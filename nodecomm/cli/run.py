@@ -280,6 +280,7 @@ async def _finish(
     stopped = any(result.stopped for result in results)
     if stopped:
         printer.hurry()
+    printer.status("")
     report.summary(results)
     drained = printer.drained()
     if stopped:

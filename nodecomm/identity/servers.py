@@ -34,7 +34,11 @@ __all__ = [
     "ServerTrust",
     "StoredServer",
     "accept_command",
+    "few",
 ]
+
+#: Servers that a text names; a key may be that of hundreds, where machines are copied.
+_NAMED = 3
 
 #: Every code that a decision about a server can have.
 SERVER_CODES = {
@@ -80,6 +84,15 @@ def accept_command(server: str, *, classic: bool) -> str:
     """
     protocol = " --protocol classic" if classic else ""
     return f"nodecomm server-key accept {safe(server)}{protocol}"
+
+
+def few(names: Sequence[str]) -> str:
+    """
+    The first of *names*, and how many more there are.
+    """
+    left = len(names) - _NAMED
+    named = ", ".join(names[:_NAMED])
+    return f"{named} and {left} more" if left > 0 else named
 
 
 class ServerTrust:
@@ -276,4 +289,4 @@ class ServerTrust:
             return ""
         if not others:
             return ""
-        return f" (that is the key of {safe(', '.join(others))})"
+        return f" (that is the key of {safe(few(others))})"
