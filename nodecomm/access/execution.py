@@ -94,18 +94,22 @@ def judge_user(snapshot: Snapshot, peer: Peer) -> Decision:
     Whether the peer's user may ask for a run. Names are compared exactly.
     """
     user = safe(peer.user) or "(no name)"
+    origin = snapshot.users_origin
+    place = ""
+    if origin is not None and origin.line:
+        place = safe(f" ({origin.file}:{origin.line})")
     if peer.user in snapshot.allowusers:
         return Decision(
             True,
             reasons.ADMITTED,
-            f"allowusers names user {user}",
+            f"allowusers{place} names user {user}",
             list_name="allowusers",
             entry=peer.user,
         )
     return Decision(
         False,
         reasons.NOT_ALLOW_USERS,
-        f"allowusers does not name user {user}",
+        f"allowusers{place} does not name user {user}",
         list_name="allowusers",
     )
 

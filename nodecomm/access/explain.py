@@ -18,6 +18,7 @@ from nodecomm.access.judgement import admitting_word, judge, maps_root
 from nodecomm.access.requests import (
     FILE_OPERATIONS,
     RIGHT_OPERATIONS,
+    ROLE,
     AccessRequest,
 )
 from nodecomm.access.snapshot import path_pattern
@@ -137,6 +138,8 @@ def explain(
         asked: The absolute path before links were followed, where that is known.
     """
     decision = AccessEvaluator(snapshot).evaluate(snapshot, peer, request)
+    if request.operation == ROLE:
+        return _explain_role(snapshot, peer, request, decision)
     if request.operation not in FILE_OPERATIONS:
         return _explain_name(snapshot, peer, request, decision)
     path, is_directory = request.path, request.is_directory
@@ -274,6 +277,9 @@ def _file_steps(
         yield _encryption_step(peer, request)
         if not encrypted:
             return
+    if request.operation == "exec":
+        yield Step("right", "it is run and not given away, which needs no right on it")
+        return
     if request.operation not in RIGHT_OPERATIONS or request.is_directory:
         yield Step("right", "folders need no right of their own")
         return
@@ -298,8 +304,9 @@ def _encryption_step(peer: Peer, request: AccessRequest) -> Step:
     What a rule with `ifencrypted` sees.
     """
     text = "encrypted" if _is_encrypted(peer, request) else "not encrypted"
-    if peer.protocol == 1 and request.operation == "stat":
-        text = "a STAT of the classic protocol counts as encrypted"
+    if peer.protocol == 1 and request.operation in ("stat", "exec"):
+        name = "a STAT" if request.operation == "stat" else "an EXEC"
+        text = f"{name} of the classic protocol counts as encrypted"
     return Step("ifencrypted", text)
 
 
@@ -422,6 +429,33 @@ def _explain_name(
     return Explanation(
         decision, tuple(steps), tuple(others[:MAX_OTHERS]), _notes(involved)
     )
+
+
+def _explain_role(
+    snapshot: Snapshot, peer: Peer, request: AccessRequest, decision: Decision
+) -> Explanation:
+    """
+    A class that a run is to be given.
+    """
+    shown, user = safe(to_text(request.path)), safe(peer.user) or "(no name)"
+    steps = [Step("request", f"class {shown}, to be defined by user {user}")]
+    involved = snapshot.named(ROLE, request.path)
+    if not involved:
+        steps.append(Step("look-up", f"no role is about {shown}"))
+    for role in involved:
+        steps.append(Step("look-up", f"{role.label} is about it"))
+        listed = safe(", ".join(role.authorize)) or "nobody"
+        steps.append(Step("authorize", f"it authorizes {listed}"))
+    others = []
+    for role in snapshot.roles:
+        if role in involved:
+            continue
+        text = "its expression does not match the whole name of the class"
+        if role.pattern is None:
+            text = "its expression cannot be evaluated, so it is about no class"
+        does = "authorizes" if peer.user in role.authorize else "does not authorize"
+        others.append(Other(role, "elsewhere", f"{text}; it {does} user {user}"))
+    return Explanation(decision, tuple(steps), tuple(others[:MAX_OTHERS]))
 
 
 def _notes(rules: list[Rule]) -> tuple[str, ...]:

@@ -95,6 +95,7 @@ class Snapshot:
         allowconnects, denyconnects, allowallconnects, allowlegacyconnects: Who may
             connect, and how.
         allowusers: The user names that may ask for a run.
+        users_origin: Where that list stands.
         execution: What is run then; None: nothing.
         roles: Which classes a run may be given, by whom.
         mounts: Path to the name of the file source that answers below it.
@@ -114,6 +115,7 @@ class Snapshot:
     allowallconnects: AddressList = field(factory=AddressList)
     allowlegacyconnects: AddressList = field(factory=AddressList)
     allowusers: frozenset[str] = frozenset()
+    users_origin: Origin | None = None
     execution: Execution | None = None
     roles: tuple[Rule, ...] = ()
     mounts: Mapping[bytes, str] = field(init=False)

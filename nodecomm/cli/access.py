@@ -9,42 +9,30 @@ or the configuration is wrong.
 
 from __future__ import annotations
 
-import os
 import pwd
-import stat
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, cast
+from typing import Any, TextIO, cast
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.python import usage
 
-from nodecomm.access.decision import HOSTNAME_NEEDED, Decision
-from nodecomm.access.evaluator import AccessEvaluator
 from nodecomm.access.explain import Explanation, Step, explain
 from nodecomm.access.networks import read_address
 from nodecomm.access.requests import (
     FILE_OPERATIONS,
     NAME_OPERATIONS,
     AccessRequest,
-    is_resolved,
 )
-from nodecomm.access.snapshot import HostnameNeededError, Snapshot
+from nodecomm.access.snapshot import Snapshot
+from nodecomm.cli.access_run import Asked, explain_exec, load_node, run_as_text
+from nodecomm.cli.explaining import explain_file, find_key
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
-from nodecomm.identity.keys import PublicKey, parse_digest
+from nodecomm.identity.keys import parse_digest
 from nodecomm.identity.peer import Peer
-from nodecomm.identity.store import FileKeyStore
-from nodecomm.service.loading import check_access, load
+from nodecomm.service.loading import ReadFiles, check_access, is_of_agent, load
 from nodecomm.wire.text import from_text, safe, to_text
 
 __all__ = ["Options", "run"]
-
-#: Reason codes of this command, besides those of the evaluator.
-NOT_FOUND = "not_found"
-NO_SHORTCUT = "no_shortcut"
-
-#: A file that everybody may read: what is assumed where there is no file to look at.
-_READABLE = 0o100644
 
 #: The names of protocols; versions 2 and 3 do not differ here.
 #: Source: CFEngine 3.21, the values of `protocol_version`.
@@ -63,13 +51,16 @@ class _ExplainOptions(CommandOptions):
     The command line of `nodecomm access explain`.
     """
 
-    takes = "[options] REQUEST_PATH"
+    takes = "[options] (REQUEST_PATH | --exec)"
     subjects = (("path", "REQUEST_PATH"),)
+    optional = 1
     longdesc = (
         "Say whether a node may have REQUEST_PATH (a path, a shortcut and a path, or "
         "a handle), by which rule and line of the configuration, and why the nearest "
-        "other rules did not decide. The path is looked at on this machine. Exit "
-        "status: 0 it may, 1 it may not, 2 the configuration is wrong."
+        "other rules did not decide. The path is looked at on this machine. With "
+        "--exec, say whether cfruncommand would be run for it, with the classes and "
+        "bundles that it asks for; an agent's configuration will do for that, too. "
+        "Exit status: 0 it may, 1 it may not, 2 the configuration is wrong."
     )
     optParameters = [
         ["config", "c", None, "the configuration; default as for the server"],
@@ -87,6 +78,8 @@ class _ExplainOptions(CommandOptions):
     optFlags = [
         ["encrypt", None, "classic: the request is encrypted"],
         ["unencrypted", None, "the same as --protocol classic without --encrypt"],
+        ["exec", None, "a run of cfruncommand is asked for, and no path"],
+        ["agent", None, "--exec: the configuration is an agent's"],
     ]
 
     def __init__(self) -> None:
@@ -94,6 +87,10 @@ class _ExplainOptions(CommandOptions):
         self.digests: list[str] = []
         #: Whether the node speaks the classic protocol.
         self.classic = False
+        #: What a run is to be given, in the order in which it is named.
+        self.given: list[tuple[str, str]] = []
+        #: The classes that nodes are selected by; None: they are not.
+        self.selected: tuple[str, ...] | None = None
 
     def opt_key(self, digest: str) -> None:
         """
@@ -104,12 +101,56 @@ class _ExplainOptions(CommandOptions):
         except ValueError as error:
             raise usage.UsageError(f"--key: {error}") from None
 
+    def opt_define(self, classes: str) -> None:
+        """
+        --exec: classes that the run is to define, with commas between.
+        """
+        self.given.append(("-D", classes))
+
+    opt_D = opt_define
+
+    def opt_remote_bundles(self, bundles: str) -> None:
+        """
+        --exec: bundles that are to be run, with commas between.
+        """
+        self.given.append(("-b", bundles))
+
+    def opt_select(self, classes: str) -> None:
+        """
+        --exec: classes of which the node must have one, with commas between.
+        """
+        self.selected = (*(self.selected or ()), *filter(None, classes.split(",")))
+
+    opt_s = opt_select
+
     def parseArgs(self, *given: str) -> None:
         if len(given) > 1:
             raise usage.UsageError("one REQUEST_PATH at a time")
         super().parseArgs(*given)
 
+    def _check_exec(self) -> None:
+        """
+        What goes with `--exec`, and what goes with a path.
+        """
+        if self["exec"]:
+            if self["path"] is not None:
+                raise usage.UsageError("--exec is about no path; leave it out")
+            if self["operation"] != "stat":
+                raise usage.UsageError("--exec is the operation; leave out --operation")
+            if self["encrypt"] or self["unencrypted"]:
+                raise usage.UsageError(
+                    "--encrypt and --unencrypted are about requests for a path"
+                )
+            return
+        if self["path"] is None:
+            raise usage.UsageError("which REQUEST_PATH? Or a run: --exec")
+        if self.given or self.selected is not None or self["agent"]:
+            raise usage.UsageError(
+                "--define, --remote-bundles, --select and --agent belong to --exec"
+            )
+
     def postOptions(self) -> None:
+        self._check_exec()
         if self["ip"] is None:
             raise usage.UsageError("whose request? --ip ADDRESS is missing")
         address = read_address(self["ip"])
@@ -153,39 +194,17 @@ class Options(GroupOptions):
     unnamed = "say what to do: nodecomm access explain"
 
 
-@frozen
-class _NamedKey:
-    """
-    A key of which only the digests are known: enough for rules, which compare those.
-    """
-
-    md5: str
-    digests: tuple[str, ...]
-
-
-class _Target(NamedTuple):
-    """
-    What a path leads to on this machine.
-    """
-
-    request: AccessRequest
-    note: str
-    exists: bool = True
-
-
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     Explain one decision.
     """
     given = cast(_ExplainOptions, options.subOptions)
     config = Path(given["config"]) if given["config"] else None
+    if given["exec"]:
+        return _run_exec(given, options, config, stdout, stderr)
     snapshot, loaded = check_access(load(config, state_dir=options.named_state_dir))
     if snapshot is None:
-        for problem in loaded.problems:
-            if problem.is_error:
-                stderr.write(f"{problem}\n")
-        stderr.write("error: the configuration cannot be used\n")
-        return 2
+        return _unusable(loaded, stderr)
     try:
         asked = from_text(given["path"])
     except ValueError as error:
@@ -203,6 +222,41 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     return 0 if answer.decision.allowed else 1
 
 
+def _run_exec(
+    given: _ExplainOptions,
+    options: Options,
+    config: Path | None,
+    stdout: TextIO,
+    stderr: TextIO,
+) -> int:
+    """
+    Explain what becomes of a request for a run.
+    """
+    agent = bool(given["agent"]) or (config is not None and is_of_agent(config))
+    node, loaded = load_node(config, options.named_state_dir, agent=agent)
+    if node is None:
+        return _unusable(loaded, stderr)
+    peer = _peer(given, Path(node.state_dir) / "ppkeys")
+    answer = explain_exec(node, peer, Asked(tuple(given.given), given.selected))
+    if options.as_json:
+        shown = {"peer": _peer_json(peer, given), "operation": "exec"}
+        write_json(shown | answer.as_json(), stdout)
+    else:
+        stdout.write(run_as_text(_peer_line(peer, given), answer))
+    return 0 if answer.decision.allowed else 1
+
+
+def _unusable(loaded: ReadFiles[Any], stderr: TextIO) -> int:
+    """
+    Tell why there are no rules to ask.
+    """
+    for problem in loaded.problems:
+        if problem.is_error:
+            stderr.write(f"{problem}\n")
+    stderr.write("error: the configuration cannot be used\n")
+    return 2
+
+
 def _peer(given: _ExplainOptions, keys: Path) -> Peer:
     """
     The peer that the options describe.
@@ -213,7 +267,7 @@ def _peer(given: _ExplainOptions, keys: Path) -> Peer:
         uid = None
     return Peer(
         address=given["ip"],
-        key=_key(given.digests, keys),
+        key=find_key(given.digests, keys),
         user=given["user"],
         uid=uid,
         hostname=given["hostname"] or None,
@@ -242,7 +296,7 @@ def _explain(
         request = AccessRequest(operation, asked, encrypted=encrypted)
         answer = explain(snapshot, peer, request)
     else:
-        answer = _explain_file(snapshot, peer, operation, asked, encrypted)
+        answer = explain_file(snapshot, peer, operation, asked, encrypted)
     return evolve(answer, steps=(step, *answer.steps)) if given.classic else answer
 
 
@@ -255,142 +309,6 @@ def _counts_as_encrypted(given: _ExplainOptions) -> bool | None:
         return None
     # Source: CFEngine 3.21: a STAT always counts as encrypted.
     return bool(given["encrypt"]) or given["operation"] == "stat"
-
-
-def _key(digests: Sequence[str], folder: Path) -> PublicKey | None:
-    """
-    The stored key with one of these digests, else what stands in for it.
-    """
-    if not digests:
-        return None
-    if folder.is_dir():
-        for stored in FileKeyStore(folder).entries():
-            if any(stored.key.matches(digest) for digest in digests):
-                return stored.key
-    md5 = next((d for d in digests if d.startswith("MD5=")), digests[0])
-    return cast(PublicKey, _NamedKey(md5, tuple(digests)))
-
-
-def _explain_file(
-    snapshot: Snapshot,
-    peer: Peer,
-    operation: str,
-    asked: bytes,
-    encrypted: bool | None,
-) -> Explanation:
-    """
-    Walk the way of a request for a path: shortcut, links, rules.
-    """
-    steps: list[Step] = []
-    path = asked
-    if not asked.startswith(b"/"):
-        first = safe(to_text(asked.partition(b"/")[0]))
-        try:
-            expanded = snapshot.expand_shortcut(peer, asked)
-        except HostnameNeededError:
-            text = f"what shortcut {first} stands for depends on the host name"
-            decision = Decision(False, HOSTNAME_NEEDED, text, undecidable=True)
-            return Explanation(decision, (Step("shortcut", text),), ())
-        if expanded is None:
-            known = ", ".join(safe(to_text(name)) for name in snapshot.shortcuts)
-            text = f"the path is not absolute and {first} is no shortcut"
-            text += f" (there are: {known})" if known else " (there are none)"
-            decision = Decision(False, NO_SHORTCUT, text)
-            return Explanation(decision, (Step("shortcut", text),), ())
-        path = expanded
-        shown = safe(to_text(path))
-        steps.append(Step("shortcut", f"{first} stands for the path: {shown}"))
-    target = _look(snapshot, operation, path)
-    if target.note:
-        steps.append(Step("file", target.note))
-    if not target.exists:
-        kind = "folder" if target.request.is_directory else "file"
-        steps.append(Step("file", f"below, as if it were a {kind} that all may read"))
-    request = target.request._replace(encrypted=encrypted)
-    answer = explain(snapshot, peer, request, asked=path)
-    if not target.exists:
-        answer = evolve(answer, decision=Decision(False, NOT_FOUND, target.note))
-    links: tuple[Step, ...] = ()
-    if operation == "stat" and peer.protocol == 1 and answer.decision.allowed:
-        links = _link_steps(snapshot, peer, path)
-    return evolve(answer, steps=(*steps, *answer.steps, *links))
-
-
-def _look(snapshot: Snapshot, operation: str, path: bytes) -> _Target:
-    """
-    What *path* is on this machine.
-
-    Raises:
-        OSError: It cannot be told.
-    """
-    folded = os.path.normpath(path)
-    for mount, source in snapshot.mounts.items():
-        if folded == mount or folded.startswith(mount.rstrip(b"/") + b"/"):
-            text = f"source {source} answers for it; taken for one that all may read"
-            wanted = operation == "opendir" or path.endswith(b"/")
-            request = AccessRequest(operation, folded, wanted, None, _READABLE)
-            return _Target(request, text)
-    shown = safe(to_text(path))
-    try:
-        real = os.path.realpath(path, strict=True)
-        if path.endswith(b"/") and not os.path.isdir(real):
-            raise NotADirectoryError
-    except (FileNotFoundError, NotADirectoryError):
-        if operation in ("stat", "md5") and os.path.islink(path):
-            return _look_at_link(operation, path)
-        folder = path.endswith(b"/") or operation == "opendir"
-        named = path if is_resolved(path) else folded
-        text = f"{shown} does not exist here; a node is refused, whatever the rules say"
-        request = AccessRequest(operation, named, folder, None, _READABLE)
-        return _Target(request, text, exists=False)
-    status = os.stat(real)
-    note = "" if real == path else f"{shown} leads to {safe(to_text(real))}"
-    return _Target(
-        AccessRequest(
-            operation, real, stat.S_ISDIR(status.st_mode), status.st_uid, status.st_mode
-        ),
-        note,
-    )
-
-
-def _look_at_link(operation: str, path: bytes) -> _Target:
-    """
-    The link *path* itself, which leads nowhere: a STAT shows it, and any content
-    differs from it.
-    """
-    place = _place(path)
-    status = os.lstat(path)
-    request = AccessRequest(operation, place, False, status.st_uid, status.st_mode)
-    shown = safe(to_text(path))
-    return _Target(
-        request, f"{shown} is a link that leads nowhere, and stands for itself"
-    )
-
-
-def _place(path: bytes) -> bytes:
-    """
-    Where the last part of *path* is, if that is a link.
-    """
-    folder, _, name = path.rpartition(b"/")
-    return os.path.join(os.path.realpath(folder or b"/"), name)
-
-
-def _link_steps(snapshot: Snapshot, peer: Peer, path: bytes) -> tuple[Step, ...]:
-    """
-    What a STAT of the classic protocol, which is allowed, shows where *path* is a link.
-    """
-    if not os.path.islink(path):
-        return ()
-    place, status = _place(path), os.lstat(path)
-    request = AccessRequest(
-        "stat", place, False, status.st_uid, status.st_mode, encrypted=True
-    )
-    decision = AccessEvaluator(snapshot).evaluate(snapshot, peer, request)
-    shown = safe(to_text(place))
-    if decision.allowed:
-        return (Step("link", f"the node sees a link, {shown}, and its text"),)
-    text = f"the node sees what it leads to, and no link: for {shown}, {decision.text}"
-    return (Step("link", text),)
 
 
 def _peer_json(peer: Peer, given: _ExplainOptions) -> dict[str, Any]:
@@ -406,6 +324,17 @@ def _peer_json(peer: Peer, given: _ExplainOptions) -> dict[str, Any]:
     }
 
 
+def _peer_line(peer: Peer, given: _ExplainOptions) -> str:
+    name = peer.hostname or ("none" if peer.hostname_known else "not given")
+    key = " ".join(peer.key.digests) if peer.key is not None else "not given"
+    uid = "nobody here" if peer.uid is None else f"uid {peer.uid}"
+    how = _CLASSIC_SHOWN[bool(given["encrypt"])] if given.classic else ""
+    if given["exec"] and given.classic:
+        how = ", over the classic protocol"
+    shown = f"peer: {peer.address}, host name {name}, user {peer.user} ({uid}), "
+    return f"{safe(shown)}key {key}{how}"
+
+
 def _as_text(peer: Peer, given: _ExplainOptions, answer: Explanation) -> str:
     """
     The explanation for a person.
@@ -415,14 +344,7 @@ def _as_text(peer: Peer, given: _ExplainOptions, answer: Explanation) -> str:
     if decision.undecidable:
         word = "cannot be decided: the connection is closed (give --hostname)"
     lines = [f"{word} [{decision.reason}]: {decision.text}", ""]
-    name = peer.hostname or ("none" if peer.hostname_known else "not given")
-    key = " ".join(peer.key.digests) if peer.key is not None else "not given"
-    uid = "nobody here" if peer.uid is None else f"uid {peer.uid}"
-    lines.append(
-        safe(f"peer: {peer.address}, host name {name}, user {peer.user} ({uid}), ")
-        + f"key {key}"
-        + (_CLASSIC_SHOWN[bool(given["encrypt"])] if given.classic else "")
-    )
+    lines.append(_peer_line(peer, given))
     for number, step in enumerate(answer.steps, 1):
         lines.append(f"{number}. {step.about}: {step.text}")
     if answer.others:

@@ -19,7 +19,7 @@ from nodecomm.access.decision import REASONS
 from nodecomm.access.explain import explain
 from nodecomm.access.requests import AccessRequest
 from nodecomm.cli import main
-from nodecomm.cli.access import NO_SHORTCUT, NOT_FOUND
+from nodecomm.cli.explaining import NO_SHORTCUT, NOT_FOUND
 from nodecomm.identity.keys import PublicKey
 from nodecomm.identity.peer import Peer
 from nodecomm.identity.store import FileKeyStore
