@@ -79,3 +79,5 @@ class Collection:
         if self.open:
             self.open = False
             self.result.errback(ConnectionError(why))
+            # Whoever wants to hear that, has by now.
+            self.result.addErrback(lambda _: None)

@@ -56,10 +56,12 @@ class LiveFlow(Flow):
     def __init__(self, request: Request, reply: Live, out: Outlet) -> None:
         super().__init__(request, reply)
         self._begin = reply.begin
-        self._out = out
+        self._out: Outlet | None = out
         self._source: LiveSource | None = None
         self._begun = False
         self._held = False
+        #: Whether the source is called to send, so that what it sends leaves next.
+        self._asking = False
         self._records: deque[bytes] = deque()
         #: Why the connection is closed behind what waits; empty: it goes on.
         self._broken = ""
@@ -73,17 +75,16 @@ class LiveFlow(Flow):
         Send what is there, a record at a time; then wait for more, or end.
         """
         if not self._begun:
-            self._begun = True
+            self._begun = self._asking = True
             try:
                 self._source = self._begin(self)
             except Exception:
                 out.fail(self, Failure())  # type: ignore[no-untyped-call]
                 return 0
+            self._asking = False
             if self._dropped:
                 self._source.leave()
                 return 0
-            if self._held:
-                self._source.pause()
         if self._records:
             record = self._records.popleft()
             out.send(self, record, last=False)
@@ -94,8 +95,9 @@ class LiveFlow(Flow):
             else:
                 out.end(self)
             return 0
-        # The source may give more in this call.
+        self._asking = True
         self.resumed()
+        self._asking = False
         if not (self._records or self._ended):
             out.wait()
         return 0
@@ -113,7 +115,8 @@ class LiveFlow(Flow):
         """
         The transport takes more.
         """
-        if self._held and not (self._records or self._out.paused):
+        paused = self._out is None or self._out.paused
+        if self._held and not (self._records or paused):
             self._held = False
             if self._source is not None:
                 self._source.resume()
@@ -125,6 +128,8 @@ class LiveFlow(Flow):
         if self._dropped:
             return
         self._dropped = self._ended = True
+        # A source may know of us for some time yet; what we knew of, it need not keep.
+        self._out = None
         self._records.clear()
         if self._source is not None:
             self._source.leave()
@@ -135,18 +140,18 @@ class LiveFlow(Flow):
         """
         Send whole frames, any number of them.
         """
-        if self._ended:
+        if self._ended or self._out is None:
             return
         self._records.extend(records(frames))
         self._out.wake()
-        if self._records:
+        if self._records and not self._asking:
             self.paused()
 
     def end(self) -> None:
         """
         That was all.
         """
-        if not self._ended:
+        if not self._ended and self._out is not None:
             self._ended = True
             self._out.wake()
 

@@ -170,11 +170,13 @@ class Request:
             The payloads; fails with `ConnectionError` when they will not come.
 
         Raises:
-            RuntimeError: This is not asked while the command's `answer` runs.
+            RuntimeError: This is asked a second time, or when the command's `answer`
+                has returned already.
         """
-        if self.further is None:
-            raise RuntimeError("the request came alone")
-        return self.further(self, last)
+        further, self.further = self.further, None
+        if further is None:
+            raise RuntimeError("the request came alone, or all of it was asked for")
+        return further(self, last)
 
     def hold(self, operation: str, name: bytes, *, links: bool = False) -> Any:
         """

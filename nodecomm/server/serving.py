@@ -281,8 +281,10 @@ class RequestSession(PeerConnection):
         server = self._server
         events = server.events
         now = self._moved = server.monotonic()
-        if self._collection is not None and self._collection.request is request:
+        collection = self._collection
+        if collection is not None and collection.request is request:
             self._collection = None
+            collection.give_up("the request was answered")
         if type(reply) is HangUp:
             events.hung_up(request, reply.why)
         elif type(reply) is Frames and reply.outcome != "ok":

@@ -119,7 +119,7 @@ class MemoryRunner:
             run.begin()
         return run
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, grace: float | None = None) -> Deferred[None]:
         """End all runs."""
         for run in self.runs:
             run.end(None, why="stopped")
