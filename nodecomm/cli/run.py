@@ -146,9 +146,13 @@ def _number(option: str, text: str) -> int:
 
 def _duration(option: str, text: str) -> float:
     try:
-        return float(parse_duration(text)) or seconds_option(option, text)
+        seconds = parse_duration(text)
     except ValueError:
-        return seconds_option(option, text)
+        seconds = 0
+    if seconds < 1:
+        msg = f"{option} takes a time such as 90s, 30m or 2h, not {text!r}"
+        raise usage.UsageError(msg)
+    return float(seconds)
 
 
 def bounded(parallel: int, nodes: int) -> int:
