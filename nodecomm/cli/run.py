@@ -14,7 +14,6 @@ from twisted.python import usage
 from nodecomm.cli.connecting import (
     InteractiveOptions,
     run_command,
-    seconds_option,
     server_argument,
 )
 from nodecomm.cli.dialing import ask_at_terminal, make_dialer
