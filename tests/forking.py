@@ -3,11 +3,11 @@
 Our programs as processes that need not import what they consist of: most tests start
 one to see what it does, and to start one is mostly that.
 
-`Forked` is `subprocess.Popen` for `nodecomm` and `twistd`. The process is a copy of one
-that has imported all rooms and waits. It is a child of the test's own process with the
-streams, folder and environment that it is given, and has no other descriptor. How
-Python itself starts, and what each program imports, is not shown so: tests of that use
-`subprocess`, and with NODECOMM_FULL=1 all do.
+`Forked` is `subprocess.Popen` for `nodecomm`, `twistd` and `python -c`. The process is
+a copy of one that has imported all rooms and waits. It is a child of the test's own
+process with the streams, folder and environment that it is given, and has no other
+descriptor. How Python itself starts, and what each program imports, is not shown so:
+tests of that use `subprocess`, and with NODECOMM_FULL=1 all do.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _ROOT = Path(__file__).parents[1]
 
 class Forked(subprocess.Popen[bytes]):
     """
-    `nodecomm` or `twistd` with these arguments; what names the program may be a path.
-    The options are those of `Popen` that are used here: streams, `cwd`, `env` and
-    `start_new_session`. Anything else is started as ever.
+    `nodecomm` or `twistd` with these arguments, where what names the program may be a
+    path; or this Python with `-c`. The options are those of `Popen` that are used here:
+    streams, `cwd`, `env` and `start_new_session`. Anything else is started as ever.
     """
 
     def _execute_child(self, *given: Any) -> None:
@@ -52,8 +52,10 @@ class Forked(subprocess.Popen[bytes]):
         begin = super()._execute_child  # type: ignore[misc]
         asked = inspect.signature(begin).bind(*given).arguments
         program, *words = asked["args"]
-        name = os.path.basename(program)
-        other = (asked["executable"], asked["preexec_fn"], asked["pass_fds"])
+        name = "-c" if program == sys.executable else os.path.basename(program)
+        other = [asked["executable"], asked["preexec_fn"], asked["pass_fds"]]
+        if name == "-c":
+            other.append(words[0] != "-c")
         if FULL or name not in _PROGRAMS or any(other) or not _can_adopt():
             begin(*given)
             return
@@ -153,7 +155,22 @@ def _twistd() -> object:
     return run()
 
 
-_PROGRAMS: dict[str, Callable[[], object]] = {"nodecomm": _nodecomm, "twistd": _twistd}
+def _python() -> object:
+    """
+    `python -c CODE`.
+    """
+    _, _, code, *rest = sys.argv
+    sys.argv[:] = ["-c", *rest]
+    sys.path.insert(0, "")
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    return None
+
+
+_PROGRAMS: dict[str, Callable[[], object]] = {
+    "nodecomm": _nodecomm,
+    "twistd": _twistd,
+    "-c": _python,
+}
 
 
 def _import_all() -> None:

@@ -22,7 +22,7 @@ from nodecomm.identity.keys import PublicKey
 from nodecomm.service.processes import command_line, find_listener
 from tests.interop.conftest import Shares
 from tests.interop.harness import Server, WorkFolder, free_port, wait_until
-from tests.interop.syncing import SyncAgent, SyncRun, ended
+from tests.interop.syncing import FRESH, SyncAgent, SyncRun, ended
 from tests.interop.test_bootstrap import copied, plain
 
 #: An address of this machine, which a node does not take for itself.
@@ -217,8 +217,8 @@ class TestNode:
         command += ["--role", "node", "--trust-server"]
         for _ in range(6):
             process = machine.start(*command)
-            # Somewhere in the second that it takes.
-            time.sleep(random.uniform(0.3, 1.1))
+            # Somewhere in the time that it takes.
+            time.sleep(random.uniform(0.0, 0.7))
             process.kill()
             process.communicate()
         done = machine.node(server.port, "--trust-server")
@@ -304,7 +304,7 @@ class TestPolicyServer:
         # What the server says about a whole tree may be as old as this.
         part = machine.state / "server.d" / "10-fresh.toml"
         part.parent.mkdir(parents=True)
-        part.write_text("[server]\nmanifest_max_age = 0.25\n")
+        part.write_text(f"[server]\n{FRESH}\n")
         assert machine.bootstrap(port, "--start").status == 0
         started = other.node(port, "--trust-server", "--start", "--json").facts
         pid = started["started"]["nodecomm-agent"]["pid"]
@@ -346,7 +346,7 @@ class TestPolicyServer:
         command = machine.program_words("bootstrap", f"{HUB}:{port}")
         for _ in range(5):
             process = machine.start(*command)
-            time.sleep(random.uniform(0.3, 1.8))
+            time.sleep(random.uniform(0.0, 1.4))
             process.kill()
             process.communicate()
         done = machine.bootstrap(port, "--json")

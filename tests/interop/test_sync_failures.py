@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,7 +172,7 @@ def test_killed_at_any_moment(
             process = ours.start(*ours.command(relay.port, name, copy, "--purge"))
             try:
                 # The first is killed for certain: no program is ready by then.
-                process.wait(draw.uniform(0.25, 1.0) if killed else 0.2)
+                process.wait(draw.uniform(0.02, 0.6) if killed else 0.001)
             except subprocess.TimeoutExpired:
                 process.kill()
                 killed += 1
@@ -458,6 +459,7 @@ def test_interrupted_by_hand(
             )
             while not relay.accepted:
                 assert process.poll() is None, ended(process)
+                time.sleep(0.01)
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.7)
             process.send_signal(number)

@@ -20,6 +20,7 @@ import pytest
 
 from nodecomm.sync.errors import LocalError
 from nodecomm.sync.place import open_destination
+from tests.forking import Forked
 from tests.sync.injected import failing
 from tests.sync.killed import BEFORE, END, NEW, OLD, prepare
 from tests.sync.trees import own_names, put, read, request
@@ -85,7 +86,7 @@ def start(program: str, *args: object) -> subprocess.Popen[bytes]:
     """
     A Python program that has said that it is ready.
     """
-    process = subprocess.Popen(
+    process = Forked(
         [sys.executable, "-c", program, *map(str, args)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
@@ -117,6 +118,7 @@ def test_killed_at_every_step(folder: Path, replace: str, kind: str) -> None:
     (unless it is changed file by file), the set before it is whole, and the next run
     tidies up and gets it right.
     """
+    # Not a copy of a large process: it makes hundreds of copies of its own.
     done = subprocess.run(
         [sys.executable, "-m", "tests.sync.killed", folder, replace, kind],
         cwd=ROOT,
