@@ -71,7 +71,8 @@ class Asked:
         """
         The request as it is sent.
         """
-        words = [f"{word} {text}" for word, text in self.options]
+        # An option without a list would take the next word for one.
+        words = [f"{word} {text}" for word, text in self.options if text]
         return " ".join(["EXEC", *words]).encode("utf-8", "surrogateescape")
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,12 @@ from nodecomm.cli import main
 from nodecomm.identity.keys import PublicKey
 from nodecomm.identity.peer import Peer
 from nodecomm.identity.server_keys import ServerKeyStore
+from nodecomm.testing import MemoryRunner, key_pair, memory_server
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 DOCS = Path(nodecomm.__file__).parent.parent / "docs"
 KEY = PublicKey(2**2047 + 2**64 + 1, 65537)
@@ -135,7 +143,7 @@ FROM = ("--ip", "10.1.1.1")
         (FROM, "admitted", None),
         ((*FROM, "--user", "bob"), "admitted", None),
         ((*FROM, "-D", "debug,info", "--remote-bundles", "b1,b2"), "admitted", None),
-        ((*FROM, "-D", ""), "admitted", None),
+        ((*FROM, "-D", "", "--remote-bundles", "b1"), "admitted", None),
         (("--ip", "10.9.1.1"), "in_denyconnects", "connection"),
         (("--ip", "11.1.1.1"), "not_admitted", "program"),
         ((*FROM, "--user", "carl"), "not_in_allowusers", "user"),
@@ -373,6 +381,84 @@ def test_options_that_do_not_go_together(arguments: tuple[str, ...], said: str) 
 
     assert status == 2
     assert said in out.getvalue()
+
+
+TERMINATOR = "---cfXen/gine/cfXen/gine---"
+
+#: What a peer is told, by the step that refuses.
+TOLD = {
+    None: b"cf-serverd executing cfruncommand",
+    "program": b"BAD: Unspecified server refusal",
+    "user": b"BAD: Unspecified server refusal",
+    "select": b"EXEC denied due to failed class match",
+    "role": b"EXEC denied role activation",
+    "bundle": b"EXEC denied bundle activation",
+    "arguments": b"EXEC denied: invalid arguments",
+}
+
+
+ADDRESSES = ("10.1.1.1", "11.1.1.1")
+USERS = ("root", "bob", "carl")
+OPTIONS = (
+    "",
+    "-D debug",
+    "-D debug,other",
+    "-D x_1",
+    "-b b1,b2",
+    "-b b3",
+    "-D debug -K",
+)
+SELECTED = ("", "special", "nothing")
+
+#: Each of these with all else as it is for who may have everything, and some where
+#: several things are wrong.
+REQUESTS = [
+    *((address, "root", "", "") for address in ADDRESSES),
+    *(("10.1.1.1", user, "-D x_1", "") for user in USERS),
+    *(("10.1.1.1", "root", options, "") for options in OPTIONS),
+    *(("10.1.1.1", "root", "", selected) for selected in SELECTED),
+    ("11.1.1.1", "carl", "-D other", "nothing"),
+    ("10.1.1.1", "carl", "-D other", "nothing"),
+    ("10.1.1.1", "bob", "-D other -b b3", "nothing"),
+    ("10.1.1.1", "bob", "-D other -b b3", "special"),
+    ("10.1.1.1", "bob", "-b b3 -D other", ""),
+]
+
+
+@pytest.mark.parametrize("protocol", ["latest", "classic"])
+def test_what_is_explained_is_what_is_done(root: Path, protocol: str) -> None:
+    """Every request of a table ends in the step that the command names."""
+    config = root / "server.toml"
+    everywhere = 'allowallconnects = ["0.0.0.0/0"]\nallowlegacyconnects = ["0.0.0.0/0"]'
+    config.write_text(
+        re.sub("allowlegacyconnects = .*", everywhere, config.read_text())
+    )
+    tables = tomllib.loads(config.read_text())
+    server = memory_server(
+        *tables["access"],
+        server=tables["server"],
+        roles=tables["roles"],
+        execution=MemoryRunner((b"any", b"special")),
+    )
+    for user in USERS:
+        server.store.add(user, key_pair(1).public)
+    connect = server.connect_classic if protocol == "classic" else server.connect
+
+    for address, user, options, selected in REQUESTS:
+        words = options.split()
+        given = ["--ip", address, "--user", user, "--protocol", protocol]
+        for word, text in zip(words[::2], words[1::2], strict=False):
+            given += [word.replace("-b", "--remote-bundles"), text]
+        if words[2:] == ["-K"]:
+            given[-1] += " -K"
+        said = answered(root, *given, *(["-s", selected] if selected else []))
+        node = connect(address, key=key_pair(1), user=user.encode())
+        frames = [f"EXEC {options}".strip(), *selected.split(), TERMINATOR]
+        found = node.request(*(frame.encode() for frame in frames))
+        node.hang_up()
+
+        told = [each for each in found if not each.startswith(b"Hello ")]
+        assert told[0].startswith(TOLD[said["step"]]), (given, said["text"], found)
 
 
 def test_example_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
