@@ -40,9 +40,12 @@ class RunWatcher(Protocol):
     Who is told of one run, in the reactor's thread.
     """
 
-    def output(self, data: bytes) -> None:
+    def output(self, data: bytes) -> bool:
         """
         It has printed *data*; at most 65536 bytes.
+
+        Returns:
+            Whether more of it is wanted. It runs on in either case.
         """
         ...
 
@@ -149,6 +152,7 @@ class _Thread:
         self._lock = threading.Lock()
         self._on_the_way = 0
         self._held = False
+        self._muted = False
         self._program = Program(
             command_line(order),
             timeout=parse_duration(execution.settings.timeout),
@@ -193,6 +197,8 @@ class _Thread:
         self._from_thread(self._over, ended)
 
     def _tell(self, data: bytes) -> None:
+        if self._muted:
+            return
         with self._lock:
             self._on_the_way += 1
             if self._on_the_way >= _ON_THE_WAY:
@@ -202,7 +208,8 @@ class _Thread:
     # In the reactor's.
 
     def _arrived(self, data: bytes) -> None:
-        self._watcher.output(data)
+        if not self._watcher.output(data):
+            self._muted = True
         self._go_on(1)
 
     def _go_on(self, arrived: int) -> None:

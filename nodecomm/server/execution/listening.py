@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from twisted.logger import Logger
+
 if TYPE_CHECKING:
     from nodecomm.server.execution.orders import RunOutcome, RunSink
 
@@ -55,6 +57,8 @@ class Listener:
         sink: Who listens.
         run: What to; None: to nothing.
     """
+
+    _log = Logger()
 
     def __init__(self, sink: RunSink, run: Listened | None) -> None:
         self._sink = sink
@@ -193,6 +197,10 @@ class Listener:
                 call, size = self._waiting.popleft()
                 self._size -= size
                 call()
+        except Exception:
+            # The others who listen are not to suffer for it, nor the run.
+            self._log.failure("a listener to a run has failed")
+            self.leave()
         finally:
             self._giving = False
 

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: MIT
+"""
+One run, from the first who asks for it to its end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.logger import Logger
+
+from nodecomm.config.durations import duration_text
+from nodecomm.server.execution.listening import Listener
+from nodecomm.server.execution.orders import RunOutcome
+
+if TYPE_CHECKING:
+    from nodecomm.config.execution import RunSettings
+    from nodecomm.server.execution.executables import Executable, Running
+    from nodecomm.server.execution.orders import RunOrder, RunSink
+    from nodecomm.server.execution.run_log import RunLog
+
+__all__ = ["TAIL", "Run", "Runs", "run_key"]
+
+#: Bytes of a run's output that are kept for those who join it.
+TAIL = 65536
+
+
+class Runs(Protocol):
+    """
+    What a run needs of those who know all runs.
+
+    Attributes:
+        log: Where the events go.
+    """
+
+    log: RunLog
+
+    def monotonic(self) -> float:
+        """
+        Seconds of a clock that nobody sets.
+        """
+        ...
+
+    def forget(self, run: Run) -> None:
+        """
+        It waits and runs no more.
+        """
+        ...
+
+    def go_on(self) -> None:
+        """
+        It may be another one's turn.
+        """
+        ...
+
+
+class Run:
+    """
+    One run: it waits, has begun, or is over.
+
+    Attributes:
+        order: What those asked for who asked first.
+        listeners: Who listens, in the order of arrival. The program runs no faster
+            than the first of them reads.
+        began: When it began; None: it waits.
+        over: Whether it has ended.
+    """
+
+    _log = Logger()
+
+    def __init__(self, order: RunOrder, runs: Runs, asked: float) -> None:
+        self.order = order
+        self.key = run_key(order)
+        self.listeners: list[Listener] = []
+        self.began: float | None = None
+        self.over = False
+        self._runs = runs
+        self._asked = asked
+        self._command = b""
+        self._running: Running | None = None
+        self._paused = False
+        self._joined = 0
+        self._tail = bytearray()
+        self._printed = 0
+        self._lines = 0
+        self._in_line = False
+        self._cut = False
+
+    # For the runner.
+
+    def take(self, order: RunOrder, sink: RunSink) -> Listener:
+        """
+        One more listens from now on.
+        """
+        listener = Listener(sink, self)
+        self.listeners.append(listener)
+        if len(self.listeners) > 1:
+            self._joined += 1
+        if self.began is not None:
+            self._catch_up(listener)
+        return listener
+
+    def begin(self, executable: Executable) -> None:
+        """
+        It is its turn.
+        """
+        self.began = self._runs.monotonic()
+        waited = self.began - self._asked
+        try:
+            self._command = executable.command(self.order)
+            self._runs.log.started(self.order, self._command, waited)
+            for listener in list(self.listeners):
+                listener.begun(self._command)
+            running = executable.begin(self.order, self)
+        except Exception:
+            self._log.failure("a run could not be begun")
+            self.ended(RunOutcome(None, why="failed: internal error"))
+            return
+        if not self.over:
+            self._running = running
+            self.look()
+
+    def stop(self, why: str, grace: float | None = None) -> None:
+        """
+        End it, if it has begun.
+        """
+        if self._running is not None:
+            self._running.stop(why, grace)
+
+    # For its listeners.
+
+    def is_first(self, listener: Listener) -> bool:
+        """
+        Whether the program waits for this one.
+        """
+        return self.listeners[:1] == [listener]
+
+    def look(self) -> None:
+        """
+        Somebody reads, or does not, or has gone.
+        """
+        if self.over or self._running is None:
+            return
+        wanted = bool(self.listeners) and self.listeners[0].behind
+        if wanted != self._paused:
+            self._paused = wanted
+            if wanted:
+                self._running.pause()
+            else:
+                self._running.resume()
+
+    def left(self, listener: Listener) -> None:
+        """
+        One has gone.
+        """
+        if listener in self.listeners:
+            self.listeners.remove(listener)
+        if self.over:
+            return
+        if self.listeners:
+            self.look()
+            return
+        if self.began is None:
+            self._runs.forget(self)
+            self.over = True
+            self.log_end(RunOutcome(None, why="left"))
+            self._runs.go_on()
+        else:
+            self.stop("left")
+
+    # For what runs (`RunWatcher`).
+
+    def output(self, data: bytes) -> bool:
+        """
+        Tell all.
+
+        Returns:
+            Whether more of it is wanted.
+        """
+        limit = self.order.execution.settings.output_limit
+        room = limit - self._printed
+        self._printed += len(data)
+        self._lines += data.count(b"\n")
+        self._in_line = not data.endswith(b"\n")
+        if room > 0:
+            shown = data[:room]
+            self._tail = (self._tail + shown)[-TAIL:]
+            for listener in list(self.listeners):
+                listener.output(shown)
+        if self._printed > limit and not self._cut:
+            self._cut = True
+            for listener in list(self.listeners):
+                listener.notice(_cut_text(limit))
+        self.look()
+        return not self._cut
+
+    def ended(self, outcome: RunOutcome) -> None:
+        """
+        Tell all.
+        """
+        if self.over:
+            return
+        self.over = True
+        self._running = None
+        # Before anybody hears of it, and asks for the next.
+        self._runs.forget(self)
+        text = _end_text(outcome, self.order.execution.settings)
+        listeners, self.listeners = self.listeners, []
+        for listener in listeners:
+            if text:
+                listener.notice(text)
+            listener.ended(outcome)
+        self.log_end(outcome)
+        self._runs.go_on()
+
+    def log_end(self, outcome: RunOutcome) -> None:
+        """
+        State what became of it.
+        """
+        until = self._runs.monotonic() if self.began is None else self.began
+        self._runs.log.ended(
+            self.order,
+            outcome,
+            until - self._asked,
+            lines=self._lines + self._in_line,
+            bytes=self._printed,
+            cut=self._cut,
+            joined=self._joined,
+        )
+
+    def _catch_up(self, listener: Listener) -> None:
+        """
+        What was before the listener came.
+        """
+        assert self.began is not None  # noqa: S101
+        listener.begun(self._command)
+        limit = self.order.execution.settings.output_limit
+        printed = min(self._printed, limit)
+        tail = bytes(self._tail)
+        seconds = duration_text(self._runs.monotonic() - self.began)
+        text = f"joined a run that was begun {seconds} ago"
+        if len(tail) < printed:
+            # What is kept may begin within a line.
+            head, newline, rest = tail.partition(b"\n")
+            tail = rest if newline else head
+            text += f"; the first {printed - len(tail)} bytes of its output are missing"
+        listener.notice(text)
+        if tail:
+            listener.output(tail)
+        if self._cut:
+            listener.notice(_cut_text(limit))
+
+
+def run_key(order: RunOrder) -> tuple[object, ...]:
+    """
+    Orders for which this is equal are for the same.
+    """
+    execution = order.execution
+    return (
+        execution.command,
+        execution.user,
+        frozenset(order.defined),
+        order.bundles,
+    )
+
+
+def _cut_text(limit: int) -> str:
+    return f"the output is cut here: {limit} bytes are the limit; the run goes on"
+
+
+def _end_text(outcome: RunOutcome, settings: RunSettings) -> str:
+    """
+    What peers are told of an end before its time.
+    """
+    if outcome.why == "timeout":
+        return f"the run was ended: it took longer than {settings.timeout}"
+    if outcome.why == "stopped":
+        return "the run was ended: the service stops"
+    return outcome.why.removeprefix("failed: ")
