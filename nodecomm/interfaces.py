@@ -177,7 +177,9 @@ class ICommand(Interface):
     def answer(request: Request) -> Reply | Deferred[Reply]:
         """
         Answer one request. Replies leave in the order of the requests, whatever
-        finishes first.
+        finishes first. `request.collect` gives the transactions behind it, for
+        requests of several; `nodecomm.server.replies.Live` is a reply that is made
+        over time.
 
         Raises:
             RemoteProtocolError: The request is malformed. It is answered with the

@@ -5,12 +5,18 @@ EXEC: who may have a run, what is said of it, and in which words.
 
 from __future__ import annotations
 
+import re
+from ast import literal_eval
 from itertools import pairwise
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
+from nodecomm.testing import MemoryRunner, memory_server
 from nodecomm.wire.framing import TransactionBuffer
 from tests.server.execute_case import (
     END,
@@ -334,6 +340,35 @@ class RunTests(ExecuteTestCase):
         self.last.end(0)
         self.heard(node)
         self.assertEqual(REFUSED, node.execute())
+
+
+class DocumentedTests(SynchronousTestCase):
+    """
+    The example in docs/embedding.rst.
+    """
+
+    def test_the_example(self) -> None:
+        """Each line gives what stands behind it."""
+        page = Path(__file__).parents[2] / "docs" / "embedding.rst"
+        found = re.search(
+            r"    runner = MemoryRunner\(\)\n(    .*\n)+", page.read_text()
+        )
+        assert found is not None
+        names = {"MemoryRunner": MemoryRunner, "memory_server": memory_server}
+        before: list[str] = []
+        seen = []
+        for line in dedent(found[0]).splitlines():
+            code, _, says = line.partition("# ")
+            if says:
+                exec("\n".join(before), names)
+                before.clear()
+                says = says.replace("/...", "/cfXen/gine---\\0")
+                self.assertEqual(literal_eval(says), eval(code, names))
+                seen.append(says)
+            else:
+                before.append(code)
+
+        self.assertEqual(2, len(seen))
 
 
 class SplitTests(ExecuteTestCase):
