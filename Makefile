@@ -41,7 +41,7 @@ run: $(RUN_STAMP) ## install, then serve ./var/masterfiles in the foreground
 	$(VENV)/bin/twistd -n --pidfile= nodecomm-server --state-dir var $(if $(CONFIG),-c $(CONFIG))
 
 peers: ## look for CFEngine's programs, install them when allowed
-	@$(LOCK) scripts/install_peers.sh
+	@$(LOCK:.make.lock=.peers.lock) scripts/install_peers.sh
 
 test: $(DEV_STAMP) peers ## run every test, with the real cf-* programs if present
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile \
@@ -78,6 +78,7 @@ check-newest: ## unit tests on the newest Python and the newest dependencies
 
 clean: ## remove what the other targets made, ./var (keys!) excepted
 	rm -rf $(VENV) .venv-oldest .venv-newest build dist docs/_build *.egg-info \
-	  .mypy_cache .ruff_cache .pytest_cache .hypothesis _trial_temp* tests.* .make.lock
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis _trial_temp* tests.* \
+	  .make.lock .peers.lock
 	find nodecomm twisted tests benchmarks scripts \
 	  \( -name __pycache__ -o -name dropin.cache \) -prune -exec rm -rf {} +
