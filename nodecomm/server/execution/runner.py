@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SAY_AGAIN", "Runner"]
 
-#: Seconds after which those who wait are told so again.
-#: Source: cf-runagent of CFEngine 3.21, observed: it gives up after 185 s of silence.
-SAY_AGAIN = 60.0
+#: Seconds after which those who wait for their turn are told so again.
+SAY_AGAIN = 30.0
 
 #: What those are told whose run will never begin.
 _STOPPING = "the service stops; not begun"
@@ -131,7 +130,7 @@ class Runner:
             before = len(self._running) + len(self._waiting) - 1
             self.log.waits(order, before)
             listener.notice(_waits_text(before))
-            self._say_again_later()
+            self._keep_time()
         return listener
 
     def stop(self, grace: float | None = None) -> Deferred[None]:
@@ -251,25 +250,31 @@ class Runner:
                 run.begin(self._executable)
         finally:
             self._letting_begin = False
-        if not self._waiting and self._timer is not None:
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        """
+        Have the timer run while there is somebody who may have to be told something.
+        """
+        busy = bool(self._running or self._waiting)
+        if busy and self._timer is None:
+            self._timer = self._reactor.callLater(SAY_AGAIN, self._say_again)
+        elif not busy and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _say_again_later(self) -> None:
-        if self._timer is None:
-            self._timer = self._reactor.callLater(SAY_AGAIN, self._say_again)
 
     def _say_again(self) -> None:
         """
         Those who wait know nothing else of it, and some give up when nothing comes.
         """
         self._timer = None
+        for run in list(self._running):
+            run.break_silence()
         for index, run in enumerate(list(self._waiting)):
             text = _waits_text(len(self._running) + index)
             for listener in list(run.listeners):
                 listener.notice(text)
-        if self._waiting:
-            self._say_again_later()
+        self._keep_time()
 
 
 def _waits_text(before: int) -> str:

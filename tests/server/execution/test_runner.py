@@ -134,6 +134,32 @@ class PlainTests(RunTestCase):
         """It is what the server takes for a runner."""
         self.assertTrue(verifyObject(IRunner, self.runner))
 
+    def test_long_silence(self) -> None:
+        """
+        Who listens to a run that prints nothing is told now and then that it goes on,
+        before he takes its silence for the end.
+        """
+        first = self.ask()
+        for _ in range(10):
+            self.clock.advance(SAY_AGAIN)
+            self.runs[0].say(b"x\n")
+        self.assertEqual([], first.notices)
+        second = self.ask()
+        assert second.ticket is not None
+        second.ticket.pause()
+        silent, words = 0.0, 0
+        while words < 3:
+            self.clock.advance(SAY_AGAIN)
+            silent += SAY_AGAIN
+            if len(first.notices) > words:
+                words, silent = words + 1, 0.0
+            self.assertLess(silent, 185 - SAY_AGAIN)
+
+        self.assertEqual("the run goes on, since 7m", first.notices[0])
+        self.assertEqual(1, len(second.notices))
+        self.runs[0].end()
+        self.assertEqual([], self.clock.getDelayedCalls())
+
 
 class TurnTests(RunTestCase):
     """
@@ -204,10 +230,11 @@ class TurnTests(RunTestCase):
         self.clock.pump([SAY_AGAIN, SAY_AGAIN])
         self.assertEqual(["waiting: 1 run comes before this one"] * 3, waits.notices)
         self.runs[0].end()
-        self.assertEqual([], self.clock.getDelayedCalls())
+        self.clock.advance(SAY_AGAIN)
+        self.assertEqual(3, len(waits.notices))
         self.runs[1].end()
 
-        self.assertEqual(3, len(waits.notices))
+        self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_who_waits_may_go(self) -> None:
         """What nobody waits for any more never begins."""
