@@ -51,7 +51,7 @@ def compile_snapshot(
     """
     findings = Findings(settings)
     snapshot = _Compiler(settings, findings, resolve).compile(generation, sync)
-    check_program(snapshot, findings, resolve)
+    check_program(settings, snapshot, findings, resolve)
     return snapshot, findings.problems
 
 

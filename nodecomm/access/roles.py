@@ -93,7 +93,9 @@ def read_execution(
     )
 
 
-def check_program(snapshot: Snapshot, findings: Findings, resolve: Resolve) -> None:
+def check_program(
+    settings: Settings, snapshot: Snapshot, findings: Findings, resolve: Resolve
+) -> None:
     """
     Tell of a program that is not there, or that no rule admits anybody to: whoever
     asks for a run would be refused.
@@ -102,38 +104,28 @@ def check_program(snapshot: Snapshot, findings: Findings, resolve: Resolve) -> N
     if execution is None or execution.program is None:
         return
     shown = to_text(execution.program)
+    said, hint = f"{shown} does not exist", ""
     try:
         resolved = resolve(execution.program)
     except OSError as error:
-        said = error.strerror or type(error).__name__
-        _warn(findings, f"the program cannot be looked at: {said}", shown)
-        return
-    if resolved is None:
-        _warn(
-            findings,
-            "the program does not exist, so whoever asks for a run is refused",
-            shown,
-        )
-        return
-    if resolved.is_directory:
-        _warn(
-            findings,
-            "this is a folder, so whoever asks for a run is refused",
-            shown,
-            "name a program",
-        )
-        return
-    if snapshot.find(resolved.path, is_directory=False) is None:
-        path = in_toml(shown)
-        _warn(
-            findings,
-            "no rule admits anybody to the program, so whoever asks for a run is "
-            "refused",
-            shown,
-            f"write [[access]] with path = {path} and whom it admits: admit_keys, "
-            "admit_ips or admit_hostnames",
-        )
-
-
-def _warn(findings: Findings, message: str, value: str, hint: str = "") -> None:
-    findings.tell(_KEY, message, value, hint, "warning")
+        resolved = None
+        said = f"{shown} cannot be looked at ({error.strerror or type(error).__name__})"
+    if resolved is not None:
+        if resolved.is_directory:
+            said, hint = f"{shown} is a folder", "name a program"
+        elif snapshot.find(resolved.path, is_directory=False) is None:
+            said = f"no rule admits anybody to {shown}"
+            hint = (
+                f"write [[access]] with path = {in_toml(shown)} and whom it admits: "
+                "admit_keys, admit_ips or admit_hostnames"
+            )
+        else:
+            return
+    written = settings.server.cfruncommand
+    findings.tell(
+        _KEY,
+        f"{said}, so whoever asks for a run is refused",
+        written if isinstance(written, str) else list(written),
+        hint,
+        "warning",
+    )

@@ -174,7 +174,7 @@ def test_sync_takes_neither_classes_nor_bundles() -> None:
         ([{**ADMIT, "path": "/usr/bin"}], (PROGRAM,), "no rule admits anybody"),
         ([], (PROGRAM,), "no rule admits anybody"),
         ([], ("/bin/missing",), "does not exist"),
-        ([{**ADMIT, "path": "/opt"}], ("/opt",), "this is a folder"),
+        ([{**ADMIT, "path": "/opt"}], ("/opt",), "is a folder"),
         ([], (), None),
         ([], "sync", None),
     ],
@@ -196,9 +196,10 @@ def test_warning_says_which_rule_to_write() -> None:
 
     _, problems = compiled(cfruncommand="sync", sync=words)
 
-    assert [(p.value, p.hint) for p in problems] == [
+    assert [(p.value, p.message, p.hint) for p in problems] == [
         (
-            "/bin/echo",
+            "sync",
+            "no rule admits anybody to /bin/echo, so whoever asks for a run is refused",
             'write [[access]] with path = "/bin/echo" and whom it admits: admit_keys, '
             "admit_ips or admit_hostnames",
         )
@@ -216,7 +217,8 @@ def test_program_that_cannot_be_looked_at() -> None:
     _, problems = compile_snapshot(whole, resolve=failing)
 
     assert [p.message for p in problems] == [
-        "the program cannot be looked at: Permission denied"
+        f"{PROGRAM} cannot be looked at (Permission denied), so whoever asks for a run "
+        "is refused"
     ]
 
 

@@ -325,7 +325,7 @@ def test_nothing_is_run_unless_it_is_said(tmp_path: Path) -> None:
             'cfruncommand = ["/none/such"]',
             "warning",
             "cfruncommand",
-            "the program does not exist",
+            "/none/such does not exist",
         ),
     ],
 )
