@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import resource
+import textwrap
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -281,6 +283,40 @@ RESULTS: list[tuple[NodeResult, str, int]] = [
     ),
     (NodeResult(WEB, error=OSError(28, "No space left")), "io", 1),
 ]
+
+
+class TestDocs:
+    """
+    The page about remote runs.
+    """
+
+    PAGE = Path(__file__).parents[2] / "docs" / "remote-run.rst"
+
+    def test_configurations(self, tmp_path: Path) -> None:
+        """
+        The configurations on the page can be used.
+        """
+        found = re.findall(
+            r"\.\. code-block:: toml\n\n((?:   .*\n|\n)+)", self.PAGE.read_text()
+        )
+        for number, text in enumerate(found):
+            path = tmp_path / f"{number}.toml"
+            path.write_text(textwrap.dedent(text))
+            out, err = io.StringIO(), io.StringIO()
+
+            assert nodecomm(["config", "check", str(path)], out, err) == 0
+        assert len(found) == 2
+
+    def test_codes(self) -> None:
+        """
+        Each word for why there is no exit code that only this command has is told.
+        """
+        page = self.PAGE.read_text()
+        for _, code, _ in RESULTS:
+            if code not in ("", "exit-code", "no-route", "io"):
+                assert f"``{code}``" in page
+        for code in ("role", "bundle", "arguments"):
+            assert f"``{code}``" in page
 
 
 class TestReports:
