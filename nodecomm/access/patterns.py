@@ -10,11 +10,25 @@ from typing import Any
 
 import re2  # type: ignore[import-untyped,unused-ignore]
 
-__all__ = ["REGEX_CHARACTERS", "Pattern", "UnsupportedPatternError", "has_regex"]
+__all__ = [
+    "MOST_STEPS",
+    "REGEX_CHARACTERS",
+    "Pattern",
+    "UnsupportedPatternError",
+    "has_regex",
+]
 
 #: The characters that make an entry a regular expression. A dot alone does not:
 #: every address and host name has dots.
 REGEX_CHARACTERS = frozenset("\\^$*+?()[]{}|")
+
+#: Steps that an expression of a peer may consist of, once it is compiled. Expressions
+#: that people write have less than 50; a short text can mean thousands, and each of
+#: them costs time in each comparison.
+MOST_STEPS = 400
+
+#: Bytes for compiling such an expression; with more, some take 100 ms.
+_BOUNDED_MEMORY = 128 * 1024
 
 #: How a construct is called whose beginning the engine complains about.
 _CONSTRUCTS = (
@@ -71,6 +85,7 @@ class Pattern:
     Args:
         text: The expression.
         fold: Whether upper and lower case are the same.
+        bounded: Whether it comes from a peer, and must not cost much.
 
     Raises:
         UnsupportedPatternError: It cannot be evaluated exactly.
@@ -78,7 +93,7 @@ class Pattern:
 
     __slots__ = ("_test", "text")
 
-    def __init__(self, text: str, *, fold: bool = False) -> None:
+    def __init__(self, text: str, *, fold: bool = False, bounded: bool = False) -> None:
         options = re2.Options()
         # The engine would write to stderr by itself.
         options.log_errors = False
@@ -89,6 +104,8 @@ class Pattern:
         options.dot_nl = True
         options.case_sensitive = not fold
         options.never_capture = True
+        if bounded:
+            options.max_mem = _BOUNDED_MEMORY
         try:
             compiled: Any = re2.compile(
                 text.encode("utf-8", "surrogateescape"), options
@@ -99,6 +116,8 @@ class Pattern:
             construct = _name_construct(text, said)
             message = f"{construct} is not supported" if construct else said
             raise UnsupportedPatternError(message) from None
+        if bounded and compiled.programsize > MOST_STEPS:
+            raise UnsupportedPatternError("too large")
         self.text = text
         self._test = compiled.fullmatch
 
