@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
 
 from nodecomm.cli.asking import ask_about_key, open_terminal
@@ -19,6 +19,8 @@ from nodecomm.identity.server_keys import ServerKeysUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from twisted.python.failure import Failure
 
     from nodecomm.client.address import ServerAddress
     from nodecomm.client.connection import Connection
@@ -131,6 +133,7 @@ class TerminalQuestion:
         quiet: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._reactor = reactor
+        self._stderr = stderr
         self._terminal = partial(open_terminal, stderr)
         self._quiet = quiet
 
@@ -148,7 +151,15 @@ class TerminalQuestion:
         answer: Deferred[bool | None] = deferToThreadPool(
             self._reactor, pool, self._ask, server, address, key, others
         )
-        return answer
+        return answer.addErrback(self._left)
+
+    def _left(self, failure: Failure) -> Failure:
+        """
+        Nobody waits for the answer any more; what is told next begins a line.
+        """
+        if isinstance(failure.value, CancelledError) and self._stderr.isatty():
+            self._stderr.write("\n")
+        return failure
 
     def _ask(
         self,

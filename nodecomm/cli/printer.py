@@ -122,8 +122,6 @@ class Printer:
         Write, whoever is being asked meanwhile: his answer is not wanted any more.
         """
         with self._changed:
-            if self._questions and self._progress is not None:
-                self._progress.skip()
             self._hurry = True
             self._changed.notify_all()
 

@@ -80,13 +80,6 @@ class ProgressLine:
             self._write("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
 
-    def skip(self) -> None:
-        """
-        Leave the line to whatever somebody else has written there.
-        """
-        self._write("\n")
-        self._shown = ""
-
     def _width(self) -> int:
         try:
             columns = os.get_terminal_size(self._stream.fileno()).columns

@@ -162,13 +162,12 @@ class PrinterTests(SynchronousTestCase):
 
     def test_an_answer_that_is_not_wanted_any_more(self) -> None:
         """
-        When all is to end, what is left is written though nobody answers, on a line
-        of its own.
+        When all is to end, what is left is written though nobody answers.
         """
         screen = io.StringIO()
         printer = self.printer(screen, progress=ProgressLine(screen))
         with printer.quiet():
-            screen.write("really? ")
+            screen.write("really?\n")
             printer.put(None, "the end\n")
             printer.hurry()
             self.until(printer.drained())

@@ -103,7 +103,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodecommServer]
     command.chmod(0o755)
     config = config_for({}, server=f'cfruncommand = ["{command}"]\n') + (
         f'[[access]]\npath = "{command}"\nadmit_ips = ["127.0.0.1"]\n'
-        '[[roles]]\npattern = ".*"\nauthorize = ["root"]\n'
+        '[[roles]]\npattern = ".*"\nauthorize = ["root"]\n[run]\nagain = "wait"\n'
     )
     with NodecommServer(folder, config) as running:
         yield running
@@ -218,16 +218,14 @@ class TestInteractive:
         A yes has the key stored and the run begun; whatever else is typed is asked for
         again. Other nodes run meanwhile.
         """
-        node.store.add(f"localhost:{node.name.rpartition(':')[2]}", node.key)
         other = f"localhost:{node.name.rpartition(':')[2]}"
+        node.store.add(other, node.key)
         with node.asking("run", "-i", node.name, other) as (process, terminal):
             os.write(terminal, b"perhaps\nyes\n")
             out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
-        assert sorted(out.decode().splitlines()[:2]) == [
-            f"{node.name}: hello ",
-            f"{other}: hello ",
-        ]
+        lines = out.decode().splitlines()
+        assert {f"{node.name}: hello ", f"{other}: hello "} <= set(lines)
         assert node.store.keys(node.name) == (node.key,)
 
     @pytest.mark.parametrize("command", ["run", "stat"])
