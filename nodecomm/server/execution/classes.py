@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nodecomm.access.patterns import Pattern, UnsupportedPatternError
+from nodecomm.server.execution.expressions import holds
 
 __all__ = [
     "LONGEST_PATTERN",
@@ -145,8 +146,9 @@ def node_classes(
 
 def selects(classes: Iterable[bytes], patterns: Sequence[bytes]) -> bool:
     """
-    Whether one of *patterns*, anchored expressions, matches one of *classes*. What is
-    no usable expression matches nothing; never raises.
+    Whether one of *patterns* is one of *classes*, an expression of classes that holds
+    (`linux.!web`), or an anchored regular expression that matches one of them. What is
+    none of these matches nothing; never raises.
     """
     known = frozenset(classes)
     if not known.isdisjoint(patterns):
@@ -157,6 +159,8 @@ def selects(classes: Iterable[bytes], patterns: Sequence[bytes]) -> bool:
         if len(pattern) <= LONGEST_PATTERN and not _IS_NAME(pattern)
     ]
     for expression in expressions[:MOST_PATTERNS]:
+        if holds(expression, known):
+            return True
         try:
             text = expression.decode("utf-8", "surrogateescape")
             compiled = Pattern(text, bounded=True)
