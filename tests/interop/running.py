@@ -6,12 +6,14 @@ both kinds that run it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from nodecomm.identity.keys import KeyPair, PublicKey
+from tests.interop.classicpeer import ClassicPeer
 from tests.interop.harness import (
     LOOPBACK,
     NodecommServer,
@@ -21,6 +23,8 @@ from tests.interop.harness import (
     config_for,
     peer_program,
 )
+from tests.interop.rawpeer import RawPeer, context
+from tests.recorded import key_pair
 
 #: What `ok_...` stands for: those classes may be defined by root. In each, what follows
 #: says what to do.
@@ -68,6 +72,11 @@ ROOM = 4083
 
 TERMINATOR = b"---cfXen/gine/cfXen/gine---"
 
+#: The last payload of every answer.
+END = TERMINATOR + b"\0"
+
+REFUSAL = b"BAD: Unspecified server refusal (see verbose server output)"
+
 
 class Command(NamedTuple):
     """
@@ -84,7 +93,7 @@ class Command(NamedTuple):
         """
         Write it to a new *folder*.
         """
-        folder.mkdir()
+        folder.mkdir(parents=True)
         path = folder / "command"
         path.write_text(_SCRIPT)
         path.chmod(0o755)
@@ -158,7 +167,10 @@ class Command(NamedTuple):
             run: Lines for `[run]`.
         """
         networks = "[" + ", ".join(f'"{network}"' for network in LOOPBACK) + "]"
-        server = f'cfruncommand = ["{self.path}"]\n'
+        server = (
+            f'cfruncommand = ["{self.path}"]\n'
+            'trustusers = ["root", "other", "nobody"]\n'
+        )
         deny = f'deny_keys = ["{denied}"]\n' if denied else ""
         tables = (
             f'[[access]]\npath = "{self.path}"\nadmit_ips = {networks}\n{deny}'
@@ -198,6 +210,83 @@ def run_server(
         settings = config_for({}, server=server, more=more, classic=True)
         with NodecommServer(folder, settings, key=key) as ours:
             yield ours
+
+
+def raw_peer(
+    port: int, version: int, key: KeyPair, server: PublicKey, *, user: str = "root"
+) -> RawPeer:
+    """
+    A connection on which requests can be made, in protocol *version*.
+    """
+    if version == 1:
+        return ClassicPeer(port, key, server).dialog(user=user)
+    return (
+        RawPeer(port, context(key))
+        .handshake()
+        .dialog(
+            b"CFE_v%d cf-runagent 3.21.0\n" % version,
+            f"IDENTITY USERNAME={user}\n".encode(),
+        )
+    )
+
+
+def answer(peer: RawPeer) -> list[bytes]:
+    """
+    The payloads of an answer, without the terminator.
+    """
+    found = []
+    while (payload := peer.transaction()) != END:
+        found.append(payload)
+    return found
+
+
+class Running(NamedTuple):
+    """
+    A server that runs a command for its peers.
+
+    Attributes:
+        server: The server.
+        command: What it runs.
+        key: Its key.
+        client: The key of who may ask.
+        denied: The key of who may not.
+        other: The key of the user `other`, who may not.
+    """
+
+    server: Server
+    command: Command
+    key: KeyPair
+    client: KeyPair
+    denied: KeyPair
+    other: KeyPair
+
+    def connect(
+        self, version: int = 3, *, user: str = "root", key: KeyPair | None = None
+    ) -> RawPeer:
+        """
+        A connection on which requests can be made.
+        """
+        own = key or (self.other if user == "other" else self.client)
+        return raw_peer(self.server.port, version, own, self.key.public, user=user)
+
+    def announcement(self, words: bytes = b"") -> bytes:
+        """
+        What is said before a run.
+        """
+        path = os.fsencode(self.command.path)
+        return b"cf-serverd executing cfruncommand: %b%b\n" % (path, words)
+
+
+@contextmanager
+def running_server(kind: str, folder: Path) -> Iterator[Running]:
+    """
+    A server of this kind, with keys that are known.
+    """
+    command = Command.made(folder / "run")
+    names = ("server", "client", "other", "large")
+    key, client, denied, other = map(key_pair, names)
+    with run_server(kind, folder, command, key=key, denied=denied.public.md5) as server:
+        yield Running(server, command, key, client, denied, other)
 
 
 _Node = TypeVar("_Node", bound=WorkFolder)
