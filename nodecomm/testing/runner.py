@@ -101,11 +101,13 @@ class MemoryRunner:
         classes: The classes of this node; expressions are compared as they are.
         at_once: Whether it does; else a test begins it, or refuses.
         runs: Each run, in the order in which they were asked for.
+        stopped: Whether it takes no more.
     """
 
     classes: Sequence[bytes] = (b"any",)
     at_once: bool = True
     runs: list[MemoryRun] = field(factory=list)
+    stopped: bool = False
 
     def selects(self, patterns: Sequence[bytes]) -> bool:
         """Whether one of *patterns* is a class of this node."""
@@ -115,12 +117,15 @@ class MemoryRunner:
         """Note the run, and begin it."""
         run = MemoryRun(order, sink)
         self.runs.append(run)
-        if self.at_once:
+        if self.stopped:
+            run.refuse("the runner has stopped")
+        elif self.at_once:
             run.begin()
         return run
 
     def stop(self, grace: float | None = None) -> Deferred[None]:
-        """End all runs."""
+        """End all runs, and refuse further ones."""
+        self.stopped = True
         for run in self.runs:
             run.end(None, why="stopped")
         return succeed(None)
