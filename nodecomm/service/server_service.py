@@ -181,6 +181,8 @@ class ServerService(MultiService):
         Everything but listening; no thread runs yet.
         """
         settings = self.settings
+        for problem in run_user_problems(settings):
+            raise StartError(str(problem))
         folder = state_folder(settings)
         keys = os.path.join(folder, KEYS_FOLDER)
         self.key_pair = pair = open_own_key(folder, self._log)
@@ -192,8 +194,6 @@ class ServerService(MultiService):
             )
         except ValueError as error:
             raise StartError(str(error)) from error
-        for problem in run_user_problems(settings):
-            raise StartError(str(problem))
         remove_leftovers(keys, self._now())
         self._files = WorkerPool(self._reactor, "nodecomm-files", 2)
         self._audit = self._open_audit(settings, self._files)
