@@ -131,7 +131,8 @@ class Options(usage.Options):
 
     synopsis = "Usage: nodecomm COMMAND [options]"
     longdesc = (
-        "Fetch from policy servers; work on keys, configurations and rules of one."
+        "Fetch from policy servers; have nodes run their agents; work on keys, "
+        "configurations and rules."
     )
 
     def __init__(self, commands: Sequence[tuple[str, str, str]] = COMMANDS) -> None:

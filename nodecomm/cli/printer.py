@@ -89,8 +89,10 @@ class Printer:
         data = text.encode(self._encoding, "backslashreplace")
         self._waiting[owner] += len(data)
         with self._changed:
+            # Only for the first of several lines does the thread have to wake up.
+            if not self._lines:
+                self._changed.notify_all()
             self._lines.append((owner, data))
-            self._changed.notify_all()
         if self._waiting[owner] <= self._ahead:
             return None
         waiter: Deferred[None] = Deferred()

@@ -43,6 +43,9 @@ _DESCRIPTORS = 2
 #: Descriptors for everything else.
 _SPARE = 64
 
+#: Threads that look names up.
+_LOOKUPS = 500
+
 #: Seconds that what was printed may take to be written when all was ended.
 _LAST_WORDS = 5.0
 
@@ -220,7 +223,7 @@ async def _work(
     from nodecomm.client.timeouts import Timeouts  # noqa: PLC0415
 
     state_dir = options.state_dir
-    names = NameLookup(reactor, parallel)
+    names = NameLookup(reactor, min(parallel, _LOOKUPS))
     connect = min(options.timeout, _CONNECT)
     dialer: Any = make_dialer(
         reactor,

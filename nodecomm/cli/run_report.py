@@ -119,6 +119,8 @@ def line_text(data: bytes) -> str:
     A line of output as it is shown: as names are, with nothing in it that a terminal
     would act on. Tabs stay.
     """
+    if b"\t" not in data:
+        return safe(to_text(data))
     return "\t".join([safe(to_text(piece)) for piece in data.split(b"\t")])
 
 
@@ -194,6 +196,11 @@ class TextReport(_Report):
     For people: `HOST: LINE`, and a table.
     """
 
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        #: What stands before each line of a node.
+        self._prefixes: dict[ServerAddress, str] = {}
+
     def line(self, server: ServerAddress, data: bytes) -> Deferred[None] | None:
         """
         A line of output.
@@ -217,7 +224,10 @@ class TextReport(_Report):
         self._printer.put(None, "".join(f"{line}\n" for line in lines))
 
     def _put(self, server: ServerAddress, text: str) -> Deferred[None] | None:
-        return self._printer.put(server, f"{safe(label(server))}: {text}\n")
+        prefix = self._prefixes.get(server)
+        if prefix is None:
+            prefix = self._prefixes[server] = f"{safe(label(server))}: "
+        return self._printer.put(prefix, f"{prefix}{text}\n")
 
 
 def table(
@@ -261,6 +271,10 @@ class JSONReport(_Report):
     For programs: one object a line, each with its `event`.
     """
 
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._told: set[ServerAddress] = set()
+
     def line(self, server: ServerAddress, data: bytes) -> Deferred[None] | None:
         """
         A line of output.
@@ -281,6 +295,7 @@ class JSONReport(_Report):
         That is all.
         """
         super().ended(result)
+        self._told.add(result.server)
         outcome = self.outcome(result)
         facts: dict[str, Any] = {
             "event": "end",
@@ -296,8 +311,12 @@ class JSONReport(_Report):
 
     def summary(self, results: Sequence[NodeResult]) -> None:
         """
-        Print what became of all of them.
+        Print what became of all of them; those that were never called have an end,
+        too.
         """
+        for result in results:
+            if result.server not in self._told:
+                self.ended(result)
         outcomes = [self.outcome(result) for result in results]
         facts = {
             "event": "summary",

@@ -517,3 +517,15 @@ class TestReports:
                 "status": 3,
             },
         ]
+
+    def test_json_of_who_was_never_called(self) -> None:
+        """
+        There is an end for each node, also when all was ended before it was called.
+        """
+        printed: Any = Printed()
+        report = JSONReport(printed, 1, 1000)
+        report.summary([NodeResult(WEB, stopped=True)])
+        end, summary = [json.loads(line) for line in printed.text.splitlines()]
+
+        assert (end["event"], end["error"]["code"]) == ("end", "interrupted")
+        assert summary["without_exit_code"] == 1
