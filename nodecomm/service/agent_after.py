@@ -42,8 +42,6 @@ class Follower:
     Runs `after_update` when it is due.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         pending: PendingFile,
@@ -51,6 +49,7 @@ class Follower:
         pool: Pool,
         reactor: Any,
         point: Callable[[], Point],
+        log: Logger,
     ) -> None:
         """
         Args:
@@ -58,11 +57,13 @@ class Follower:
             pool: Runs what blocks; one thread of it is busy as long as the program.
             reactor: Takes what the program says.
             point: The present.
+            log: States what comes of it.
         """
         self.pending = pending
         self._pool = pool
         self._reactor = reactor
         self._point = point
+        self._log = log
         self._program: Program | None = None
         self._stopping = False
 

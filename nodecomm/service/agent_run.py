@@ -122,9 +122,8 @@ class Run:
         pending: Where a change is noted before it is made; None where nothing follows
             an update.
         classic: Whether the classic protocol is spoken.
+        log: States what comes of it.
     """
-
-    _log = Logger()
 
     _servers: Sequence[ServerAddress]
     _connect: Callable[[ServerAddress], Source]
@@ -132,6 +131,7 @@ class Run:
     _monotonic: Callable[[], float]
     _pending: PendingFile | None
     _classic: bool = False
+    _log: Logger = field(factory=Logger)
     _sources: dict[ServerAddress, Source] = field(factory=dict, init=False)
     _useless: dict[ServerAddress, CopyFailure] = field(factory=dict, init=False)
     _server: ServerAddress | None = field(default=None, init=False)

@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nodecomm.client.protection import classic_warning
 from nodecomm.identity.files import remove_leftovers
-from nodecomm.server.pools import Pool, WorkerPool
+from nodecomm.server.pools import Pool, WorkerPool, Workers
 from nodecomm.service.agent_after import Follower
+from nodecomm.service.agent_events import AgentEvents
 from nodecomm.service.agent_keeping import StatusKeeper
+from nodecomm.service.agent_listener import AgentListener, check_account
 from nodecomm.service.agent_pending import Pending, PendingFile
 from nodecomm.service.agent_prepared import kept_at_start
 from nodecomm.service.agent_run import Run, RunReport
 from nodecomm.service.agent_schedule import Avoidance, Grid, pause_after, share_of
-from nodecomm.service.agent_status import LOCK_NAME, AgentStatus, Point, State
+from nodecomm.service.agent_status import LOCK_NAME, AgentStatus, Point, State, ailments
 from nodecomm.service.own_state import (
     FolderLock,
     StartError,
@@ -49,6 +50,7 @@ from nodecomm.sync.clocks import SteadyClock
 if TYPE_CHECKING:
     from nodecomm.client.address import ServerAddress
     from nodecomm.identity.keys import KeyPair
+    from nodecomm.service.agent_events import Follow
     from nodecomm.service.agent_prepared import PreparedAgent
     from nodecomm.service.agent_run import Sources
     from nodecomm.service.loading import LoadedAgent
@@ -79,12 +81,13 @@ class AgentService(Service):
         steady: The same, to be compared across processes.
         chance: Random numbers from 0 up to 1.
         pool: Runs what blocks; None: threads of its own.
+        workers: Threads for those who ask for runs; None: threads of their own.
 
     Attributes:
         prepared: The configuration in force.
+        events: What it states.
+        listener: Where others may ask for runs; None before the start.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -100,8 +103,12 @@ class AgentService(Service):
         steady: SteadyClock | None = None,
         chance: Callable[[], float] = random.random,
         pool: Pool | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.prepared = prepared
+        self.events = AgentEvents()
+        self.listener: AgentListener | None = None
+        self._log = self.events.log
         self._reactor = reactor
         self._reread = reread
         self._sources = sources
@@ -110,6 +117,7 @@ class AgentService(Service):
         self._monotonic = monotonic
         self._steady = steady or SteadyClock()
         self._chance = chance
+        self._workers = workers
         self._threads: WorkerPool | None = None
         if pool is None:
             self._threads = WorkerPool(reactor, "nodecomm-agent", THREADS)
@@ -126,9 +134,10 @@ class AgentService(Service):
         self._avoidance: Avoidance[ServerAddress] = Avoidance(chance)
         self._failures = 0
         self._generation = 1
-        self._asked = False
+        self._asked = ""
         self._reloading = False
         self._stopping = False
+        self._busy = False
         self._running = False
         self._wake: Deferred[None] | None = None
         self._living: Deferred[None] | None = None
@@ -159,13 +168,18 @@ class AgentService(Service):
         except OSError as error:
             raise StartError(os_error_text(error, folder)) from error
         self._follower = Follower(
-            pending, pool=self.pool, reactor=self._reactor, point=self.point
+            pending,
+            pool=self.pool,
+            reactor=self._reactor,
+            point=self.point,
+            log=self._log,
         )
         self._share = share_of(pair.public.md5)
         self._started = self._monotonic()
         self._keeper.begin(pair.public.md5)
         self._keeper.change(after_update_pending=self._pending.is_due)
         self._take_configuration()
+        self._listen(pair)
         if self._threads is not None:
             self._threads.start()
         super().startService()  # type: ignore[no-untyped-call]
@@ -187,6 +201,29 @@ class AgentService(Service):
         )
         self._living = Deferred.fromCoroutine(self._live(first))
         self._living.addErrback(self._died)
+
+    def _listen(self, pair: KeyPair) -> None:
+        """
+        Begin to listen for those who ask for runs, if the configuration says so.
+
+        Raises:
+            StartError: It cannot be done.
+        """
+        self.listener = listener = AgentListener(
+            pair,
+            reactor=self._reactor,
+            follow=self.follow_run,
+            log=self._log,
+            workers=self._workers,
+            now=self._now,
+            monotonic=self._monotonic,
+        )
+        try:
+            listener.start(self.prepared)
+        except StartError:
+            self._release()
+            raise
+        self._keeper.change(listening=listener.listening)
 
     def _take_lock(self, folder: str) -> None:
         path = os.path.join(folder, LOCK_NAME)
@@ -226,9 +263,14 @@ class AgentService(Service):
             if self._stopping:
                 break
             began = self._monotonic()
-            report = await self._run(reason)
+            self._busy = True
+            try:
+                report = await self._run(reason)
+            finally:
+                self._busy = False
             if report is None:
                 break
+            self.events.run_over(ailments(self.status, running=True))
             due, reason = self._next(report, began)
 
     async def _wait(self, due: float, reason: str) -> str:
@@ -257,10 +299,8 @@ class AgentService(Service):
                     due = self._grid.after(self._monotonic())
                 elif reason == "start":
                     due = max(self._grid.first, self._monotonic())
-        if self._asked:
-            self._asked = False
-            return "signal"
-        return reason
+        asked, self._asked = self._asked, ""
+        return asked or reason
 
     def _ring(self) -> None:
         """
@@ -307,6 +347,7 @@ class AgentService(Service):
             self._monotonic,
             self._follower.pending if prepared.command else None,
             classic=prepared.configuration.agent.protocol == "classic",
+            log=self._log,
         )
         self._running = True
         try:
@@ -433,13 +474,29 @@ class AgentService(Service):
 
     # Signals
 
-    def run_now(self) -> None:
+    def run_now(self, reason: str = "signal") -> None:
         """
         Make a run now; during a run, another one right after it.
         """
         self._log.info("a run is asked for", event="agent.run-asked")
-        self._asked = True
+        self._asked = reason
         self._ring()
+
+    def follow_run(self, tell: Callable[[str], object]) -> Follow:
+        """
+        Make a run now, or join the one that is under way.
+
+        Args:
+            tell: Takes each line that there is to say of it.
+        """
+        follow = self.events.follow(tell)
+        if self._stopping:
+            self.events.run_over(None)
+        elif self._busy:
+            tell("a run is under way and is joined")
+        else:
+            self.run_now("request")
+        return follow
 
     def reload(self) -> bool:
         """
@@ -461,6 +518,7 @@ class AgentService(Service):
             old = self.prepared
             prepared, waiting = kept_at_start(old, prepared)
             try:
+                check_account(prepared)
                 self._connect = self._sources.open(prepared, self._pair, self.pool)
             except StartError as error:
                 reason = str(error)
@@ -475,11 +533,16 @@ class AgentService(Service):
                     configuration=loaded.description,
                 )
                 tell_waiting(waiting, self._log)
+                if self.listener is not None:
+                    self.listener.apply(prepared).addCallback(self._listens)
                 self._reloading = self._wake is not None
                 self._ring()
                 return True
         tell_rejected(loaded.problems, loaded.description, self._log, reason)
         return False
+
+    def _listens(self, listening: tuple[str, ...]) -> None:
+        self._keeper.change(listening=listening)
 
     # Stopping
 
@@ -495,6 +558,10 @@ class AgentService(Service):
     async def _stop(self) -> None:
         self._stopping = True
         self._log.info("stopping", event="agent.stopping", busy=self._running)
+        quiet: Deferred[None] | None = None
+        if self.listener is not None:
+            quiet = Deferred.fromCoroutine(self.listener.stop())
+        self.events.run_over(None)
         self._follower.stop()
         living = self._living
         if living is not None:
@@ -502,10 +569,16 @@ class AgentService(Service):
                 living.cancel()
             self._ring()
             await living
+        if quiet is not None:
+            await quiet
+        self._keeper.change(listening=())
         await self._tell("stopped")
         if self._threads is not None:
             self._threads.stop()
-        if self._lock is not None:
-            self._lock.release()
+        self._release()
         super().stopService()  # type: ignore[no-untyped-call]
         self._log.info("stopped", event="agent.stopped")
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()

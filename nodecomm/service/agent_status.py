@@ -190,7 +190,7 @@ class Attempt:
         began: When.
         seconds: How long it took.
         reason: What it was for: the first after a start, the schedule, another try
-            after a failure, a signal.
+            after a failure, a signal, a request at the listener.
         outcome: Whether all copies succeeded.
     """
 

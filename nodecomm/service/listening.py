@@ -61,13 +61,22 @@ class ListenError(Exception):
 
 
 async def listen(
-    reactor: Any, description: str, factory: IProtocolFactory
+    reactor: Any,
+    description: str,
+    factory: IProtocolFactory,
+    table: str = "server",
 ) -> list[IListeningPort]:
     """
     Listen on an endpoint.
 
     `tcp6` takes IPv4 too, whatever the system's default for that is, unless it names
     an interface; where there is no IPv6 it falls back to `tcp`.
+
+    Args:
+        reactor: Listens.
+        description: The endpoint string.
+        factory: Takes the connections.
+        table: The table of the configuration that says where to listen.
 
     Returns:
         The ports, to be stopped by the caller.
@@ -76,7 +85,7 @@ async def listen(
         ListenError: It cannot be done.
     """
     try:
-        ports = [await _listen(reactor, description, factory)]
+        ports = [await _listen(reactor, description, factory, table)]
     except ListenError as error:
         if not _is_any_tcp6(description) or _errno(error) not in _NO_IPV6:
             raise
@@ -86,11 +95,11 @@ async def listen(
             endpoint=description,
             reason=error.reason,
         )
-        return [await _listen(reactor, "tcp" + description[4:], factory)]
+        return [await _listen(reactor, "tcp" + description[4:], factory, table)]
     if _is_any_tcp6(description) and _is_v6_only(ports[0]):
         four = f"tcp:{port_number(ports[0])}"
         try:
-            ports.append(await _listen(reactor, four, factory))
+            ports.append(await _listen(reactor, four, factory, table))
         except ListenError:
             await _stopped(ports[0])
             raise
@@ -98,7 +107,7 @@ async def listen(
 
 
 async def _listen(
-    reactor: Any, description: str, factory: IProtocolFactory
+    reactor: Any, description: str, factory: IProtocolFactory, table: str
 ) -> IListeningPort:
     full = description
     if _TCP.match(description) and "backlog=" not in description:
@@ -111,7 +120,7 @@ async def _listen(
     try:
         port: IListeningPort = await endpoint.listen(factory)
     except CannotListenError as error:
-        raise ListenError(description, _taken(description, error)) from error
+        raise ListenError(description, _taken(description, error, table)) from error
     except (OSError, ValueError, TypeError) as error:
         raise ListenError(description, _reason(error)) from error
     return port
@@ -123,7 +132,7 @@ async def _stopped(port: IListeningPort) -> None:
         await stopping
 
 
-def _taken(description: str, error: CannotListenError) -> str:
+def _taken(description: str, error: CannotListenError, table: str) -> str:
     """
     Why there is no listening there, and what to write where another has the port.
     """
@@ -137,7 +146,7 @@ def _taken(description: str, error: CannotListenError) -> str:
     other = f"{kind}{int(number) % 65535 + 1}{rest}"
     return (
         f"{said}; end what has the port (`ss -lntp` tells), or write another one into"
-        f" the configuration that -c names: listen = [{in_toml(other)}] in [server]"
+        f" the configuration that -c names: listen = [{in_toml(other)}] in [{table}]"
     )
 
 

@@ -5,19 +5,22 @@ An agent without a network: its servers are scripts, its clock is a fake.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 
 from nodecomm.client.address import ServerAddress
 from nodecomm.identity.keys import KeyPair
 from nodecomm.identity.own import KEYS_FOLDER, create_own_key
-from nodecomm.server.pools import InlinePool, Pool
+from nodecomm.server.pools import InlinePool, Pool, Workers
 from nodecomm.service.agent_prepared import PreparedAgent, prepare_agent
 from nodecomm.service.agent_run import Source
 from nodecomm.service.agent_service import AgentService
@@ -117,12 +120,53 @@ class SteadyFake(SteadyClock):
         return Moment("boot", round(self._clock.seconds() * 1e9))
 
 
+@define(eq=False)
+class FakePort:
+    """
+    A port that nobody but a test connects to.
+    """
+
+    reactor: Reactor
+    number: int
+    factory: Any
+
+    def getHost(self) -> IPv4Address:
+        """Where it listens."""
+        return IPv4Address("TCP", "0.0.0.0", self.number)
+
+    def stopListening(self) -> Deferred[None]:
+        """No longer."""
+        del self.reactor.ports[self.number]
+        self.factory.doStop()
+        return succeed(None)
+
+
 class Reactor(Clock):
     """
     A fake clock with what else a service asks of a reactor.
+
+    Attributes:
+        ports: What listens, by number.
+        taken: Ports that others have.
     """
 
     stopped = False
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ports: dict[int, FakePort] = {}
+        self.taken: set[int] = set()
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
+    ) -> FakePort:
+        """Listen, where nobody does."""
+        if port in self.taken or port in self.ports:
+            busy = OSError(errno.EADDRINUSE, "Address already in use")
+            raise CannotListenError(interface, port, busy)
+        factory.doStart()
+        self.ports[port] = FakePort(self, port, factory)
+        return self.ports[port]
 
     def callFromThread(self, function: Callable[..., object], *args: Any) -> None:
         """At once."""
@@ -196,6 +240,7 @@ class FakeAgent:
             steady=SteadyFake(self.reactor),
             chance=lambda: 0.5,
             pool=InlinePool(),
+            workers=Workers.inline(),
         )
         self.service.startService()
 

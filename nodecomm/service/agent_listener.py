@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: MIT
+"""
+Where an agent lets others ask for a run, and for nothing else.
+
+A server like any other, of which little is left: over TLS only, for keys that are known
+beforehand, with two commands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from nodecomm import __version__
+from nodecomm.access.evaluator import AccessEvaluator
+from nodecomm.config.model import LimitSettings
+from nodecomm.identity.callers import CallerTrust
+from nodecomm.interfaces import API, ICommand
+from nodecomm.server.commands import command_table
+from nodecomm.server.commands.execute import ExecuteCommand
+from nodecomm.server.commands.version import VersionCommand
+from nodecomm.server.events import EventLog
+from nodecomm.server.execution.accounts import AccountError, find_account
+from nodecomm.server.execution.runner import Runner
+from nodecomm.server.factory import TLSFactory
+from nodecomm.server.replies import Frames, Reply
+from nodecomm.service.agent_snapshot import caller_trust
+from nodecomm.service.agent_sync import AgentExecutable
+from nodecomm.service.listening import ListenError, listen, port_number
+from nodecomm.service.own_state import StartError
+from nodecomm.transport.context import server_context
+from nodecomm.wire.execute import REFUSED, is_terminator
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IListeningPort
+    from twisted.logger import Logger
+
+    from nodecomm.identity.keys import KeyPair
+    from nodecomm.identity.trust import TrustPolicy
+    from nodecomm.server.pools import Workers
+    from nodecomm.server.requests import Request
+    from nodecomm.service.agent_prepared import PreparedAgent
+    from nodecomm.service.agent_sync import FollowRun
+
+__all__ = ["AgentListener", "check_account"]
+
+#: A node is asked by few, and does other work: what strangers can cost is little.
+LIMITS = LimitSettings(
+    connections_before_trust=50,
+    connections_per_address=20,
+    handshakes_at_once=8,
+    name_lookups_at_once=4,
+    disk_threads=1,
+    digest_threads=1,
+    crypto_threads=1,
+    digest_cache_entries=0,
+)
+
+#: Connections at a time.
+MOST_CONNECTIONS = 100
+
+
+@implementer(ICommand)
+class _ExecuteForCallers:
+    """
+    A remote run for those who may ask at the moment when they do: a key may have been
+    forgotten since its holder connected.
+    """
+
+    api = API
+    name = "execute"
+    words = ExecuteCommand.words
+    versions = ExecuteCommand.versions
+
+    def __init__(self, trust: Callable[[], CallerTrust]) -> None:
+        self._trust = trust
+        self._command = ExecuteCommand()
+
+    def answer(self, request: Request) -> Deferred[Reply]:
+        """
+        As `ExecuteCommand`, or the refusal.
+        """
+        peer = request.peer
+        decision = self._trust().check_key(peer.key, peer.address)
+        if decision.trusted:
+            return self._command.answer(request)
+
+        def refuse(_: object) -> Reply:
+            return Frames(REFUSED, "refused", True, decision.code, decision.text)
+
+        return request.collect(is_terminator).addCallback(refuse)
+
+
+class AgentListener:
+    """
+    The listener of one agent, if its configuration has one.
+
+    Args:
+        pair: This machine's key.
+        reactor: Drives all of it.
+        follow: Has a run of the agent made, or joins the one that is under way.
+        log: Takes what it states.
+        workers: Threads for what may wait; None: threads of its own.
+        now: Civil time in seconds.
+        monotonic: Seconds of a clock that nobody sets.
+
+    Attributes:
+        factory: What serves; None while nothing ever has.
+        ports: The ports by endpoint string.
+        trust: Who may connect.
+    """
+
+    def __init__(
+        self,
+        pair: KeyPair,
+        *,
+        reactor: Any,
+        follow: FollowRun,
+        log: Logger,
+        workers: Workers | None = None,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.factory: TLSFactory | None = None
+        self.ports: dict[str, list[IListeningPort]] = {}
+        self._pair = pair
+        self._reactor = reactor
+        self._log = log
+        self._workers = workers
+        self._now = now
+        self._monotonic = monotonic
+        self._runner = Runner(
+            reactor,
+            executable=AgentExecutable(reactor, follow, monotonic),
+            monotonic=monotonic,
+        )
+
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """
+        The endpoints at which it listens.
+        """
+        return tuple(self.ports)
+
+    def start(self, prepared: PreparedAgent) -> None:
+        """
+        Listen where *prepared* says.
+
+        Raises:
+            StartError: It cannot be done. An endpoint that takes its time to listen
+                fails later, by a critical event and the end of the reactor.
+        """
+        if not prepared.listen:
+            return
+        failures: list[Failure] = []
+        late = False
+
+        def failed(failure: Failure) -> None:
+            if not late:
+                failures.append(failure)
+                return
+            self._log.critical(
+                "{reason}", event="listen.failed", reason=failure.getErrorMessage()
+            )
+            self._reactor.stop()
+
+        check_account(prepared)
+        self._take(prepared)
+        listening = Deferred.fromCoroutine(self._open(prepared.listen))
+        listening.addCallback(self._opened, prepared).addErrback(failed)
+        late = True
+        if failures:
+            (failure,) = failures
+            if isinstance(failure.value, ListenError):
+                raise StartError(failure.getErrorMessage()) from failure.value
+            failure.raiseException()
+
+    def apply(self, prepared: PreparedAgent) -> Deferred[tuple[str, ...]]:
+        """
+        Put *prepared* in force: whom to let in and what to run for them, at once, and
+        where to listen. If a new address cannot be had, that is stated and the old ones
+        stay.
+
+        Returns:
+            The endpoints at which it listens then. Never fails.
+        """
+        return Deferred.fromCoroutine(self._apply(prepared)).addErrback(self._failed)
+
+    async def _apply(self, prepared: PreparedAgent) -> tuple[str, ...]:
+        before = self.listening
+        if prepared.listen or self.factory is not None:
+            self._take(prepared)
+        fresh = tuple(each for each in prepared.listen if each not in self.ports)
+        try:
+            opened = await self._open(fresh)
+        except ListenError as error:
+            self._log.error(
+                "{reason}; the agent listens where it did before",
+                event="listen.failed",
+                reason=str(error),
+            )
+            return self.listening
+        self.ports.update(opened)
+        for endpoint in before:
+            if endpoint not in prepared.listen:
+                await self._close(endpoint)
+        if self.listening != before:
+            self._tell(prepared)
+        return self.listening
+
+    def _failed(self, failure: Failure) -> tuple[str, ...]:
+        self._log.failure("the agent's listener could not be changed", failure=failure)
+        return self.listening
+
+    async def stop(self) -> None:
+        """
+        Listen no longer, and end what runs for others. The agent's own run is not
+        ended by this.
+        """
+        for endpoint in self.listening:
+            await self._close(endpoint)
+        await self._runner.stop(LIMITS.stop_grace)
+        if self.factory is not None:
+            await self.factory.stop(LIMITS.stop_grace)
+
+    def _take(self, prepared: PreparedAgent) -> None:
+        """
+        Let in whom *prepared* names, and run for them what it says.
+        """
+        self.trust = caller_trust(prepared)
+        self._runner.apply(prepared.configuration.run)
+        if self.factory is None:
+            self.factory = self._make(prepared)
+            self._runner.find_hostname()
+            return
+        self.factory.trust = cast("TrustPolicy", self.trust)
+        self.factory.serving.evaluator.snapshot = prepared.snapshot
+
+    def _make(self, prepared: PreparedAgent) -> TLSFactory:
+        try:
+            context = server_context(self._pair)
+        except ValueError as error:
+            raise StartError(str(error)) from error
+        factory = TLSFactory(
+            self._reactor,
+            context=context,
+            # The same two questions, and no windows.
+            trust=cast("TrustPolicy", self.trust),
+            evaluator=AccessEvaluator(prepared.snapshot),
+            limits=LIMITS,
+            max_connections=MOST_CONNECTIONS,
+            manifest_max_age=0,
+            # The log leaves out what nobody wants to see.
+            events=EventLog(verbose=True),
+            workers=self._workers,
+            now=self._now,
+            monotonic=self._monotonic,
+            product=b"nodecomm-agent " + __version__.encode("ascii"),
+        )
+        factory.commands = command_table(
+            [VersionCommand(), _ExecuteForCallers(lambda: self.trust)]
+        )
+        factory.serving.execution = self._runner
+        return factory
+
+    async def _open(
+        self, endpoints: tuple[str, ...]
+    ) -> dict[str, list[IListeningPort]]:
+        """
+        Listen on all *endpoints*, or on none.
+        """
+        opened: dict[str, list[IListeningPort]] = {}
+        if not endpoints:
+            return opened
+        assert self.factory is not None  # noqa: S101
+        try:
+            for endpoint in endpoints:
+                opened[endpoint] = await listen(
+                    self._reactor, endpoint, self.factory, "agent"
+                )
+        except ListenError:
+            for ports in opened.values():
+                for port in ports:
+                    await _stopped(port)
+            raise
+        return opened
+
+    def _opened(
+        self, opened: dict[str, list[IListeningPort]], prepared: PreparedAgent
+    ) -> None:
+        self.ports.update(opened)
+        self._tell(prepared)
+
+    def _tell(self, prepared: PreparedAgent) -> None:
+        execution = prepared.snapshot.execution
+        command = None if execution is None else execution.command
+        if not self.ports:
+            self._log.info(
+                "nobody can ask for a run any more",
+                event="agent.listening",
+                listen=[],
+                command=command,
+            )
+            return
+        numbers = [port_number(port) for ports in self.ports.values() for port in ports]
+        self._log.info(
+            "others may ask for runs at {log_listen}",
+            event="agent.listening",
+            log_listen=", ".join(self.ports),
+            listen=list(self.ports),
+            ports=[number for number in numbers if number],
+            command=command,
+        )
+
+    async def _close(self, endpoint: str) -> None:
+        for port in self.ports.pop(endpoint):
+            await _stopped(port)
+
+
+def check_account(prepared: PreparedAgent) -> None:
+    """
+    Find out whether a program can be run as the user that *prepared* names.
+
+    Raises:
+        StartError: It cannot.
+    """
+    execution = prepared.snapshot.execution
+    if not prepared.listen or execution is None or execution.program is None:
+        return
+    try:
+        find_account(execution.user)
+    except AccountError as error:
+        raise StartError(f"agent.cfrunuser: {error}") from error
+
+
+async def _stopped(port: IListeningPort) -> None:
+    stopping = port.stopListening()
+    if isinstance(stopping, Deferred):
+        await stopping
