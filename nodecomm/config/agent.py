@@ -186,8 +186,8 @@ class AgentSettings:
             "given to `/bin/sh -c`, with a warning. Classes and bundles that were "
             "asked for, and are allowed, stand behind it as `-D` and "
             "`--bundlesequence`; `sync` takes none.",
-            upstream="Always a text, which it divides into words itself; no shell reads "
-            "it.",
+            upstream="Always a text, which it divides into words itself; no shell "
+            "reads it.",
         ),
     )
     cfrunuser: str | None = field(

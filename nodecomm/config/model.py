@@ -171,8 +171,8 @@ class ServerSettings:
             "`allowusers`, and an `[[access]]` must admit it to the program. Classes "
             "and bundles that were asked for, and are allowed, stand behind it as "
             "`-D` and `--bundlesequence`. Empty: nobody may ask for a run.",
-            upstream="Always a text, which it divides into words itself; no shell reads "
-            "it.",
+            upstream="Always a text, which it divides into words itself; no shell "
+            "reads it.",
         ),
     )
     cfrunuser: str | None = field(
