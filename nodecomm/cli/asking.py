@@ -11,8 +11,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TextIO
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.threads import deferToThreadPool
 
 from nodecomm.cli.connecting import Interrupted
 from nodecomm.identity.keys import PublicKey, parse_digest_or_none
@@ -20,11 +24,14 @@ from nodecomm.identity.servers import few
 from nodecomm.wire.text import safe
 
 if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
     from nodecomm.client.address import ServerAddress
 
 __all__ = [
     "OpenTerminal",
     "Terminal",
+    "TerminalQuestion",
     "ask_about_key",
     "ask_whether",
     "open_terminal",
@@ -165,3 +172,61 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class TerminalQuestion:
+    """
+    Asks at the terminal, in a thread.
+
+    Args:
+        reactor: Where the answer is wanted.
+        stderr: Where to ask if the process has no terminal but for standard input.
+        quiet: Entered in that thread before a question, and left after it: nothing
+            else is written to the terminal meanwhile.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        stderr: TextIO,
+        quiet: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self._reactor = reactor
+        self._stderr = stderr
+        self._terminal = partial(open_terminal, stderr)
+        self._quiet = quiet
+
+    def __call__(
+        self,
+        server: ServerAddress,
+        address: str,
+        key: PublicKey,
+        others: Sequence[str],
+    ) -> Deferred[bool | None]:
+        """
+        Whether *key* is the key of *server*, which was reached at *address*.
+        """
+        pool = self._reactor.getThreadPool()
+        answer: Deferred[bool | None] = deferToThreadPool(
+            self._reactor, pool, self._ask, server, address, key, others
+        )
+        return answer.addErrback(self._left)
+
+    def _left(self, failure: Failure) -> Failure:
+        """
+        Nobody waits for the answer any more; what is told next begins a line.
+        """
+        if isinstance(failure.value, CancelledError) and self._stderr.isatty():
+            self._stderr.write("\n")
+        return failure
+
+    def _ask(
+        self,
+        server: ServerAddress,
+        address: str,
+        key: PublicKey,
+        others: Sequence[str],
+    ) -> bool | None:
+        addresses = [address] if address else []
+        with self._quiet():
+            return ask_about_key(server, addresses, key, self._terminal, others)

@@ -99,10 +99,8 @@ def ask_at_terminal(
     What connects by *dialer*, and asks about servers whose keys are not known. *quiet*
     is as for `TerminalQuestion`.
     """
-    from nodecomm.cli.acquaintance import (  # noqa: PLC0415
-        AskingDialer,
-        TerminalQuestion,
-    )
+    from nodecomm.cli.asking import TerminalQuestion  # noqa: PLC0415
+    from nodecomm.client.acquaintance import AskingDialer  # noqa: PLC0415
 
     store = ServerKeyStore(state_dir / SERVER_KEYS_FOLDER)
     return AskingDialer(dialer, store, TerminalQuestion(reactor, stderr, quiet))

@@ -17,14 +17,15 @@ from nodecomm.client.executing import MAX_OUTPUT, RUN_SILENCE, ExecutionDenied
 from nodecomm.wire.errors import LocalProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IReactorTime
 
+    from nodecomm.client.acquaintance import ICalling
     from nodecomm.client.address import ServerAddress
     from nodecomm.client.connection import Connection
 
-__all__ = ["Fleet", "FleetSink", "ICalling", "NodeResult", "Wanted"]
+__all__ = ["Fleet", "FleetSink", "NodeResult", "Wanted"]
 
 #: What may go wrong with one node and concerns no other: the node, the way to it, the
 #: file with its key.
@@ -85,16 +86,6 @@ class NodeResult:
         Whether it ran and ended as it should.
         """
         return self.exit_code == 0
-
-
-class ICalling(Protocol):
-    """
-    What connects to a node; a `nodecomm.client.dialing.Dialer` does.
-    """
-
-    def connect(self, server: ServerAddress) -> Awaitable[Connection]:
-        """Connect."""
-        ...
 
 
 class FleetSink(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from nodecomm.cli.acquaintance import AskingDialer
+from nodecomm.client.acquaintance import AskingDialer
 from nodecomm.client.address import ServerAddress
 from nodecomm.client.timeouts import Timeouts
 from nodecomm.identity.keys import PublicKey

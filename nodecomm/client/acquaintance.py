@@ -1,41 +1,64 @@
 # SPDX-License-Identifier: MIT
 """
-Servers whose keys are not known yet: whoever sits at the terminal is asked, once for
-each and one after the other, while everything else goes on.
+Servers whose keys are not known yet: somebody is asked, once for each and one after the
+other, while everything else goes on.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred, DeferredLock
 
-from nodecomm.cli.asking import ask_about_key, open_terminal
 from nodecomm.client.errors import UntrustedServer
 from nodecomm.identity.server_keys import ServerKeysUnreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from twisted.python.failure import Failure
+    from collections.abc import Awaitable, Sequence
 
     from nodecomm.client.address import ServerAddress
     from nodecomm.client.connection import Connection
     from nodecomm.identity.keys import PublicKey
     from nodecomm.identity.server_keys import ServerKeyStore
 
-__all__ = ["AskingDialer", "TerminalQuestion"]
+__all__ = ["AskingDialer", "ICalling", "IQuestion"]
 
 #: The code of a server whose key is not known; of no other may anybody be asked.
 _UNKNOWN = "key-unknown"
 
 
-class _Calling(Protocol):
+class ICalling(Protocol):
+    """
+    What connects to servers; a `nodecomm.client.dialing.Dialer` does.
+    """
+
     def connect(self, server: ServerAddress) -> Awaitable[Connection]:
         """Connect."""
+        ...
+
+
+class IQuestion(Protocol):
+    """
+    Somebody who knows whose key is whose.
+    """
+
+    def __call__(
+        self,
+        server: ServerAddress,
+        address: str,
+        key: PublicKey,
+        others: Sequence[str],
+    ) -> Awaitable[bool | None]:
+        """
+        Whether *server*, reached at *address*, has this key; None where there is
+        nobody to ask.
+
+        Args:
+            server: As it was called.
+            address: Where it was reached; empty if that is not known.
+            key: What it proved to hold.
+            others: Which servers are known by that key.
+        """
         ...
 
 
@@ -49,18 +72,14 @@ class AskingDialer:
     Args:
         dialer: Connects.
         store: The keys of servers.
-        question: Asks whether a server, reached at an address, has this key, which
-            these others are known by; None where there is nobody to ask. It is called
-            again only when the last answer has come.
+        question: Asks; it is called again only when the last answer has come.
     """
 
     def __init__(
         self,
-        dialer: _Calling,
+        dialer: ICalling,
         store: ServerKeyStore,
-        question: Callable[
-            [ServerAddress, str, PublicKey, Sequence[str]], Awaitable[bool | None]
-        ],
+        question: IQuestion,
     ) -> None:
         self._dialer = dialer
         self._store = store
@@ -113,61 +132,3 @@ def _because(error: UntrustedServer, text: str) -> UntrustedServer:
     return UntrustedServer(
         error.code, text, error.server, error.key, error.known, error.address
     )
-
-
-class TerminalQuestion:
-    """
-    Asks at the terminal, in a thread.
-
-    Args:
-        reactor: Where the answer is wanted.
-        stderr: Where to ask if the process has no terminal but for standard input.
-        quiet: Entered in that thread before a question, and left after it: nothing
-            else is written to the terminal meanwhile.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        stderr: TextIO,
-        quiet: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> None:
-        self._reactor = reactor
-        self._stderr = stderr
-        self._terminal = partial(open_terminal, stderr)
-        self._quiet = quiet
-
-    def __call__(
-        self,
-        server: ServerAddress,
-        address: str,
-        key: PublicKey,
-        others: Sequence[str],
-    ) -> Deferred[bool | None]:
-        """
-        Whether *key* is the key of *server*, which was reached at *address*.
-        """
-        pool = self._reactor.getThreadPool()
-        answer: Deferred[bool | None] = deferToThreadPool(
-            self._reactor, pool, self._ask, server, address, key, others
-        )
-        return answer.addErrback(self._left)
-
-    def _left(self, failure: Failure) -> Failure:
-        """
-        Nobody waits for the answer any more; what is told next begins a line.
-        """
-        if isinstance(failure.value, CancelledError) and self._stderr.isatty():
-            self._stderr.write("\n")
-        return failure
-
-    def _ask(
-        self,
-        server: ServerAddress,
-        address: str,
-        key: PublicKey,
-        others: Sequence[str],
-    ) -> bool | None:
-        addresses = [address] if address else []
-        with self._quiet():
-            return ask_about_key(server, addresses, key, self._terminal, others)
