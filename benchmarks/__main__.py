@@ -21,6 +21,7 @@ from benchmarks.processes import stolen_and_total_ticks
 from benchmarks.report import OURS, THEIRS, Result, heading, machine
 from benchmarks.rows import ROWS, Row, choose_rows
 from benchmarks.running import Bench, build_site, order_of, say
+from benchmarks.runs import RUN_ROWS, RunBench, RunFigures, RunRow, run_heading
 from benchmarks.servers import find_twistd, raise_descriptor_limit
 from benchmarks.site import Site, find_program
 from benchmarks.sync_report import Pair, SyncFigures, sync_heading
@@ -34,16 +35,18 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks",
         description="CPU and memory of cf-serverd and of nodecomm's server, on the "
         "same tree and key, on loopback; then the time of updates by cf-agent and by "
-        "nodecomm sync.",
+        "nodecomm sync, and of remote runs by cf-runagent and by nodecomm run.",
         epilog="Rows: "
-        + "; ".join(f"{row.name}: {row.title}" for row in (*ROWS, *SYNC_ROWS))
+        + "; ".join(
+            f"{row.name}: {row.title}" for row in (*ROWS, *SYNC_ROWS, *RUN_ROWS)
+        )
         + ".",
     )
     parser.add_argument(
         "--rows",
         metavar="NAMES",
         help="rows to measure, separated by commas; sync: all rows of updates; "
-        "classic: all rows of the classic protocol",
+        "classic: all rows of the classic protocol; run: all rows of remote runs",
     )
     parser.add_argument(
         "--rounds", type=int, help="rounds of each row (5, with --quick 2)"
@@ -82,11 +85,12 @@ def _arguments() -> argparse.Namespace:
 
 class _Chosen(NamedTuple):
     """
-    The rows to measure, of servers and of updates.
+    The rows to measure, of servers, of updates and of remote runs.
     """
 
     servers: list[Row]
     updates: list[SyncRow]
+    runs: list[RunRow]
 
     @classmethod
     def of(cls, names: str | None) -> _Chosen:
@@ -97,20 +101,24 @@ class _Chosen(NamedTuple):
             BenchmarkError: There is no such row.
         """
         if names is None:
-            return cls(list(ROWS), list(SYNC_ROWS))
+            return cls(list(ROWS), list(SYNC_ROWS), list(RUN_ROWS))
         wanted: list[str] = []
         for name in names.split(","):
             if name == "sync":
                 wanted += [row.name for row in SYNC_ROWS]
+            elif name == "run":
+                wanted += [row.name for row in RUN_ROWS]
             elif name == "classic":
                 wanted += [row.name for row in ROWS if row.name.startswith("classic-")]
                 wanted += [row.name for row in SYNC_ROWS if row.way != TLS]
             else:
                 wanted.append(name)
         updates = [row for row in SYNC_ROWS if row.name in wanted]
-        found = {row.name for row in updates}
+        runs = [row for row in RUN_ROWS if row.name in wanted]
+        found = {row.name for row in updates} | {row.name for row in runs}
         others = [name for name in dict.fromkeys(wanted) if name not in found]
-        return cls(choose_rows(",".join(others)) if others else [], updates)
+        servers = choose_rows(",".join(others)) if others else []
+        return cls(servers, updates, runs)
 
 
 def _check_programs(names: list[str], rows: _Chosen) -> None:
@@ -120,8 +128,10 @@ def _check_programs(names: list[str], rows: _Chosen) -> None:
         find_program("cf-agent")
     if OURS in names:
         find_twistd()
-    if rows.updates:
+    if rows.updates or rows.runs:
         find_nodecomm()
+    if rows.runs:
+        find_program("cf-runagent")
 
 
 class _Measured(NamedTuple):
@@ -132,6 +142,7 @@ class _Measured(NamedTuple):
     results: list[Result]
     updates: list[SyncFigures]
     pairs: list[Pair]
+    runs: list[RunFigures]
 
 
 def _measure(arguments: argparse.Namespace, folder: Path) -> _Measured:
@@ -150,7 +161,8 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> _Measured:
             results.append(bench.measure(row, count, rounds))
             print(results[-1].line(), flush=True)
     updates, pairs = _measure_updates(arguments, site, names, rows.updates, rounds)
-    return _Measured(results, updates, pairs)
+    runs = _measure_runs(arguments, folder, rows.runs, rounds)
+    return _Measured(results, updates, pairs, runs)
 
 
 def _measure_updates(
@@ -180,6 +192,20 @@ def _measure_updates(
     if any(row.real_agent for row in rows):
         print(f"A run of cf-agent without any work: {bench.agent_alone():.2f} s.")
     return figures, pairs
+
+
+def _measure_runs(
+    arguments: argparse.Namespace, folder: Path, rows: list[RunRow], rounds: int
+) -> list[RunFigures]:
+    figures: list[RunFigures] = []
+    if rows:
+        bench = RunBench(folder, say if arguments.verbose else lambda text: None)
+        print("\n" + run_heading(), flush=True)
+    for row in rows:
+        figures.append(bench.measure(row, rounds))
+        for line in figures[-1].lines():
+            print(line, flush=True)
+    return figures
 
 
 def main() -> int:
@@ -214,6 +240,7 @@ def main() -> int:
             "rows": [result.to_json() for result in measured.results],
             "updates": [each.to_json() for each in measured.updates],
             "pairs": [pair.to_json() for pair in measured.pairs],
+            "runs": [each.to_json() for each in measured.runs],
         }
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0
