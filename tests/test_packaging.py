@@ -65,7 +65,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     and takes most of the time.
     """
     folder = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", folder, cwd=folder)
+    # It needs no pip of its own: the one beside us installs into it.
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     return folder
 
 
@@ -74,7 +75,10 @@ def pip_install(environment: Path, *what: str | Path) -> Path:
     Install nodecomm, of which nothing was left, and return the folder of programs.
     """
     programs = environment / "bin"
-    pip = (programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check")
+    pip = (
+        *(sys.executable, "-m", "pip", "--python", programs / "python"),
+        *("--quiet", "--disable-pip-version-check"),
+    )
     run(*pip, "uninstall", "--yes", "nodecomm", cwd=environment)
     assert not (programs / "nodecomm").exists()
     # Most of what is installed is not imported here; that is compiled when it is.
