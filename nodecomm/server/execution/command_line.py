@@ -24,6 +24,9 @@ _BUNDLES = b"--bundlesequence"
 #: All else that a peer can have a command contain, whether a shell reads it or not.
 _IS_LIST = re.compile(rb"[A-Za-z0-9_:,]+").fullmatch
 
+#: A text that is one command, and begins with its program: a shell can become that.
+_IS_ONE_COMMAND = re.compile(r"/[^\n;&|()`]*").fullmatch
+
 
 def added_words(order: RunOrder) -> tuple[str, ...]:
     """
@@ -54,7 +57,9 @@ def added_words(order: RunOrder) -> tuple[str, ...]:
 def command_line(order: RunOrder) -> tuple[str, ...]:
     """
     The program and its arguments. Where the operator wrote a text, that is a shell,
-    and its text ends in our words and checked characters only.
+    and its text ends in our words and checked characters only. It becomes the command
+    if there is but one, so that a signal that ends that is not told as an exit code.
+    Source: CFEngine 3.21, observed: the command is its own child.
 
     Raises:
         ValueError: A class or a bundle has a character that none may have.
@@ -62,7 +67,8 @@ def command_line(order: RunOrder) -> tuple[str, ...]:
     command = order.execution.command
     words = added_words(order)
     if isinstance(command, str):
-        return ("/bin/sh", "-c", " ".join([command, *words]))
+        text = " ".join([command, *words])
+        return ("/bin/sh", "-c", f"exec {text}" if _IS_ONE_COMMAND(command) else text)
     return (*command, *words)
 
 

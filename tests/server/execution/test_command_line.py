@@ -98,3 +98,26 @@ def test_the_shell_reads_the_operators_text(tmp_path: Path) -> None:
     )
 
     assert said.stdout == b"1 -D a,b --bundlesequence x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("/bin/sh -c 'kill -9 $$'", -9),
+        ("/bin/sh -c 'kill -9 $$' 2>/dev/null", -9),
+        ("/bin/sh -c 'kill -9 $$'; exit 3", 3),
+        ("/bin/true && exit 4", 4),
+        ("exit 5;", 5),
+        ("'/bin/sh' -c 'exit 6'", 6),
+    ],
+)
+def test_a_shell_becomes_a_single_command(text: str, code: int) -> None:
+    """
+    A signal that ends the only command ends what was begun; of several commands the
+    shell tells how they ended, and a text may be anything that a shell reads.
+    """
+    done = subprocess.run(
+        command_line(make_order(command=text)), capture_output=True, check=False
+    )
+
+    assert done.returncode == code
