@@ -158,19 +158,20 @@ class Command(NamedTuple):
         )
         return control, access
 
-    def ours(self, *, denied: str = "", run: str = "") -> tuple[str, str]:
+    def ours(
+        self, *, denied: str = "", run: str = "", text: bool = False
+    ) -> tuple[str, str]:
         """
         The same for our server: lines for its `[server]`, and tables.
 
         Args:
             denied: The digest of a key for which the command is not.
             run: Lines for `[run]`.
+            text: The command is a text for a shell.
         """
         networks = "[" + ", ".join(f'"{network}"' for network in LOOPBACK) + "]"
-        server = (
-            f'cfruncommand = ["{self.path}"]\n'
-            'trustusers = ["root", "other", "nobody"]\n'
-        )
+        command = f'"{self.path}"' if text else f'["{self.path}"]'
+        server = f'cfruncommand = {command}\ntrustusers = ["root", "other", "nobody"]\n'
         deny = f'deny_keys = ["{denied}"]\n' if denied else ""
         tables = (
             f'[[access]]\npath = "{self.path}"\nadmit_ips = {networks}\n{deny}'
@@ -187,7 +188,13 @@ class Command(NamedTuple):
 
 @contextmanager
 def run_server(
-    kind: str, folder: Path, command: Command, *, key: KeyPair, denied: str
+    kind: str,
+    folder: Path,
+    command: Command,
+    *,
+    key: KeyPair,
+    denied: str,
+    text: bool = False,
 ) -> Iterator[Server]:
     """
     A server of this kind that runs the command for root of this machine, in clear too.
@@ -198,6 +205,7 @@ def run_server(
         command: What it runs.
         key: Its key.
         denied: The digest of a key for which the command is not.
+        text: Ours is told the command as a text, as the real one always is.
     """
     peer_program("cf-runagent")
     if kind == "cf-serverd":
@@ -206,7 +214,7 @@ def run_server(
         with RealServer(work, {}, control=control, access=access, classic=True) as real:
             yield real
     else:
-        server, more = command.ours(denied=denied)
+        server, more = command.ours(denied=denied, text=text)
         settings = config_for({}, server=server, more=more, classic=True)
         with NodecommServer(folder, settings, key=key) as ours:
             yield ours
@@ -278,14 +286,16 @@ class Running(NamedTuple):
 
 
 @contextmanager
-def running_server(kind: str, folder: Path) -> Iterator[Running]:
+def running_server(kind: str, folder: Path, *, text: bool = False) -> Iterator[Running]:
     """
-    A server of this kind, with keys that are known.
+    A server of this kind, with keys that are known; *text* as for `run_server`.
     """
     command = Command.made(folder / "run")
     names = ("server", "client", "other", "large")
     key, client, denied, other = map(key_pair, names)
-    with run_server(kind, folder, command, key=key, denied=denied.public.md5) as server:
+    with run_server(
+        kind, folder, command, key=key, denied=denied.public.md5, text=text
+    ) as server:
         yield Running(server, command, key, client, denied, other)
 
 

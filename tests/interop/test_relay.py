@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts.record_exchange import CASES, CLASSIC_CASES, record, record_classic
+from scripts.record_exchange import (
+    CASES,
+    CLASSIC_CASES,
+    RUN_CASES,
+    record,
+    record_classic,
+    record_run,
+)
 from tests.interop.harness import RealAgent, Server
 from tests.interop.prepared import public_folder
 from tests.interop.relay import Relay
@@ -60,6 +67,22 @@ def test_what_was_recorded_is_still_so(tmp_path: Path) -> None:
     def steady(records: Sequence[Record]) -> list[tuple[str, bytes]]:
         # Times and the file system's own numbers differ, and with them lengths.
         return [(r.sender, re.sub(rb"\d+\0*", b"#", r.data)) for r in records]
+
+    assert steady(again.records) == steady(before.records)
+
+
+def test_what_was_recorded_of_a_run_is_still_so(tmp_path: Path) -> None:
+    """
+    The installed programs still ask for runs, and answer, as was recorded.
+    """
+    again = record_run(RUN_CASES["both"], tmp_path)
+    before = load("exec/both")
+
+    def steady(records: Sequence[Record]) -> list[tuple[str, bytes]]:
+        # The command is in another folder, which may have a longer name.
+        return [
+            (r.sender, re.sub(rb"/\S+/run/|^t \d+\0+", b"", r.data)) for r in records
+        ]
 
     assert steady(again.records) == steady(before.records)
 

@@ -16,6 +16,7 @@ from tests.interop.conftest import KINDS
 from tests.interop.harness import WorkFolder, peer_program, wait_until
 from tests.interop.prepared import NobodyFolder, need_nobody, public_folder
 from tests.interop.running import ROOM, Running, run_node, running_server
+from tests.interop.syncing import FULL_ONLY
 
 HOST = "127.0.0.1"
 
@@ -100,10 +101,11 @@ def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     """
-    A server of each kind.
+    A server of each kind. Ours has a text for a shell as its command, unlike those of
+    the other tests.
     """
     folder = tmp_path_factory.mktemp(f"run-client-{request.param}")
-    with running_server(request.param, folder) as running:
+    with running_server(request.param, folder, text=True) as running:
         yield running
 
 
@@ -208,6 +210,21 @@ def test_what_a_run_says_is_shown_while_it_goes_on(
     assert first[1].startswith(b"127.0.0.1> -> waits ")
     assert rest == b"127.0.0.1> -> goes\n127.0.0.1> (exit code: 0)\n"
     assert asked.returncode == 0
+
+
+@FULL_ONLY
+def test_a_long_run(running: Running, asking: WorkFolder) -> None:
+    """
+    cf-runagent gives up after 11 s without a byte when told to be impatient; a run that
+    takes longer, and says something each second, is not lost to it.
+    """
+    done = asking.run(
+        "cf-runagent", "-t", "1", "-D", "ok_minutes", "-H", where(running)
+    )
+
+    numbers = [f"-> {number}" for number in range(1, 14)]
+    lines = shown(running, " -D ok_minutes", [*numbers, "(exit code: 0)"])
+    assert done == (0, lines)
 
 
 def _ended(pid: int) -> bool:
