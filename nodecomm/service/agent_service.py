@@ -13,25 +13,23 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from nodecomm.client.protection import classic_warning
 from nodecomm.identity.files import remove_leftovers
 from nodecomm.server.pools import Pool, WorkerPool, Workers
-from nodecomm.service.agent_after import Follower
 from nodecomm.service.agent_events import AgentEvents
-from nodecomm.service.agent_keeping import StatusKeeper
 from nodecomm.service.agent_listener import AgentListener, check_account
-from nodecomm.service.agent_pending import Pending, PendingFile
 from nodecomm.service.agent_prepared import kept_at_start
-from nodecomm.service.agent_run import Run, RunReport
+from nodecomm.service.agent_rounds import AgentRounds
+from nodecomm.service.agent_run import RunReport
 from nodecomm.service.agent_schedule import Avoidance, Grid, pause_after, share_of
-from nodecomm.service.agent_status import LOCK_NAME, AgentStatus, Point, State, ailments
+from nodecomm.service.agent_status import LOCK_NAME, AgentStatus, Point, ailments
+from nodecomm.service.audit import AuditLog, open_audit
 from nodecomm.service.own_state import (
     FolderLock,
     StartError,
@@ -48,7 +46,6 @@ from nodecomm.service.telling import (
 from nodecomm.sync.clocks import SteadyClock
 
 if TYPE_CHECKING:
-    from nodecomm.client.address import ServerAddress
     from nodecomm.identity.keys import KeyPair
     from nodecomm.service.agent_events import Follow
     from nodecomm.service.agent_prepared import PreparedAgent
@@ -86,8 +83,11 @@ class AgentService(Service):
     Attributes:
         prepared: The configuration in force.
         events: What it states.
+        rounds: Makes its runs; there once it has started.
         listener: Where others may ask for runs; None before the start.
     """
+
+    rounds: AgentRounds
 
     def __init__(
         self,
@@ -130,15 +130,14 @@ class AgentService(Service):
                 SignalWatch(signal.SIGUSR1, reactor, self.run_now),
             ]
         self._lock: FolderLock | None = None
+        self._audit: AuditLog | None = None
         self._pair: KeyPair | None = None
-        self._avoidance: Avoidance[ServerAddress] = Avoidance(chance)
         self._failures = 0
         self._generation = 1
         self._asked = ""
         self._reloading = False
         self._stopping = False
         self._busy = False
-        self._running = False
         self._wake: Deferred[None] | None = None
         self._living: Deferred[None] | None = None
 
@@ -151,37 +150,34 @@ class AgentService(Service):
         Raises:
             StartError: Something is in the way.
         """
-        folder, reactor = self.prepared.state, self._reactor
+        folder = self.prepared.state
         self._pair = pair = open_own_key(folder, self._log)
         self._take_lock(folder)
         try:
-            self._connect = self._sources.open(self.prepared, pair, self.pool)
+            connect = self._sources.open(self.prepared, pair, self.pool)
             remove_leftovers(folder, self._now())
-            pending = PendingFile(folder)
-            self._pending = pending.settle()
-            self._keeper = StatusKeeper(
-                folder,
+            self.rounds = AgentRounds(
+                self.prepared,
+                connect,
+                reactor=self._reactor,
                 pool=self.pool,
+                avoidance=Avoidance(self._chance),
+                server_key=self._sources.server_key,
                 point=self.point,
-                trouble=partial(reactor.callFromThread, self._state_trouble),
+                monotonic=self._monotonic,
+                log=self._log,
             )
         except OSError as error:
             raise StartError(os_error_text(error, folder)) from error
-        self._follower = Follower(
-            pending,
-            pool=self.pool,
-            reactor=self._reactor,
-            point=self.point,
-            log=self._log,
-        )
         self._share = share_of(pair.public.md5)
         self._started = self._monotonic()
-        self._keeper.begin(pair.public.md5)
-        self._keeper.change(after_update_pending=self._pending.is_due)
-        self._take_configuration()
-        self._listen(pair)
+        self.rounds.begin(pair.public.md5)
+        self._take_schedule()
+        self._open_doors(pair)
         if self._threads is not None:
             self._threads.start()
+        if self._audit is not None:
+            globalLogPublisher.addObserver(self._audit)
         super().startService()  # type: ignore[no-untyped-call]
         for watch in self._signals:
             watch.start()
@@ -202,14 +198,16 @@ class AgentService(Service):
         self._living = Deferred.fromCoroutine(self._live(first))
         self._living.addErrback(self._died)
 
-    def _listen(self, pair: KeyPair) -> None:
+    def _open_doors(self, pair: KeyPair) -> None:
         """
-        Begin to listen for those who ask for runs, if the configuration says so.
+        Begin to listen for those who ask for runs, if the configuration says so, and
+        the record of what they had.
 
         Raises:
             StartError: It cannot be done.
         """
-        self.listener = listener = AgentListener(
+        prepared = self.prepared
+        self.listener = AgentListener(
             pair,
             reactor=self._reactor,
             follow=self.follow_run,
@@ -219,11 +217,16 @@ class AgentService(Service):
             monotonic=self._monotonic,
         )
         try:
-            listener.start(self.prepared)
+            self._audit = open_audit(
+                prepared.configuration.log.audit, self._reactor, self.pool
+            )
+            self.listener.start(prepared)
         except StartError:
+            if self._audit is not None:
+                self._audit.stop()
             self._release()
             raise
-        self._keeper.change(listening=listener.listening)
+        self._listens(self.listener.listening)
 
     def _take_lock(self, folder: str) -> None:
         path = os.path.join(folder, LOCK_NAME)
@@ -238,10 +241,9 @@ class AgentService(Service):
             raise StartError(os_error_text(error, path)) from error
         self._lock = lock
 
-    def _take_configuration(self) -> None:
+    def _take_schedule(self) -> None:
         prepared = self.prepared
         self._grid = Grid(self._started, self._share, prepared.interval, prepared.splay)
-        self._keeper.configured(prepared)
 
     # Living
 
@@ -255,9 +257,7 @@ class AgentService(Service):
 
     async def _live(self, due: float) -> None:
         reason = "start"
-        if self._pending.is_complete:
-            # Killed between putting a set in place and what follows.
-            await self._follow(self._pending)
+        await self.rounds.catch_up()
         while not self._stopping:
             reason = await self._wait(due, reason)
             if self._stopping:
@@ -265,7 +265,7 @@ class AgentService(Service):
             began = self._monotonic()
             self._busy = True
             try:
-                report = await self._run(reason)
+                report = await self.rounds.make(reason)
             finally:
                 self._busy = False
             if report is None:
@@ -281,7 +281,7 @@ class AgentService(Service):
             now = self._monotonic()
             if now >= due:
                 return reason
-            await self._tell("waiting", self.point().later(due - now))
+            await self.rounds.tell("waiting", self.point().later(due - now))
             if self._asked or self._stopping:
                 break
             wake: Deferred[None] = Deferred()
@@ -326,128 +326,6 @@ class AgentService(Service):
                 return now + pause, "retry"
         return due, "schedule"
 
-    async def _run(self, reason: str) -> RunReport | None:
-        """
-        One run and what follows; None if it was stopped.
-        """
-        prepared = self.prepared
-        began = self.point()
-        self._log.info(
-            "a run begins ({reason})", event="agent.run-started", reason=reason
-        )
-        self._warn(prepared)
-        await self._tell("running")
-        await self._settle()
-        if self._stopping:
-            return None
-        run = Run(
-            prepared.servers,
-            self._connect,
-            self._avoidance,
-            self._monotonic,
-            self._follower.pending if prepared.command else None,
-            classic=prepared.configuration.agent.protocol == "classic",
-            log=self._log,
-        )
-        self._running = True
-        try:
-            report = await run.make(prepared.copies)
-        except CancelledError:
-            self._log.info(
-                "the run was ended; what it had not put in place stays as it was",
-                event="agent.run-stopped",
-            )
-            self._keeper.change(
-                last_attempt=self._keeper.attempt(began, reason, "stopped")
-            )
-            return None
-        finally:
-            self._running = False
-        outcome: Literal["succeeded", "failed"]
-        outcome = "succeeded" if report.succeeded else "failed"
-        attempt = self._keeper.attempt(began, reason, outcome)
-        self._keeper.ended(report, attempt)
-        await self._finish(report, prepared, attempt.seconds)
-        return report
-
-    def _warn(self, prepared: PreparedAgent) -> None:
-        """
-        State it if nothing protects what will be sent.
-        """
-        agent = prepared.configuration.agent
-        if agent.protocol == "classic":
-            servers = ", ".join(map(str, prepared.servers))
-            self._log.warn(
-                "{text}",
-                event="agent.unprotected",
-                text=classic_warning(servers, encrypt=agent.encrypt),
-                servers=[str(server) for server in prepared.servers],
-                encrypt=agent.encrypt,
-            )
-
-    async def _settle(self) -> None:
-        try:
-            self._pending = await self.pool.run(self._follower.pending.settle)
-        except OSError as error:
-            self._state_trouble(error)
-
-    async def _finish(
-        self, report: RunReport, prepared: PreparedAgent, seconds: float
-    ) -> None:
-        failed = sum(copy.outcome == "failed" for copy in report.copies)
-        say = self._log.info if report.succeeded else self._log.error
-        say(
-            "the run is over after {seconds:.2f} s; copies: {copies}, changed:"
-            " {changed}, failed: {failed}",
-            event="agent.run-ended",
-            seconds=seconds,
-            copies=len(report.copies),
-            changed=sum(copy.outcome == "updated" for copy in report.copies),
-            failed=failed,
-        )
-        if report.server is not None:
-            key = await self.pool.run(self._sources.server_key, report.server)
-            self._keeper.change(server=str(report.server), server_key=key)
-        try:
-            look = self._follower.pending
-            done = report.succeeded and prepared.command
-            self._pending = await self.pool.run(look.completed if done else look.settle)
-        except OSError as error:
-            self._state_trouble(error)
-            return
-        if report.succeeded:
-            await self._follow(self._pending)
-        elif self._pending.is_due:
-            self._log.warn(
-                "after_update waits for a run in which every copy succeeds",
-                event="agent.after-update-waits",
-            )
-
-    async def _follow(self, pending: Pending) -> None:
-        """
-        Run `after_update` if it is due.
-        """
-        prepared = self.prepared
-        if pending.is_due and prepared.command:
-            await self._tell("after-update")
-        try:
-            ended = await self._follower.run(
-                prepared.command, prepared.command_timeout, pending
-            )
-            self._pending = await self.pool.run(self._follower.pending.load)
-        except OSError as error:
-            self._state_trouble(error)
-            return
-        if ended is not None:
-            self._keeper.change(after_update=ended)
-
-    def _tell(self, state: State, next_run: Point | None = None) -> Deferred[None]:
-        return self._keeper.tell(
-            state=state,
-            next_run=next_run,
-            after_update_pending=self._pending.is_due,
-        )
-
     # Telling
 
     @property
@@ -455,7 +333,7 @@ class AgentService(Service):
         """
         How it is doing.
         """
-        return self._keeper.status
+        return self.rounds.keeper.status
 
     def point(self) -> Point:
         """
@@ -463,14 +341,6 @@ class AgentService(Service):
         """
         steady = self._steady()
         return Point(self._now(), steady.boot, steady.ns)
-
-    def _state_trouble(self, error: OSError) -> None:
-        self._log.error(
-            "the agent's own state cannot be read or written: {reason}; make room, or"
-            " correct the folder's owner and mode",
-            event="agent.state-failed",
-            reason=os_error_text(error, self.prepared.state),
-        )
 
     # Signals
 
@@ -504,6 +374,8 @@ class AgentService(Service):
         the next run; one with an error changes nothing. Returns whether it is in force.
         """
         reopen_or_tell(self._reopen_log, self._log)
+        if self._audit is not None:
+            self._audit.reopen()
         try:
             return self._reload()
         except Exception:
@@ -519,13 +391,14 @@ class AgentService(Service):
             prepared, waiting = kept_at_start(old, prepared)
             try:
                 check_account(prepared)
-                self._connect = self._sources.open(prepared, self._pair, self.pool)
+                connect = self._sources.open(prepared, self._pair, self.pool)
             except StartError as error:
                 reason = str(error)
             else:
                 self.prepared = prepared
                 self._generation += 1
-                self._take_configuration()
+                self._take_schedule()
+                self.rounds.take(prepared, connect)
                 self._log.info(
                     "the configuration is in force ({configuration})",
                     event="config.loaded",
@@ -542,7 +415,7 @@ class AgentService(Service):
         return False
 
     def _listens(self, listening: tuple[str, ...]) -> None:
-        self._keeper.change(listening=listening)
+        self.rounds.keeper.change(listening=listening)
 
     # Stopping
 
@@ -557,22 +430,26 @@ class AgentService(Service):
 
     async def _stop(self) -> None:
         self._stopping = True
-        self._log.info("stopping", event="agent.stopping", busy=self._running)
+        self._log.info("stopping", event="agent.stopping", busy=self.rounds.running)
         quiet: Deferred[None] | None = None
         if self.listener is not None:
             quiet = Deferred.fromCoroutine(self.listener.stop())
         self.events.run_over(None)
-        self._follower.stop()
+        self.rounds.stop()
         living = self._living
         if living is not None:
-            if self._running:
+            if self.rounds.running:
                 living.cancel()
             self._ring()
             await living
         if quiet is not None:
             await quiet
-        self._keeper.change(listening=())
-        await self._tell("stopped")
+        self.rounds.keeper.change(listening=())
+        await self.rounds.tell("stopped")
+        if self._audit is not None:
+            # The last words to those who asked come before this.
+            globalLogPublisher.removeObserver(self._audit)
+            await self._audit.stop()
         if self._threads is not None:
             self._threads.stop()
         self._release()

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver, LogEvent, Logger
@@ -19,11 +19,14 @@ from zope.interface import implementer
 
 from nodecomm.service.logfile import LogFile
 from nodecomm.service.logs import fields, utc
+from nodecomm.service.own_state import StartError, os_error_text
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-__all__ = ["MAX_BUFFERED", "AuditLog", "is_audited"]
+    from nodecomm.server.pools import Pool
+
+__all__ = ["MAX_BUFFERED", "AuditLog", "is_audited", "open_audit"]
 
 #: Bytes of records that wait for a disk that takes none. At some 300 bytes a record
 #: this is about 14,000 requests; later ones are dropped and counted.
@@ -254,3 +257,30 @@ class AuditLog:
         self._waiting.clear()
         self._size = 0
         self._file.close()
+
+
+def open_audit(path: str | None, reactor: Any, pool: Pool) -> AuditLog | None:
+    """
+    The audit log at *path*, open; None where there is to be none.
+
+    Args:
+        path: As configured.
+        reactor: For the moment of gathering, and to get back from threads.
+        pool: Runs what waits for the disk.
+
+    Raises:
+        StartError: It cannot be opened.
+    """
+    if not path:
+        return None
+    audit = AuditLog(
+        Path(path),
+        reactor=reactor,
+        run_in_thread=pool.run,
+        from_thread=reactor.callFromThread,
+    )
+    try:
+        audit.start()
+    except OSError as error:
+        raise StartError(os_error_text(error, path)) from error
+    return audit

@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
@@ -29,7 +28,7 @@ from nodecomm.server.events import EventLog
 from nodecomm.server.execution.runner import Runner
 from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
 from nodecomm.server.pools import WorkerPool
-from nodecomm.service.audit import AuditLog
+from nodecomm.service.audit import AuditLog, open_audit
 from nodecomm.service.classic import tell_classic
 from nodecomm.service.listening import ListenError, listen, port_number
 from nodecomm.service.logs import Verbosity
@@ -196,7 +195,7 @@ class ServerService(MultiService):
             raise StartError(str(error)) from error
         remove_leftovers(keys, self._now())
         self._files = WorkerPool(self._reactor, "nodecomm-files", 2)
-        self._audit = self._open_audit(settings, self._files)
+        self._audit = open_audit(settings.log.audit, self._reactor, self._files)
         self._database = database = self._open_database(folder)
         self._seen = SeenTable(database, self._reactor, self._now)
         limits = settings.limits
@@ -238,21 +237,6 @@ class ServerService(MultiService):
         )
         classic = ClassicFactory.beside(self.factory, pair)
         self._above = PortFactory(self.factory, classic)
-
-    def _open_audit(self, settings: Settings, files: WorkerPool) -> AuditLog | None:
-        if not settings.log.audit:
-            return None
-        audit = AuditLog(
-            Path(settings.log.audit),
-            reactor=self._reactor,
-            run_in_thread=files.run,
-            from_thread=self._reactor.callFromThread,
-        )
-        try:
-            audit.start()
-        except OSError as error:
-            raise StartError(os_error_text(error, settings.log.audit)) from error
-        return audit
 
     def _open_database(self, folder: str) -> Database:
         path = os.path.join(folder, DATABASE_NAME)

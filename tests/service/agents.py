@@ -153,7 +153,7 @@ class Reactor(Clock):
     stopped = False
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.ports: dict[int, FakePort] = {}
         self.taken: set[int] = set()
 

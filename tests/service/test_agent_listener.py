@@ -6,6 +6,7 @@ whose servers are scripts, and callers in memory.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,3 +352,40 @@ def test_limits_of_runs(tmp_path: Path, events: list[LogEvent]) -> None:
     assert not any(b"exit code" in line for line in got)
     (refused,) = named(events, "run.refused")
     assert refused["reason"] == "busy"
+
+
+def test_the_record(tmp_path: Path) -> None:
+    """Who asked for a run, and what came of it, is in the audit log."""
+    file = tmp_path / "audit.json"
+    agent = Agent(tmp_path, more=f'{LISTEN}[log]\naudit = "{file}"\n')
+    agent.keys.add(A, key_pair(HUB).public)
+    caller = agent.caller()
+    caller.execute()
+    caller.hang_up()
+    agent.service.stopService()
+    agent.reactor.advance(1)
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    by_name = {record["event"]: record for record in records}
+    assert list(by_name) == [
+        "session.opened",
+        "run.started",
+        "run.ended",
+        "request",
+        "session.closed",
+    ]
+    ended = by_name["run.ended"]
+    assert (ended["user"], ended["peer"]) == ("root", "192.0.2.1")
+    assert ended["key"] == key_pair(HUB).public.md5
+    assert (ended["exit_code"], ended["classes"], ended["bundles"]) == (0, [], [])
+
+
+def test_an_audit_log_that_cannot_be_written(tmp_path: Path) -> None:
+    """The agent does not start, and says why; nothing is left behind."""
+    agent = Agent(tmp_path, more="")
+    agent.service.stopService()
+    more = f'{LISTEN}[log]\naudit = "{tmp_path}/none/audit"\n'
+    agent.write(AGENT + more + COPY.format("masterfiles"))
+    with pytest.raises(StartError, match="none/audit: No such file"):
+        agent.start()
+    assert agent.reactor.ports == {}
+    assert lock_holder(str(tmp_path / "state" / "agent.lock")) is None

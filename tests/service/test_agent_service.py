@@ -398,7 +398,7 @@ def test_killed_around_the_exchange(
 
     agent = following({A: dies})
     agent.reactor.advance(FIRST)
-    agent.service._follower.pending.note(
+    agent.service.rounds.follower.pending.note(
         bytes(tmp_path / "set"),
         Commit((status.st_dev, inode)).identity,
         completes=True,
@@ -416,7 +416,7 @@ def test_one_that_ends_the_agent_each_time(
 ) -> None:
     """It is begun twice for one change, then given up."""
     agent = following({A: same})
-    pending = agent.service._follower.pending
+    pending = agent.service.rounds.follower.pending
     pending.note(b"/x", None, completes=True)
     pending.begin()
     pending.begin()
