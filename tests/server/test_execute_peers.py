@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nodecomm.config.model import LimitSettings
 from nodecomm.server import collecting, posix
 from nodecomm.server.replies import frame
-from nodecomm.testing import MemoryClient
+from nodecomm.testing import MemoryClient, MemoryRunner
 from nodecomm.wire.commands import encode_stat
 from nodecomm.wire.execute import encode_execute
 from nodecomm.wire.framing import encode_transaction
@@ -364,6 +364,8 @@ class StoppingTests(ExecuteTestCase):
     def test_a_run_that_is_ended(self) -> None:
         """The peer gets what there is, and then the connection ends."""
         for version in VERSIONS:
+            # One that was stopped takes no more.
+            self.runner = MemoryRunner()
             server = self.make_server()
             node = self.node(version, server=server)
             node.send(encode_execute() + encode_transaction(b"VERSION"))
