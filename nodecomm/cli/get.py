@@ -27,6 +27,7 @@ from nodecomm.cli.connecting import (
 )
 from nodecomm.cli.dialing import make_asking_dialer
 from nodecomm.cli.options import write_json
+from nodecomm.cli.printer import Unbuffered
 from nodecomm.cli.remote import TargetOptions, ask, leads_to
 from nodecomm.cli.statuses import Status
 from nodecomm.client.errors import BadAnswer, ConnectionBroken
@@ -117,7 +118,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
 
         async def to_stream(reactor: Any) -> int:
             dialer = make_asking_dialer(reactor, options, options.state_dir)
-            output = Output(stdout.buffer, reactor.callFromThread)
+            output = Output(Unbuffered(stdout), reactor.callFromThread)
             await get_to_stream(dialer, target, output)
             return Status.DONE
 
@@ -311,7 +312,7 @@ class Output:
 
     def __init__(
         self,
-        stream: BinaryIO,
+        stream: BinaryIO | Unbuffered,
         call: Callable[[Callable[[], None]], None],
         ahead: int = _AHEAD,
     ) -> None:

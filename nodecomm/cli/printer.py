@@ -6,6 +6,7 @@ reads them may take his time, and nothing here waits for him but what he reads.
 
 from __future__ import annotations
 
+import select
 import threading
 from collections import Counter, deque
 from contextlib import contextmanager
@@ -19,13 +20,53 @@ if TYPE_CHECKING:
 
     from nodecomm.cli.progress import ProgressLine
 
-__all__ = ["Printer"]
+__all__ = ["Printer", "Unbuffered"]
 
 #: Bytes of one owner that may wait before he is made to wait.
 AHEAD = 1 << 16
 
 #: Bytes that are written at once.
 _BATCH = 1 << 16
+
+
+class Unbuffered:
+    """
+    Standard output without the buffer that Python has before it. A thread that waits
+    for a reader holds that buffer's lock, and the program could not even end meanwhile.
+
+    Args:
+        stream: What was printed to it before is flushed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        stream.flush()
+        below: Any = getattr(stream, "buffer", None)
+        self._stream = stream
+        self._raw: Any = getattr(below, "raw", below)
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, data: bytes) -> None:
+        """
+        Write all of it.
+        """
+        if self._raw is None:
+            # A stream of a test, or of whoever embeds the command.
+            self._stream.write(data.decode(self.encoding))
+            self._stream.flush()
+            return
+        left = memoryview(data)
+        while left:
+            written = self._raw.write(left)
+            if written is None:
+                # Somebody has told the system not to let writers wait.
+                select.select([], [self._raw], [])
+            else:
+                left = left[written:]
+
+    def flush(self) -> None:
+        """
+        Nothing is kept back.
+        """
 
 
 class Printer:
@@ -53,8 +94,7 @@ class Printer:
         ahead: int = AHEAD,
     ) -> None:
         self.broken: Deferred[OSError] = Deferred()
-        self._stream = stream
-        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+        self._output = Unbuffered(stream)
         self._call = call
         self._progress = progress
         self._ahead = ahead
@@ -86,7 +126,7 @@ class Printer:
         if self.error is not None:
             return None
         # A terminal that cannot show a character shows its number.
-        data = text.encode(self._encoding, "backslashreplace")
+        data = text.encode(self._output.encoding, "backslashreplace")
         self._waiting[owner] += len(data)
         with self._changed:
             # Only for the first of several lines does the thread have to wake up.
@@ -217,13 +257,7 @@ class Printer:
         if batch:
             if progress is not None:
                 progress.clear()
-            stream: Any = getattr(self._stream, "buffer", None)
-            if stream is None:
-                self._stream.write(batch.decode(self._encoding))
-                self._stream.flush()
-            else:
-                stream.write(batch)
-                stream.flush()
+            self._output.write(batch)
         if progress is not None:
             if status:
                 progress.show_text(status)

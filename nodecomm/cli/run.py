@@ -47,7 +47,7 @@ _SPARE = 64
 _LOOKUPS = 500
 
 #: Seconds that what was printed may take to be written when all was ended.
-_LAST_WORDS = 5.0
+_LAST_WORDS = 2.0
 
 
 class Options(InteractiveOptions):

@@ -6,6 +6,7 @@ Lines that a thread writes.
 from __future__ import annotations
 
 import io
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -111,6 +112,27 @@ class PrinterTests(SynchronousTestCase):
         self.successResultOf(drained)
         self.assertIsNone(printer.put("loud", "x" * 100))
         self.successResultOf(printer.drained())
+
+    def test_nobody_reads_and_the_program_ends(self) -> None:
+        """
+        While the thread waits for a reader, standard output can be flushed all the
+        same, as happens when a program ends; what the reader reads then is whole,
+        also where writers are told not to wait.
+        """
+        for blocking in (True, False):
+            reader, writer = os.pipe()
+            os.set_blocking(writer, blocking)
+            with open(writer, "w") as stream, open(reader, "rb") as file:
+                printer = self.printer(stream)
+                text = "x" * 200_000 + "\n"
+                printer.put(None, text)
+                self.assertEqual(b"x", file.read(1))
+                flushing = threading.Thread(target=stream.flush, daemon=True)
+                flushing.start()
+                flushing.join(30)
+                self.assertFalse(flushing.is_alive())
+                self.assertEqual(len(text) - 1, len(file.read(len(text) - 1)))
+                self.until(printer.drained())
 
     def test_what_cannot_be_encoded(self) -> None:
         """
