@@ -43,6 +43,7 @@ check it, run it in the foreground, ask how it is doing:
   nodecomm config check -c /etc/nodecomm/agent.toml
   twistd -n nodecomm-agent -c /etc/nodecomm/agent.toml
   nodecomm agent status
+  nodecomm agent run                            # a run now
 
 SIGHUP reads the configuration again and reopens the log file; SIGUSR1 runs now;
 SIGTERM ends what is under way, leaving every copy as it was or wholly new. twistd's

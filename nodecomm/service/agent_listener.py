@@ -110,7 +110,7 @@ class AgentListener:
         monotonic: Seconds of a clock that nobody sets.
 
     Attributes:
-        factory: What serves; None while nothing ever has.
+        factory: What serves; None while it listens nowhere.
         ports: The ports by endpoint string.
         trust: Who may connect.
     """
@@ -193,8 +193,7 @@ class AgentListener:
 
     async def _apply(self, prepared: PreparedAgent) -> tuple[str, ...]:
         before = self.listening
-        if prepared.listen or self.factory is not None:
-            self._take(prepared)
+        self._take(prepared)
         fresh = tuple(each for each in prepared.listen if each not in self.ports)
         try:
             opened = await self._open(fresh)
@@ -209,9 +208,21 @@ class AgentListener:
         for endpoint in before:
             if endpoint not in prepared.listen:
                 await self._close(endpoint)
+        if not self.ports:
+            self._retire()
         if self.listening != before:
             self._tell(prepared)
         return self.listening
+
+    def _retire(self) -> None:
+        """
+        Nobody can come any more: let those who are here end, and the threads with
+        them. Threads that have ended do not begin again, so the next time it is
+        another factory.
+        """
+        factory, self.factory = self.factory, None
+        if factory is not None:
+            factory.stop(LIMITS.stop_grace)
 
     def _failed(self, failure: Failure) -> tuple[str, ...]:
         self._log.failure("the agent's listener could not be changed", failure=failure)
@@ -235,8 +246,9 @@ class AgentListener:
         self.trust = caller_trust(prepared)
         self._runner.apply(prepared.configuration.run)
         if self.factory is None:
-            self.factory = self._make(prepared)
-            self._runner.find_hostname()
+            if prepared.listen:
+                self.factory = self._make(prepared)
+                self._runner.find_hostname()
             return
         self.factory.trust = cast("TrustPolicy", self.trust)
         self.factory.serving.evaluator.snapshot = prepared.snapshot

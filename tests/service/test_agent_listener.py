@@ -61,9 +61,11 @@ class Agent(FakeAgent):
         protocol = self.reactor.ports[port].factory.buildProtocol(where)
         return MemoryClient(protocol, where, self.reactor, key, user)
 
-    def caller(self, number: int = HUB, user: bytes = b"root") -> MemoryClient:
+    def caller(
+        self, number: int = HUB, user: bytes = b"root", port: int = 5308
+    ) -> MemoryClient:
         """One who is welcome."""
-        client = self.dial(key_pair(number), user)
+        client = self.dial(key_pair(number), user, port)
         assert client.identify()
         return client
 
@@ -302,6 +304,7 @@ def test_it_listens_where_it_is_told(tmp_path: Path, events: list[LogEvent]) -> 
     that cannot be had leaves it where it is, with a line in the log. The status tells.
     """
     agent = Agent(tmp_path, more="")
+    agent.keys.add(A, key_pair(HUB).public)
     assert agent.reactor.ports == {}
     assert agent.service.status.listening == ()
 
@@ -326,9 +329,14 @@ def test_it_listens_where_it_is_told(tmp_path: Path, events: list[LogEvent]) -> 
     assert sorted(agent.reactor.ports) == [5309]
     (failed,) = named(events, "listen.failed")
     assert 'listen = ["tcp:5311"] in [agent]' in failed["reason"]
+    caller = agent.caller(port=5309)
     reload("")
     assert agent.reactor.ports == {}
     assert agent.service.status.listening == ()
+    agent.settled(caller)
+    assert caller.closed
+    reload(LISTEN)
+    assert agent.caller().execute()[-1] == END_PAYLOAD
 
 
 def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:
