@@ -10,13 +10,18 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-#: Prints every module that is loaded when an update is about to connect.
+#: Prints every module that is loaded when an update or a run is about to connect.
 CODE = """
 import sys
 import nodecomm.cli.main
+import nodecomm.cli.run
+import nodecomm.cli.run_report
 import nodecomm.cli.sync
+import nodecomm.client.acquaintance
 import nodecomm.client.dialing
+import nodecomm.client.fleet
 import nodecomm.client.memory
+import nodecomm.client.names
 import nodecomm.server.pools
 import nodecomm.sync.syncing
 import twisted.internet.reactor
@@ -52,7 +57,7 @@ class StartTests(SynchronousTestCase):
 
     def test_nothing_that_is_not_needed(self) -> None:
         """
-        An update loads nothing of a server and no reader of configurations.
+        Neither loads anything of a server, nor a reader of configurations.
         """
         done = subprocess.run(
             [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
