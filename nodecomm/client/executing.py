@@ -137,6 +137,7 @@ class ExecuteAnswer(Answer):
 
     __slots__ = (
         "_announced",
+        "_coded",
         "_denied",
         "_error",
         "_limit",
@@ -190,6 +191,7 @@ class ExecuteAnswer(Answer):
         self._lines = 0
         self._size = 0
         self._said = 0
+        self._coded = False
         #: Whether a line is not taken yet, and whether that has been told.
         self._waiting = False
         self._paused = False
@@ -222,7 +224,15 @@ class ExecuteAnswer(Answer):
         Work off one frame; returns what `take` does.
         """
         number: int | None = None
-        for event in self._reader.feed(payload):
+        events = self._reader.feed(payload)
+        if not events:
+            # An exit code, of which the last counts; one is no output, many are.
+            if self._coded:
+                self._said += len(payload)
+                if self._size + self._said > self._limit:
+                    return self._cut()
+            self._coded = True
+        for event in events:
             if isinstance(event, Line):
                 size = len(event.data) + 1
                 if self._size + self._said + size > self._limit:

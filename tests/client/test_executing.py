@@ -648,13 +648,15 @@ class HostileTests(SynchronousTestCase):
 
     def test_endless_output(self) -> None:
         """
-        Lines, empty ones, lines without newline and remarks without an end all are cut.
+        Lines, empty ones, lines without newline, remarks and exit codes without an end
+        all are cut.
         """
         for frame in (
             output(b"x" * 1000),
             output(b""),
             encode_transaction(b"> "),
             encode_transaction(b"remark"),
+            encode_transaction(b"(exit code: 0)\n"),
             encode_transaction(b"\n"),
         ):
 
