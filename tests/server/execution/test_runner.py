@@ -5,7 +5,11 @@ Tests for `nodecomm.server.execution.runner`.
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +17,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from nodecomm.config.execution import RunSettings
+from nodecomm.server.execution import runner as module
 from nodecomm.server.execution.listening import BACKLOG
 from nodecomm.server.execution.orders import IRunner, RunOutcome
 from nodecomm.server.execution.runner import SAY_AGAIN, Runner
@@ -613,11 +618,22 @@ class ClassTests(RunTestCase):
         self.assertFalse(self.runner.selects([]))
 
     def test_a_name_that_is_found_later(self) -> None:
-        """The host's name with its domain makes classes once it is known."""
-        self.assertFalse(self.runner.selects([b"example_org"]))
-        self.runner.hostnames = ("a", "a.example.org")
+        """
+        The host's name with its domain makes classes once name servers have told it;
+        when they have none, the short one has to do.
+        """
+        calls: queue.Queue[Callable[[], object]] = queue.Queue()
+        reactor = SimpleNamespace(
+            callFromThread=lambda call, *args: calls.put(lambda: call(*args))
+        )
+        runner = Runner(reactor)
+        for name, known in (("", False), ("a.example.org", True)):
+            with mock.patch.object(module, "full_hostname", lambda name=name: name):
+                runner.find_hostname()
+                self.assertFalse(runner.selects([b"example_org"]))
+                calls.get(timeout=60)()
 
-        self.assertTrue(self.runner.selects([b"example_org"]))
+            self.assertEqual(known, runner.selects([b"example_org"]))
 
 
 #: What may happen, each with a number that says to whom.
