@@ -184,6 +184,29 @@ def test_a_refused_user(running: Running) -> None:
     assert done == (255, shown(running, None, [REFUSED]))
 
 
+def started(running: Running, asking: WorkFolder, what: str) -> subprocess.Popen[bytes]:
+    """
+    cf-runagent, which asks for a run with this class.
+    """
+    return subprocess.Popen(
+        [peer_program("cf-runagent"), "-D", what, "-H", where(running)],
+        env=asking.environment,
+        cwd=asking.path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+
+
+def said(asked: subprocess.Popen[bytes], lines: int | None = None) -> list[bytes]:
+    """
+    So many lines that it prints, or all that are left.
+    """
+    assert asked.stdout is not None
+    if lines is None:
+        return asked.stdout.read().splitlines()
+    return [asked.stdout.readline().rstrip(b"\n") for _ in range(lines)]
+
+
 def test_what_a_run_says_is_shown_while_it_goes_on(
     running: Running, asking: WorkFolder
 ) -> None:
@@ -192,24 +215,45 @@ def test_what_a_run_says_is_shown_while_it_goes_on(
     """
     command = running.command
     command.go.unlink(missing_ok=True)
-    with (
-        command.waiting(),
-        subprocess.Popen(
-            [peer_program("cf-runagent"), "-D", "ok_wait", "-H", where(running)],
-            env=asking.environment,
-            cwd=asking.path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-        ) as asked,
-    ):
-        assert asked.stdout is not None
-        first = asked.stdout.readline(), asked.stdout.readline()
+    with command.waiting(), started(running, asking, "ok_wait") as asked:
+        _, first = said(asked, 2)
         command.go.touch()
-        rest = asked.stdout.read()
+        rest = said(asked)
 
-    assert first[1].startswith(b"127.0.0.1> -> waits ")
-    assert rest == b"127.0.0.1> -> goes\n127.0.0.1> (exit code: 0)\n"
+    assert first.startswith(b"127.0.0.1> -> waits ")
+    assert rest == [b"127.0.0.1> -> goes", b"127.0.0.1> (exit code: 0)"]
     assert asked.returncode == 0
+
+
+def test_more_than_one_asks(running: Running, asking: WorkFolder) -> None:
+    """
+    While a run is under way, who asks ours for the same gets what it has said and all
+    that it says then; who asks for another is told that it waits, and has its turn.
+    The real server begins another for each.
+    """
+    if running.server.kind != "nodecomm":
+        pytest.skip("the real server runs all at once")
+    command = running.command
+    command.go.unlink(missing_ok=True)
+    with command.waiting(), started(running, asking, "ok_wait") as first:
+        (_, waits) = said(first, 2)
+        with (
+            started(running, asking, "ok_wait") as second,
+            started(running, asking, "ok_code_3") as third,
+        ):
+            announced, joined, again = said(second, 3)
+            (turn,) = said(third, 1)
+            command.go.touch()
+            ends = [said(first), said(second), said(third)]
+
+    assert announced.endswith(b" -D ok_wait")
+    assert joined.startswith(b"127.0.0.1> -> nodecomm: ")
+    assert again == waits
+    assert turn.startswith(b"127.0.0.1> -> nodecomm: waiting: 1 run")
+    goes = [b"127.0.0.1> -> goes", b"127.0.0.1> (exit code: 0)"]
+    assert ends[:2] == [goes, goes]
+    assert ends[2][-1] == b"127.0.0.1> (exit code: 3)"
+    assert [each.returncode for each in (first, second, third)] == [0, 0, 3]
 
 
 @FULL_ONLY
@@ -244,15 +288,8 @@ def test_who_asked_goes_away(running: Running, asking: WorkFolder) -> None:
     """
     if running.server.kind != "nodecomm":
         pytest.skip("the real server lets the run go on")
-    with subprocess.Popen(
-        [peer_program("cf-runagent"), "-D", "ok_left", "-H", where(running)],
-        env=asking.environment,
-        cwd=asking.path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-    ) as asked:
-        assert asked.stdout is not None
-        _, _, left = (asked.stdout.readline() for _ in range(3))
+    with started(running, asking, "ok_left") as asked:
+        _, _, left = said(asked, 3)
         child = int(left.split()[-1])
         assert not _ended(child)
         asked.kill()
