@@ -11,12 +11,15 @@ import signal
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from attrs import define, field
+from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.server.execution.executables import Programs, Running
 from nodecomm.server.execution.orders import RunOutcome
+from nodecomm.server.execution.programs import Program
 from tests.interop.machine import wait_until
 from tests.server.execution.run_case import make_order
 
@@ -126,6 +129,22 @@ def test_a_limit_of_time() -> None:
 
     assert (outcome.why, outcome.signal) == ("timeout", signal.SIGTERM)
     assert outcome.exit_code is None
+
+
+class BrokenTests(SynchronousTestCase):
+    """
+    Mistakes of ours.
+    """
+
+    def test_a_thread_that_fails(self) -> None:
+        """It is logged, and the run counts as ended."""
+        watched = Watched(("/bin/true",))
+        with mock.patch.object(Program, "run", side_effect=RuntimeError("made up")):
+            watched.begin()
+            outcome = watched.until_end()
+
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+        self.assertEqual("failed: cannot run /bin/true: internal error", outcome.why)
 
 
 def test_stopping() -> None:

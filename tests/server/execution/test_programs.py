@@ -5,6 +5,7 @@ Tests for `nodecomm.server.execution.programs`.
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import signal
@@ -18,7 +19,9 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodecomm.server.execution import programs
 from nodecomm.server.execution.accounts import find_account, own_account
+from nodecomm.server.execution.processes import Family
 from nodecomm.server.execution.programs import (
     LONGEST_LINE,
     MOST_LINES,
@@ -265,6 +268,39 @@ def test_stopping_one_that_is_paused() -> None:
     thread.join(60)
 
     assert (ended[0].reason, ended[0].status) == ("left", -signal.SIGTERM)
+
+
+def test_where_ends_are_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without descriptors of processes their ends are found by looking."""
+    monkeypatch.setattr(programs, "_pidfd", lambda number: None)
+    ended, lines = run("/bin/sh", "-c", "echo a; exit 3")
+    assert (ended.status, lines) == (3, [b"a"])
+    ended, _ = run("/bin/sleep", "1000", timeout=0.1)
+
+    assert (ended.status, ended.reason) == (-signal.SIGTERM, "timeout")
+
+
+def test_one_that_no_signal_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What hangs in the system itself is given up after a while, without a status.
+    """
+    monkeypatch.setattr(programs, "_GIVE_UP", 0.01)
+    sent: list[signal.Signals] = []
+    monkeypatch.setattr(Family, "send", lambda family, n: sent.append(n))
+    said: list[bytes] = []
+
+    def tell(data: bytes) -> None:
+        said.append(data)
+        program.stop("enough", 0.0)
+
+    program = Program("echo $$; exec sleep 1000", timeout=60, tell=tell)
+    with pytest.warns(ResourceWarning, match="is still running"):
+        ended = program.run()
+        gc.collect()
+    os.kill(int(said[0]), signal.SIGKILL)
+
+    assert sent == [signal.SIGTERM, signal.SIGKILL]
+    assert (ended.status, ended.reason) == (None, "enough")
 
 
 def test_stopping_before_it_begins() -> None:
