@@ -93,9 +93,10 @@ class AuditTests(SynchronousTestCase):
             self.log.debug("", event="request", name=name)
 
     def test_what_is_audited(self) -> None:
-        """Requests, sessions and trust are audited, and nothing else is."""
+        """Requests, runs, sessions and trust are audited, and nothing else is."""
         audited = ["request", "request.refused", "session.closed", "trust.accepted"]
-        others = ["limit.reached", "requests", "dialogue", "audit.failed", None]
+        audited += ["run.started", "run.joined", "run.refused", "run.ended"]
+        others = ["limit.reached", "requests", "dialogue", "audit.failed", "run", None]
 
         self.assertEqual(
             [name for name in [*audited, *others] if is_audited({"event": name})],
