@@ -31,7 +31,13 @@ from nodecomm.server.factory import TLSFactory
 from nodecomm.server.replies import Frames, Reply
 from nodecomm.service.agent_snapshot import caller_trust
 from nodecomm.service.agent_sync import AgentExecutable
-from nodecomm.service.listening import ListenError, listen, port_number
+from nodecomm.service.listening import (
+    ListenError,
+    begin_listening,
+    listen_all,
+    port_number,
+    stop_listening,
+)
 from nodecomm.service.own_state import StartError
 from nodecomm.transport.context import server_context
 from nodecomm.wire.execute import REFUSED, is_terminator
@@ -157,13 +163,8 @@ class AgentListener:
         """
         if not prepared.listen:
             return
-        failures: list[Failure] = []
-        late = False
 
         def failed(failure: Failure) -> None:
-            if not late:
-                failures.append(failure)
-                return
             self._log.critical(
                 "{reason}", event="listen.failed", reason=failure.getErrorMessage()
             )
@@ -171,14 +172,11 @@ class AgentListener:
 
         check_account(prepared)
         self._take(prepared)
-        listening = Deferred.fromCoroutine(self._open(prepared.listen))
-        listening.addCallback(self._opened, prepared).addErrback(failed)
-        late = True
-        if failures:
-            (failure,) = failures
-            if isinstance(failure.value, ListenError):
-                raise StartError(failure.getErrorMessage()) from failure.value
-            failure.raiseException()
+        begin_listening(self._begin(prepared), failed)
+
+    async def _begin(self, prepared: PreparedAgent) -> None:
+        self.ports.update(await self._open(prepared.listen))
+        self._tell(prepared)
 
     def apply(self, prepared: PreparedAgent) -> Deferred[tuple[str, ...]]:
         """
@@ -286,27 +284,10 @@ class AgentListener:
         """
         Listen on all *endpoints*, or on none.
         """
-        opened: dict[str, list[IListeningPort]] = {}
         if not endpoints:
-            return opened
+            return {}
         assert self.factory is not None  # noqa: S101
-        try:
-            for endpoint in endpoints:
-                opened[endpoint] = await listen(
-                    self._reactor, endpoint, self.factory, "agent"
-                )
-        except ListenError:
-            for ports in opened.values():
-                for port in ports:
-                    await _stopped(port)
-            raise
-        return opened
-
-    def _opened(
-        self, opened: dict[str, list[IListeningPort]], prepared: PreparedAgent
-    ) -> None:
-        self.ports.update(opened)
-        self._tell(prepared)
+        return await listen_all(self._reactor, endpoints, self.factory, "agent")
 
     def _tell(self, prepared: PreparedAgent) -> None:
         execution = prepared.snapshot.execution
@@ -330,8 +311,7 @@ class AgentListener:
         )
 
     async def _close(self, endpoint: str) -> None:
-        for port in self.ports.pop(endpoint):
-            await _stopped(port)
+        await stop_listening(self.ports.pop(endpoint))
 
 
 def check_account(prepared: PreparedAgent) -> None:
@@ -348,9 +328,3 @@ def check_account(prepared: PreparedAgent) -> None:
         find_account(execution.user)
     except AccountError as error:
         raise StartError(f"agent.cfrunuser: {error}") from error
-
-
-async def _stopped(port: IListeningPort) -> None:
-    stopping = port.stopListening()
-    if isinstance(stopping, Deferred):
-        await stopping

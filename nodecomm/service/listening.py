@@ -9,20 +9,31 @@ import errno
 import os
 import re
 import socket
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from nodecomm.config.errors import in_toml
 from nodecomm.service.endpoints import what_is_wrong
+from nodecomm.service.own_state import StartError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
-__all__ = ["BACKLOG", "ListenError", "listen", "port_number"]
+__all__ = [
+    "BACKLOG",
+    "ListenError",
+    "begin_listening",
+    "listen",
+    "listen_all",
+    "port_number",
+    "stop_listening",
+]
 
 #: Connections the kernel holds for us while we are busy, where the endpoint string
 #: does not say. Twisted's own 50 makes nodes that start together wait for seconds;
@@ -104,6 +115,72 @@ async def listen(
             await _stopped(ports[0])
             raise
     return ports
+
+
+async def listen_all(
+    reactor: Any,
+    endpoints: Iterable[str],
+    factory: IProtocolFactory,
+    table: str = "server",
+) -> dict[str, list[IListeningPort]]:
+    """
+    Listen on all *endpoints*, or on none; arguments as for `listen`.
+
+    Returns:
+        The ports by endpoint.
+
+    Raises:
+        ListenError: One cannot be had.
+    """
+    opened: dict[str, list[IListeningPort]] = {}
+    try:
+        for endpoint in endpoints:
+            opened[endpoint] = await listen(reactor, endpoint, factory, table)
+    except ListenError:
+        for ports in opened.values():
+            # Nobody waits for what is given up: who asked hears at once.
+            Deferred.fromCoroutine(stop_listening(ports)).addErrback(lambda _: None)
+        raise
+    return opened
+
+
+async def stop_listening(ports: Iterable[IListeningPort]) -> None:
+    """
+    Listen no longer at *ports*.
+    """
+    for port in ports:
+        await _stopped(port)
+
+
+def begin_listening(
+    work: Coroutine[Any, Any, None], late: Callable[[Failure], object]
+) -> None:
+    """
+    Do *work*, which listens, for a service that starts.
+
+    Args:
+        work: It.
+        late: Called with what goes wrong later, for an endpoint that takes its time.
+
+    Raises:
+        StartError: An endpoint cannot be had, and that is known at once.
+    """
+    failures: list[Failure] = []
+    is_late = False
+
+    def failed(failure: Failure) -> None:
+        if is_late:
+            late(failure)
+        else:
+            failures.append(failure)
+
+    Deferred.fromCoroutine(work).addErrback(failed)
+    is_late = True
+    if failures:
+        (failure,) = failures
+        if isinstance(failure.value, ListenError):
+            raise StartError(failure.getErrorMessage()) from failure.value
+        failure.raiseException()
 
 
 async def _listen(

@@ -30,7 +30,13 @@ from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
 from nodecomm.server.pools import WorkerPool
 from nodecomm.service.audit import AuditLog, open_audit
 from nodecomm.service.classic import tell_classic
-from nodecomm.service.listening import ListenError, listen, port_number
+from nodecomm.service.listening import (
+    ListenError,
+    begin_listening,
+    listen_all,
+    port_number,
+    stop_listening,
+)
 from nodecomm.service.logs import Verbosity
 from nodecomm.service.own_state import StartError, open_own_key, os_error_text
 from nodecomm.service.prepared import Prepared, state_folder
@@ -150,27 +156,19 @@ class ServerService(MultiService):
             StartError: Something is in the way.
         """
         self._build()
-        failures: list[Failure] = []
-        late = False
 
         def failed(failure: Failure) -> None:
-            if not late:
-                failures.append(failure)
-                return
             self._log.critical(
                 "{reason}", event="server.failed", reason=failure.getErrorMessage()
             )
             self._reactor.stop()
 
-        Deferred.fromCoroutine(self._listen()).addErrback(failed)
-        late = True
-        if failures:
-            (failure,) = failures
+        try:
+            begin_listening(self._listen(), failed)
+        except BaseException:
             if self._audit is not None:
                 self._audit.stop()
-            if isinstance(failure.value, ListenError):
-                raise StartError(failure.getErrorMessage()) from failure.value
-            failure.raiseException()
+            raise
         super().startService()  # type: ignore[no-untyped-call]
         if self._signal is not None:
             self._signal.start()
@@ -300,16 +298,7 @@ class ServerService(MultiService):
         Listen on all *endpoints*, or on none.
         """
         assert self._above is not None  # noqa: S101
-        opened: dict[str, list[IListeningPort]] = {}
-        try:
-            for endpoint in endpoints:
-                opened[endpoint] = await listen(self._reactor, endpoint, self._above)
-        except ListenError:
-            for ports in opened.values():
-                for port in ports:
-                    _later(port.stopListening())
-            raise
-        return opened
+        return await listen_all(self._reactor, endpoints, self._above)
 
     def _database_failed(self, failure: Failure) -> None:
         # Trusted peers are still served; those on first use and digests suffer.
@@ -394,10 +383,7 @@ class ServerService(MultiService):
         return True
 
     async def _close(self, endpoint: str) -> None:
-        for port in self.ports.pop(endpoint):
-            stopping = port.stopListening()
-            if isinstance(stopping, Deferred):
-                await stopping
+        await stop_listening(self.ports.pop(endpoint))
 
     # Stopping
 
@@ -440,11 +426,3 @@ class ServerService(MultiService):
         if isinstance(stopping, Deferred):
             await stopping
         self._log.info("stopped", event="server.stopped")
-
-
-def _later(result: Any) -> None:
-    """
-    Nobody waits for *result*; it is about a port that is being given up.
-    """
-    if isinstance(result, Deferred):
-        result.addErrback(lambda _: None)

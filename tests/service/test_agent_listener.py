@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet.address import IPv4Address
@@ -25,7 +26,14 @@ from nodecomm.testing import MemoryClient, key_pair
 from nodecomm.wire.commands import encode_opendir, encode_stat
 from nodecomm.wire.execute import END, REFUSED
 from nodecomm.wire.framing import encode_transaction
-from tests.service.agents import AGENT, COPY, Answer, FakeAgent, result
+from tests.service.agents import (
+    AGENT,
+    COPY,
+    Answer,
+    FakeAgent,
+    FakePort,
+    result,
+)
 from tests.service.test_agent_service import A, B, down, events, named, new, same
 
 __all__ = ["events"]
@@ -346,6 +354,13 @@ def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:
     agent.write(AGENT + LISTEN + COPY.format("masterfiles"))
     agent.reactor.taken.add(5308)
     with pytest.raises(StartError, match=r"cannot listen on tcp:5308: .*in \[agent\]"):
+        agent.start()
+    # One that could be had is given up, and nobody waits until it is.
+    agent.write(agent.file.read_text().replace('["tcp:', '["tcp:5307", "tcp:'))
+    with (
+        mock.patch.object(FakePort, "stopListening", lambda port: Deferred()),
+        pytest.raises(StartError, match="cannot listen on tcp:5308"),
+    ):
         agent.start()
     assert lock_holder(str(tmp_path / "state" / "agent.lock")) is None
 
