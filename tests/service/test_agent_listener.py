@@ -19,6 +19,8 @@ from twisted.logger import LogEvent
 
 from nodecomm.identity.keys import KeyPair
 from nodecomm.identity.server_keys import ServerKeyStore
+from nodecomm.server.execution.accounts import AccountError
+from nodecomm.service import agent_listener
 from nodecomm.service.agent_status import read_status
 from nodecomm.service.own_state import StartError, lock_holder
 from nodecomm.sync.model import SyncRequest, SyncResult
@@ -412,3 +414,25 @@ def test_an_audit_log_that_cannot_be_written(tmp_path: Path) -> None:
         agent.start()
     assert agent.reactor.ports == {}
     assert lock_holder(str(tmp_path / "state" / "agent.lock")) is None
+
+
+def test_a_user_that_nothing_can_run_as(tmp_path: Path, events: list[LogEvent]) -> None:
+    """The agent does not start so; a reload to it changes nothing."""
+    agent = Agent(tmp_path, more="")
+    command = 'listen = ["tcp:5308"]\ncfruncommand = ["/bin/sh"]\ncfrunuser = "root"\n'
+    agent.write(AGENT + command + COPY.format("masterfiles"))
+    refused = mock.patch.object(
+        agent_listener, "find_account", side_effect=AccountError("only root can")
+    )
+    with refused:
+        assert not agent.service.reload()
+    (rejected,) = named(events, "config.rejected")
+    assert "only root can" in rejected["reason"]
+    assert agent.reactor.ports == {}
+    agent.service.stopService()
+    with refused, pytest.raises(StartError, match=r"agent\.cfrunuser: only root can"):
+        agent.start()
+    assert lock_holder(str(tmp_path / "state" / "agent.lock")) is None
+    agent.start()
+    assert sorted(agent.reactor.ports) == [5308]
+    agent.service.stopService()

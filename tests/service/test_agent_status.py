@@ -76,6 +76,14 @@ FAILED = attrs.evolve(
 )
 
 
+def test_where_it_listens() -> None:
+    """Where others may ask for runs is told, if anywhere."""
+    listening = attrs.evolve(GOOD, listening=("tcp6:5308", "tcp:1"))
+    line = "listening:     tcp6:5308, tcp:1 (for runs)"
+    assert line in describe(listening, NOW, running=True)
+    assert not any("listening" in one for one in describe(GOOD, NOW, running=True))
+
+
 def test_round_trip(tmp_path: Path) -> None:
     """What was written is read."""
     for status in (GOOD, FAILED, attrs.evolve(GOOD, copies=(), last_success=None)):
