@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING
 from attrs import define, frozen
 
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
-from nodecomm.wire.framing import MAX_PAYLOAD, MAX_RECORD, encode_transaction
+from nodecomm.wire.framing import MAX_PAYLOAD, encode_transaction
 from nodecomm.wire.replies import ERROR_PREFIX, REFUSAL, TERMINATOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 __all__ = [
     "BUNDLE_DENIED",
     "CLASS_DENIED",
     "END",
-    "MAX_LINE",
     "REFUSED",
     "ROLE_DENIED",
     "Announced",
@@ -41,7 +40,6 @@ __all__ = [
     "ExitCode",
     "InvalidArguments",
     "Line",
-    "OutputLines",
     "Remark",
     "RunReader",
     "announcement",
@@ -50,7 +48,6 @@ __all__ = [
     "exit_code",
     "is_terminator",
     "nothing_relevant",
-    "output_line",
     "parse_execute",
     "split_classes",
 ]
@@ -84,10 +81,6 @@ REFUSED = encode_transaction(REFUSAL) + END
 
 #: Before a line of output.
 _OUTPUT = b"> "
-
-#: Most bytes of a line of output; what is beyond them in that line is not sent.
-#: Source: CFEngine 3.21, observed: a payload of 4086 bytes with prefix and newline.
-MAX_LINE = 4083
 
 #: Frames with classes that are sent, one class in each where that suffices; otherwise
 #: there are several in a frame, with spaces between.
@@ -406,82 +399,6 @@ def denied(text: bytes) -> bytes:
     The frames of a denial: its *text* and the terminator. The connection is kept.
     """
     return encode_transaction(text) + END
-
-
-def output_line(line: bytes) -> bytes:
-    """
-    The frame for a line of output. The line ends before its first NUL or newline and
-    after `MAX_LINE` bytes; what else is in it is lost, as with a real server.
-    """
-    line = line.partition(b"\n")[0]
-    return _output_frame(line)
-
-
-def _output_frame(line: bytes) -> bytes:
-    if b"\0" in line:
-        line = line[: line.index(b"\0")]
-    return encode_transaction(b"> %b\n" % line[:MAX_LINE])
-
-
-class OutputLines:
-    """
-    Makes frames of what a command writes.
-
-    A line is sent when it is whole. Of one that never ends, `MAX_LINE` bytes are kept.
-
-    Attributes:
-        lines: How many have been made.
-    """
-
-    __slots__ = ("_line", "lines")
-
-    def __init__(self) -> None:
-        self._line = bytearray()
-        self.lines = 0
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """
-        Add bytes as the command wrote them.
-
-        Returns:
-            The frames of the lines that are whole now, joined to records: each item
-            is one or more whole frames and at most `MAX_RECORD` bytes, to be written
-            at once.
-        """
-        line = self._line
-        pieces = data.split(b"\n")
-        last = pieces.pop()
-        if pieces and line:
-            pieces[0] = bytes(line) + pieces[0]
-            line.clear()
-        if last:
-            line += last[: MAX_LINE - len(line)]
-        self.lines += len(pieces)
-        return _records(map(_output_frame, pieces))
-
-    def finish(self) -> list[bytes]:
-        """
-        The command writes no more: as `feed`, for a last line without a newline.
-        """
-        if not self._line:
-            return []
-        return self.feed(b"\n")
-
-
-def _records(frames: Iterable[bytes]) -> list[bytes]:
-    records: list[bytes] = []
-    record: list[bytes] = []
-    size = 0
-    for frame in frames:
-        size += len(frame)
-        if size > MAX_RECORD:
-            records.append(b"".join(record))
-            record.clear()
-            size = len(frame)
-        record.append(frame)
-    if record:
-        records.append(b"".join(record))
-    return records
 
 
 # Answers, as a client reads them.

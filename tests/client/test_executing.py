@@ -30,10 +30,10 @@ from nodecomm.wire.execute import (
     exit_code,
     is_terminator,
     nothing_relevant,
-    output_line,
 )
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import REFUSAL, TERMINATOR
+from nodecomm.wire.run_output import output_line
 from tests.client.classic_scripted import ClassicPeer, SessionCase
 from tests.client.scripted import HELLO, WELCOME, Peer, Place
 from tests.client.test_session import GOOD, STATUS

@@ -17,7 +17,6 @@ from nodecomm.wire.execute import (
     BUNDLE_DENIED,
     CLASS_DENIED,
     END,
-    MAX_LINE,
     REFUSED,
     ROLE_DENIED,
     Announced,
@@ -30,7 +29,6 @@ from nodecomm.wire.execute import (
     ExitCode,
     InvalidArguments,
     Line,
-    OutputLines,
     Remark,
     RunReader,
     announcement,
@@ -38,12 +36,12 @@ from nodecomm.wire.execute import (
     exit_code,
     is_terminator,
     nothing_relevant,
-    output_line,
     parse_execute,
     split_classes,
 )
-from nodecomm.wire.framing import MAX_PAYLOAD, MAX_RECORD, TransactionBuffer
+from nodecomm.wire.framing import MAX_PAYLOAD, MAX_RECORD
 from nodecomm.wire.replies import REFUSAL, TERMINATOR
+from tests.wire.frames import lines_of, payloads
 
 Names = tuple[bytes, ...]
 
@@ -126,34 +124,6 @@ MISTAKES: list[tuple[bytes, bytes, bytes]] = [
 ]
 
 
-def payloads(frames: bytes) -> list[bytes]:
-    """
-    What is in whole frames, none of which says that more follow.
-    """
-    buffer = TransactionBuffer()
-    buffer.feed(frames)
-    found = []
-    while (transaction := buffer.next_transaction()) is not None:
-        assert not transaction.more
-        found.append(transaction.payload)
-    assert not len(buffer)
-    return found
-
-
-def lines_of(pieces: Sequence[bytes]) -> list[bytes]:
-    """
-    The payloads that come of output in these pieces; every record must be one that
-    real programs can read.
-    """
-    lines = OutputLines()
-    records = [record for piece in pieces for record in lines.feed(piece)]
-    records += lines.finish()
-    assert all(0 < len(record) <= MAX_RECORD for record in records)
-    found = [payload for record in records for payload in payloads(record)]
-    assert lines.lines == len(found)
-    return found
-
-
 def read(*answer: bytes) -> list[Event]:
     """
     What payloads say to whom asked.
@@ -170,16 +140,6 @@ chosen = st.lists(
     .map(lambda raw: bytes(byte for byte in raw if byte > 0x20 and byte != 0x7F))
     .filter(lambda raw: raw and not is_terminator(raw)),
     max_size=30,
-)
-pieces_of_output = st.lists(
-    st.one_of(
-        st.binary(max_size=60),
-        st.sampled_from(
-            [b"\n", b"\n\n", b"\0", b"\r\n", TERMINATOR, b"(exit code: 0)"]
-        ),
-        st.integers(MAX_LINE - 2, MAX_LINE + 2).map(lambda size: b"x" * size),
-    ),
-    max_size=12,
 )
 
 
@@ -438,104 +398,6 @@ class FrameTests(SynchronousTestCase):
 
         self.assertEqual((len(announced), announced[-2:]), (MAX_PAYLOAD, b"x\n"))
         self.assertEqual(hello, b"Hello " + b"x" * 255 + hello[261:])
-
-    def test_one_line(self) -> None:
-        """
-        A line of our own is one frame, whatever is in it.
-        """
-        for line, expected in [
-            (b"nodecomm: waiting", b"> nodecomm: waiting\n"),
-            (b"two\nlines", b"> two\n"),
-            (b"", b"> \n"),
-            (b"x" * 5000, b"> " + b"x" * MAX_LINE + b"\n"),
-        ]:
-            self.assertEqual(payloads(output_line(line)), [expected])
-
-
-class OutputTests(SynchronousTestCase):
-    """
-    Output becomes lines as the real server makes them.
-    """
-
-    def test_lines(self) -> None:
-        """
-        Each line is a frame; what is in it beyond a NUL or too much is lost.
-        """
-        table: list[tuple[bytes, list[bytes]]] = [
-            (b"", []),
-            (b"hello\n", [b"> hello\n"]),
-            (b"hello", [b"> hello\n"]),
-            (b"a\n\nb\n", [b"> a\n", b"> \n", b"> b\n"]),
-            (b"a\rb\r\n", [b"> a\rb\r\n"]),
-            (b"a\0b\nc\n", [b"> a\n", b"> c\n"]),
-            (b"\0x\n", [b"> \n"]),
-            (b"\0", [b"> \n"]),
-            (b"\xff\x1b[2J\x01\n", [b"> \xff\x1b[2J\x01\n"]),
-            (b"x" * MAX_LINE + b"\n", [b"> " + b"x" * MAX_LINE + b"\n"]),
-            (b"x" * (MAX_LINE + 1) + b"\n", [b"> " + b"x" * MAX_LINE + b"\n"]),
-            (
-                b"x" * 1_000_000 + b"\nnext\n",
-                [b"> " + b"x" * MAX_LINE + b"\n", b"> next\n"],
-            ),
-            (TERMINATOR + b"\n", [b"> " + TERMINATOR + b"\n"]),
-            (b"(exit code: 0)\n", [b"> (exit code: 0)\n"]),
-            (b"> (exit code: 0)\n", [b"> > (exit code: 0)\n"]),
-            (b"BAD: foo\n", [b"> BAD: foo\n"]),
-        ]
-        for output, expected in table:
-            self.assertEqual(lines_of([output]), expected, output[:40])
-
-    def test_a_line_is_sent_when_it_is_whole(self) -> None:
-        """
-        Not before its newline has come, and not later.
-        """
-        lines = OutputLines()
-
-        self.assertEqual(lines.feed(b"one\ntw"), [output_line(b"one")])
-        self.assertEqual(lines.feed(b""), [])
-        self.assertEqual(lines.feed(b"o"), [])
-        self.assertEqual(lines.feed(b"\n"), [output_line(b"two")])
-        self.assertEqual(lines.finish(), [])
-
-    @settings(max_examples=80)
-    @given(pieces_of_output)
-    def test_any_split(self, pieces: list[bytes]) -> None:
-        """
-        The frames do not depend on how the output was cut, and each line is one.
-        """
-        output = b"".join(pieces)
-
-        found = lines_of(pieces)
-
-        self.assertEqual(found, lines_of([output]))
-        expected = output.split(b"\n")
-        if not expected[-1]:
-            expected.pop()
-        self.assertEqual(
-            found,
-            [b"> %b\n" % line.partition(b"\0")[0][:MAX_LINE] for line in expected],
-        )
-
-    def test_an_endless_line_takes_no_memory(self) -> None:
-        """
-        Of a line that never ends only its beginning is kept.
-        """
-        lines = OutputLines()
-        for _ in range(100):
-            self.assertEqual(lines.feed(b"x" * 65536), [])
-
-        self.assertEqual(
-            [len(record) for record in lines.finish()], [8 + 2 + MAX_LINE + 1]
-        )
-
-    def test_many_lines_are_few_records(self) -> None:
-        """
-        What comes at once leaves in as few records as real programs can read.
-        """
-        records = OutputLines().feed(b"\n" * 6000)
-
-        self.assertEqual(sum(map(len, records)), 6000 * (8 + 3))
-        self.assertEqual(len(records), 5)
 
 
 class ReaderTests(SynchronousTestCase):

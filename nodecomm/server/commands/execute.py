@@ -42,7 +42,6 @@ from nodecomm.wire.execute import (
     BadArguments,
     ExecuteOption,
     ExecuteRequest,
-    OutputLines,
     announcement,
     denied,
     exit_code,
@@ -52,6 +51,7 @@ from nodecomm.wire.execute import (
     split_classes,
 )
 from nodecomm.wire.replies import REGULAR
+from nodecomm.wire.run_output import output_line
 from nodecomm.wire.text import from_text, to_text
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from nodecomm.server.execution.orders import IRunner, RunOutcome, Ticket
     from nodecomm.server.replies import LiveAnswer
     from nodecomm.server.requests import Request
+    from nodecomm.wire.run_output import Printed
 
 __all__ = ["ExecuteCommand"]
 
@@ -95,7 +96,6 @@ class _Listener:
 
     def __init__(self, answer: LiveAnswer) -> None:
         self._answer = answer
-        self._lines = OutputLines()
 
     def begun(self, command: bytes) -> None:
         """
@@ -103,11 +103,11 @@ class _Listener:
         """
         self._answer.send(announcement(command))
 
-    def output(self, data: bytes) -> None:
+    def output(self, printed: Printed) -> None:
         """
-        Send the lines that are whole now.
+        Send the lines.
         """
-        for record in self._lines.feed(data):
+        for record in printed.records:
             self._answer.send(record)
 
     def notice(self, text: str) -> None:
@@ -115,20 +115,14 @@ class _Listener:
         Say something in a line of its own.
         """
         words = from_text(f"{_OWN_WORDS}{text}").replace(b"\n", b" ")
-        self._send_all([*self._lines.finish(), *self._lines.feed(words + b"\n")])
+        self._answer.send(output_line(words))
 
     def ended(self, outcome: RunOutcome) -> None:
         """
-        Send what is left, and how it ended.
+        Say how it ended.
         """
         code = outcome.exit_code
-        self._send_all(
-            [
-                *self._lines.finish(),
-                b"" if code is None else exit_code(code),
-                END,
-            ]
-        )
+        self._answer.send((b"" if code is None else exit_code(code)) + END)
         self._answer.end()
 
     def refused(self, text: str) -> None:
@@ -138,9 +132,6 @@ class _Listener:
         self.notice(text)
         self._answer.send(END)
         self._answer.end()
-
-    def _send_all(self, records: list[bytes]) -> None:
-        self._answer.send(b"".join(records))
 
 
 @implementer(ICommand)

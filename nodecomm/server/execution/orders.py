@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from nodecomm.access.execution import Execution
     from nodecomm.identity.peer import Peer
+    from nodecomm.wire.run_output import Printed
 
 __all__ = ["IRunner", "RunOrder", "RunOutcome", "RunSink", "Ticket"]
 
@@ -89,17 +90,17 @@ class RunSink(Protocol):
         """
         ...
 
-    def output(self, data: bytes) -> None:
+    def output(self, printed: Printed) -> None:
         """
-        The program has printed *data*, cut anywhere; not more than 65536 bytes.
+        The program has printed these lines; not more than 70,000 bytes. All who listen
+        are given the same object.
         """
         ...
 
     def notice(self, text: str) -> None:
         """
         The peer is to know *text*, one line without an end: that the run waits for
-        its turn, was joined or cut short, that output was dropped. An unfinished line
-        of output is finished before.
+        its turn, was joined or cut short, that output was dropped.
         """
         ...
 

@@ -224,7 +224,7 @@ class Runner:
 
     def _refuse(self, order: RunOrder, sink: RunSink, reason: str, text: str) -> Ticket:
         self.log.refused(order, reason, text)
-        listener = Listener(sink, None)
+        listener = Listener(order, sink, None)
         listener.refused(text)
         return listener
 

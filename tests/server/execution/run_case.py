@@ -20,6 +20,7 @@ from nodecomm.server.execution.command_line import shown_command
 from nodecomm.server.execution.executables import RunWatcher
 from nodecomm.server.execution.orders import RunOrder, RunOutcome, Ticket
 from nodecomm.server.execution.runner import Runner
+from nodecomm.wire.run_output import Printed
 
 
 def make_order(
@@ -105,6 +106,7 @@ class Heard:
     """
 
     calls: list[tuple[str, Any]] = field(factory=list)
+    given: list[Printed] = field(factory=list)
     ticket: Ticket | None = None
     then: Callable[[str], object] = lambda call: None
 
@@ -112,8 +114,10 @@ class Heard:
         """The announcement."""
         self._hear("begun", command)
 
-    def output(self, data: bytes) -> None:
+    def output(self, printed: Printed) -> None:
         """Output; that which comes in pieces is one call here."""
+        data = printed.lines
+        self.given.append(printed)
         if self.calls and self.calls[-1][0] == "output":
             self.calls[-1] = ("output", self.calls[-1][1] + data)
         else:
