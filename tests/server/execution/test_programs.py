@@ -5,9 +5,11 @@ Tests for `nodecomm.server.execution.programs`.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import pwd
+import selectors
 import signal
 import sys
 import threading
@@ -278,6 +280,65 @@ def test_where_ends_are_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     ended, _ = run("/bin/sleep", "1000", timeout=0.1)
 
     assert (ended.status, ended.reason) == (-signal.SIGTERM, "timeout")
+
+
+@pytest.mark.parametrize("broken", ["register", "select"])
+def test_what_fails_when_it_runs_already(
+    monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """
+    A program that cannot be looked after is ended, with what it has started, and
+    nothing is left open.
+    """
+    began: list[int] = []
+    begin = Program._begin
+
+    def note(self: Program) -> Any:
+        process = begin(self)
+        began.append(process.pid)
+        return process
+
+    class Failing(selectors.DefaultSelector):
+        """Lacks memory."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError("made up")
+
+    setattr(Failing, broken, fail)
+    monkeypatch.setattr(Program, "_begin", note)
+    monkeypatch.setattr(selectors, "DefaultSelector", Failing)
+    opened = len(os.listdir("/proc/self/fd"))
+    program = Program("sleep 1000 & exec sleep 1000", timeout=60, tell=print)
+    with pytest.raises(MemoryError, match="made up"):
+        program.run()
+    program.stop()
+
+    assert not group_lives(began[0])
+    with pytest.raises(ChildProcessError):
+        os.waitpid(began[0], 0)
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+@pytest.mark.parametrize("lacking", ["pipe", "selector", "program"])
+def test_what_is_lacking_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    """Without descriptors nothing begins, the reason is told, nothing is left open."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    if lacking == "pipe":
+        monkeypatch.setattr(os, "pipe", fail)
+    elif lacking == "selector":
+        monkeypatch.setattr(selectors, "DefaultSelector", fail)
+    else:
+        monkeypatch.setattr(Program, "_begin", fail)
+    opened = len(os.listdir("/proc/self/fd"))
+    ended, lines = run("/bin/sh", "-c", "echo up")
+
+    assert (ended.status, ended.reason, lines) == (None, "Too many open files", [])
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_one_that_no_signal_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
