@@ -181,6 +181,34 @@ class DeniedTests(ExecuteTestCase):
                 self.assertEqual([b"OK: 3.21.0"], node.request(b"VERSION"))
         self.assertEqual([], self.runner.runs)
 
+    def test_an_empty_frame(self) -> None:
+        """It ends the list: what matches before it counts, what is behind it does
+        not; the denial comes without a hello, and all is read."""
+        nothing = b"t 0\0\0\0\0\0"
+        for version in VERSIONS:
+            for before, behind in (
+                (b"", b""),
+                (frames(b"no"), frames(b"linux")),
+                (b"", frames(b"linux") + nothing * 90),
+            ):
+                node = self.node(version)
+                node.send(frames(b"EXEC") + before + nothing + behind)
+                found = node.request(TERMINATOR, b"VERSION")
+                self.assertEqual([NO_CLASS, END, b"OK: 3.21.0"], found)
+            self.assertEqual([], self.runner.runs)
+            node = self.node(version)
+            node.send(frames(b"EXEC", b"linux") + nothing)
+            (announced,) = node.request(TERMINATOR)
+            self.assertIn(b"executing", announced)
+            self.runner.runs.pop().end(0)
+            for wire in (nothing, frames(b"EXEC", TERMINATOR) + nothing):
+                node = self.node(version)
+                node.send(wire)
+                if self.runner.runs:
+                    self.runner.runs.pop().end(0)
+                self.heard(node)
+                self.assertTrue(node.closed)
+
     def test_what_the_log_has(self) -> None:
         """The reason of each, with the rule's place, and the peer."""
         node = self.node()

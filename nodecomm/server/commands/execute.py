@@ -154,7 +154,7 @@ class ExecuteCommand:
 
 
 async def _answer(request: Request) -> Reply:
-    frames = await request.collect(is_terminator)
+    frames = await request.collect(is_terminator, empty=True)
     try:
         runner, execution = await _admit(request)
         selected = _select(request, runner, frames[:-1])
@@ -218,11 +218,19 @@ def _select(
     Raises:
         _Denied: None is.
     """
+    # Source: CFEngine 3.21, observed: an empty frame ends the list, and no hello stands
+    # before the denial then.
+    broken = b"" in frames
+    if broken:
+        frames = frames[: frames.index(b"")]
     selected = tuple([item for frame in frames for item in split_classes(frame)])
-    # A frame with nothing in it selects nothing, unlike no frame.
-    if frames and not (selected and runner.selects(selected)):
+    # A frame with nothing but spaces in it selects nothing, unlike no frame.
+    if (frames or broken) and not (selected and runner.selects(selected)):
         peer = request.peer
-        hello = nothing_relevant(peer.calls_itself, peer.address.encode("ascii"))
+        hello = b""
+        if not broken:
+            address = peer.address.encode("ascii")
+            hello = nothing_relevant(peer.calls_itself, address)
         shown = to_text(b" ".join(selected)[:_SHOWN])
         raise _Denied(
             hello + denied(CLASS_DENIED),
