@@ -8,6 +8,7 @@ EXEC: a peer asks for a run of the operator's own command, and is sent what it p
 3. If the peer selects nodes by class, this one must have such a class. The classes
    and bundles that it wants must be admitted, in the order in which it names them.
    Else it is told which of these is wrong, no more, and may go on.
+   Rules that change while a run waits for its turn are asked again then.
 4. The run: an announcement, a frame for each line as it is printed, the exit code.
 
 Source: CFEngine 3.21, observed, for the order and all texts. The real server does not
@@ -29,6 +30,7 @@ from nodecomm.access.execution import (
     judge_roles,
     judge_user,
 )
+from nodecomm.access.requests import AccessRequest
 from nodecomm.interfaces import API, ICommand
 from nodecomm.server.execution.orders import RunOrder
 from nodecomm.server.replies import Frames, Live, Reply
@@ -57,6 +59,7 @@ from nodecomm.wire.text import from_text, to_text
 if TYPE_CHECKING:
     from nodecomm.access.decision import Decision
     from nodecomm.access.execution import Execution
+    from nodecomm.access.snapshot import Snapshot
     from nodecomm.server.execution.orders import IRunner, RunOutcome, Ticket
     from nodecomm.server.replies import LiveAnswer
     from nodecomm.server.requests import Request
@@ -155,8 +158,10 @@ class ExecuteCommand:
 
 async def _answer(request: Request) -> Reply:
     frames = await request.collect(is_terminator, empty=True)
+    # The rest may have come much later than the first of it.
+    request.snapshot = request.serving.evaluator.snapshot
     try:
-        runner, execution = await _admit(request)
+        runner, execution, program = await _admit(request)
         selected = _select(request, runner, frames[:-1])
         asked = _judge(request)
     except Refused as refusal:
@@ -164,7 +169,13 @@ async def _answer(request: Request) -> Reply:
     except _Denied as denial:
         return Frames(denial.wire, "refused", False, denial.code, denial.text)
     order = RunOrder(
-        asked.defined, asked.bundles, selected, request.peer, execution, asked.words
+        asked.defined,
+        asked.bundles,
+        selected,
+        request.peer,
+        execution,
+        asked.words,
+        partial(_withdrawn, request, program),
     )
     return Live(partial(_begin, runner, order))
 
@@ -173,9 +184,48 @@ def _begin(runner: IRunner, order: RunOrder, answer: LiveAnswer) -> Ticket:
     return runner.ask(order, _Listener(answer))
 
 
-async def _admit(request: Request) -> tuple[IRunner, Execution]:
+def _withdrawn(request: Request, program: AccessRequest | None) -> str:
+    """
+    Why the peer may not have the run that it waits for any more; empty: it may.
+
+    Args:
+        request: What was asked for, with the rules by which it was decided last.
+        program: What was decided about the program.
+    """
+    before, snapshot = request.snapshot, request.serving.evaluator.snapshot
+    if snapshot is before:
+        return ""
+    request.snapshot = snapshot
+    try:
+        _require(request, judge_command(snapshot))
+        if _what_runs(snapshot) != _what_runs(before):
+            return "cfruncommand or cfrunuser is another one now"
+        if program is not None:
+            evaluator = request.serving.evaluator
+            decision = evaluator.evaluate(snapshot, request.peer, program)
+            _require(request, decision)
+        _require(request, judge_user(snapshot, request.peer))
+        _judge(request)
+    except (Refused, _Denied) as refusal:
+        return refusal.text
+    except Undecidable as error:
+        return str(error) or "the peer's host name is not known"
+    return ""
+
+
+def _what_runs(snapshot: Snapshot) -> tuple[object, ...]:
+    execution = snapshot.execution
+    return () if execution is None else (execution.command, execution.user)
+
+
+async def _admit(
+    request: Request,
+) -> tuple[IRunner, Execution, AccessRequest | None]:
     """
     What of a run has to be there for anybody, and that the peer may have one.
+
+    Returns:
+        Also what was decided about the program, if there is one.
 
     Raises:
         Refused: It may not.
@@ -186,16 +236,20 @@ async def _admit(request: Request) -> tuple[IRunner, Execution]:
     _require(request, judge_command(snapshot))
     if runner is None or execution is None:
         raise Refused("no_runner", "this server runs nothing")
+    program = None
     if execution.program is not None:
         held = request.hold("exec", execution.program)
         if isinstance(held, Deferred):
             held = await held
-        kind = held.stat().kind
+        status = held.stat()
+        program = AccessRequest(
+            "exec", held.path, False, status.uid, status.mode, request.encrypted
+        )
         request.release()
-        if kind != REGULAR:
+        if status.kind != REGULAR:
             raise Refused("no_program", "the program of cfruncommand is no plain file")
     _require(request, judge_user(snapshot, peer))
-    return runner, execution
+    return runner, execution, program
 
 
 def _require(request: Request, decision: Decision) -> None:

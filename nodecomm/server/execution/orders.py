@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from zope.interface import Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -30,7 +30,8 @@ __all__ = ["IRunner", "RunOrder", "RunOutcome", "RunSink", "Ticket"]
 @frozen(eq=False)
 class RunOrder:
     """
-    A run that a peer may have: all has been decided already.
+    A run that a peer may have: all has been decided already. For one that waits it is
+    decided again when it is its turn.
 
     Attributes:
         defined: Classes to define, each of `A-Za-z0-9_:`, or empty.
@@ -40,6 +41,8 @@ class RunOrder:
         execution: What there is to run, of the snapshot that the request began with.
         words: What is added to the command, word by word: `-D` or `--bundlesequence`,
             each with its list as the peer wrote it, in its order, as often as it came.
+        withdrawn: Asked when it is this one's turn: why the peer may not have the run
+            any more, by the rules that are in force then; empty: it may.
     """
 
     defined: tuple[bytes, ...]
@@ -48,6 +51,7 @@ class RunOrder:
     peer: Peer
     execution: Execution
     words: tuple[bytes, ...] = ()
+    withdrawn: Callable[[], str] = field(default=lambda: "", repr=False)
 
 
 @frozen

@@ -246,8 +246,9 @@ class Runner:
         try:
             while self._waiting and len(self._running) < self._settings.at_once:
                 run = self._waiting.pop(0)
-                self._running.append(run)
-                run.begin(self._executable)
+                if run.judge():
+                    self._running.append(run)
+                    run.begin(self._executable)
         finally:
             self._letting_begin = False
         self._keep_time()

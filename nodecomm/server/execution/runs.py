@@ -27,6 +27,9 @@ __all__ = ["SILENCE", "TAIL", "Run", "Runs", "run_key"]
 #: never one piece more.
 TAIL = 65536
 
+#: What those are told who might have a run when they asked for it.
+_WITHDRAWN = "the configuration has changed meanwhile; not begun"
+
 #: Seconds without a word after which those who listen are told that the run goes on.
 #: Source: cf-runagent of CFEngine 3.21, observed: with its defaults it gives up after
 #: 185 s without a byte, and the run would be ended for it.
@@ -133,6 +136,26 @@ class Run:
         if not self.over:
             self._running = running
             self.look()
+
+    def judge(self) -> bool:
+        """
+        Send away those who may not have it any more; whether anybody is left.
+        """
+        for listener in list(self.listeners):
+            try:
+                why = listener.order.withdrawn()
+            except Exception:
+                self._log.failure("whether a run may begin could not be decided")
+                why = "internal error"
+            if why:
+                self.listeners.remove(listener)
+                self._runs.log.refused(listener.order, "withdrawn", why)
+                listener.refused(_WITHDRAWN)
+        if self.listeners:
+            self.order = self.listeners[0].order
+        else:
+            self.over = True
+        return not self.over
 
     def stop(self, why: str, grace: float | None = None) -> None:
         """

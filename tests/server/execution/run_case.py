@@ -30,6 +30,7 @@ def make_order(
     address: str = "10.0.0.1",
     command: tuple[str, ...] | str = ("/usr/bin/agent", "-K"),
     run_as: str | None = None,
+    withdrawn: Callable[[], str] = lambda: "",
     **settings: Any,
 ) -> RunOrder:
     """A run with these classes."""
@@ -39,6 +40,7 @@ def make_order(
         (),
         Peer(address, 4711, user=user),
         Execution(command, user=run_as, settings=RunSettings(**settings)),
+        withdrawn=withdrawn,
     )
 
 

@@ -260,6 +260,52 @@ class TurnTests(RunTestCase):
         whys = [each["why"] for each in self.told("run.ended")]
         self.assertEqual(["left", ""], whys)
 
+    def test_withdrawn_while_it_waited(self) -> None:
+        """
+        What nobody may have any more never begins; of several who wait for one run
+        those go without it who may not have it, and it is the others' then.
+        """
+        why = ["", "no rule", "no role", ""]
+        asked = [("a", "ann"), ("b", "bob"), ("b", "ben"), ("b", "bea")]
+        heard = [
+            self.ask(name, user=user, withdrawn=lambda text=text: text)
+            for (name, user), text in zip(asked, why, strict=True)
+        ]
+        gone = self.ask("c", withdrawn=lambda: "no command")
+        self.runs[0].end()
+        self.runs[1].say(b"x\n")
+        self.runs[1].end()
+
+        text = "the configuration has changed meanwhile; not begun"
+        for each in (*heard[1:3], gone):
+            self.assertEqual(["notice", "refused"], each.names)
+            self.assertEqual(text, each.calls[-1][1])
+        self.assertEqual(["notice", "begun", "output", "ended"], heard[3].names)
+        self.assertEqual((2, 0), (len(self.runs), self.runner.waiting))
+        refused = self.told("run.refused")
+        self.assertEqual({"withdrawn"}, {each["reason"] for each in refused})
+        self.assertEqual(
+            [("bob", "no rule"), ("ben", "no role"), ("root", "no command")],
+            [(each["user"], each["text"]) for each in refused],
+        )
+        users = [each["user"] for each in self.told("run.ended")]
+        self.assertEqual(["ann", "bea"], users)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_what_cannot_be_decided_again(self) -> None:
+        """A mistake of ours there is logged, and nothing runs for it."""
+
+        def fail() -> str:
+            raise RuntimeError("made up")
+
+        self.ask("a")
+        heard, last = self.ask("b", withdrawn=fail), self.ask("c")
+        self.runs[0].end()
+
+        self.assertEqual("refused", heard.names[-1])
+        self.assertEqual("begun", last.names[-1])
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+
     def test_a_thousand_that_end_at_once(self) -> None:
         """However many wait, one after another begins."""
         self.runner = self.make_runner(waiting=2000)
