@@ -101,13 +101,13 @@ class _ExplainOptions(CommandOptions):
         except ValueError as error:
             raise usage.UsageError(f"--key: {error}") from None
 
-    def opt_define(self, classes: str) -> None:
+    def opt_define_class(self, classes: str) -> None:
         """
         --exec: classes that the run is to define, with commas between.
         """
         self.given.append(("-D", classes))
 
-    opt_D = opt_define
+    opt_D = opt_define_class
 
     def opt_remote_bundles(self, bundles: str) -> None:
         """
@@ -115,13 +115,13 @@ class _ExplainOptions(CommandOptions):
         """
         self.given.append(("-b", bundles))
 
-    def opt_select(self, classes: str) -> None:
+    def opt_select_class(self, classes: str) -> None:
         """
         --exec: classes of which the node must have one, with commas between.
         """
         self.selected = (*(self.selected or ()), *filter(None, classes.split(",")))
 
-    opt_s = opt_select
+    opt_s = opt_select_class
 
     def parseArgs(self, *given: str) -> None:
         if len(given) > 1:
@@ -146,7 +146,8 @@ class _ExplainOptions(CommandOptions):
             raise usage.UsageError("which REQUEST_PATH? Or a run: --exec")
         if self.given or self.selected is not None or self["agent"]:
             raise usage.UsageError(
-                "--define, --remote-bundles, --select and --agent belong to --exec"
+                "--define-class, --remote-bundles, --select-class and --agent belong"
+                " to --exec"
             )
 
     def postOptions(self) -> None:
