@@ -5,6 +5,7 @@ Which nodes a command is about: those it names, and those in a list.
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from typing import TYPE_CHECKING, BinaryIO
@@ -61,6 +62,9 @@ def _read(file: BinaryIO, name: str) -> list[ServerAddress]:
     servers: list[ServerAddress] = []
     mistakes: list[str] = []
     for number, line in _lines(file):
+        if number == 1:
+            # Some editors begin a file with this.
+            line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
         text = os.fsdecode(line).partition("#")[0].strip()
         if not text:
             continue

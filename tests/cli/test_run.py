@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import re
@@ -69,13 +70,18 @@ class TestOptions:
         hosts.write_text("# all\nweb2\n\n  [::1]:5309  # six\n")
         words = "web -D a,b web1:1 -D c -s linux,x86.* --remote-bundles d,e"
         more = "--parallel 5 --max-duration 1h30m --output-limit 99 -t 7 -u root -i"
-        options = parse(*words.split(), *more.split(), "--hosts-from", str(hosts))
+        others = tmp_path / "others"
+        others.write_bytes(codecs.BOM_UTF8 + b"web3:2\r\nweb4\r\n")
+        files = ["--hosts-from", str(hosts), "-f", str(others)]
+        options = parse(*words.split(), *more.split(), *files)
 
         assert [str(server) for server in options.servers] == [
             "web:5308",
             "web1:1",
             "web2:5308",
             "[::1]:5309",
+            "web3:2",
+            "web4:5308",
         ]
         assert options.defined == [b"a", b"b", b"c"]
         assert options.selected == [b"linux", b"x86.*"]
@@ -281,6 +287,7 @@ RESULTS: list[tuple[NodeResult, str, int]] = [
         "class-match",
         5,
     ),
+    (NodeResult(WEB, error=ExecutionDenied("role", b"x", ())), "role", 5),
     (NodeResult(WEB, error=OSError(28, "No space left")), "io", 1),
 ]
 
@@ -315,7 +322,7 @@ class TestDocs:
         for _, code, _ in RESULTS:
             if code not in ("", "exit-code", "no-route", "io"):
                 assert f"``{code}``" in page
-        for code in ("role", "bundle", "arguments"):
+        for code in ("role", "bundle", "arguments", "not-selected"):
             assert f"``{code}``" in page
 
 
@@ -420,6 +427,52 @@ class TestReports:
         ]
         assert fleet_status(outcomes) == found
 
+    def test_nodes_that_are_not_selected(self) -> None:
+        """
+        A node that -s does not select has failed at nothing: it has a word of its own,
+        and the exit status is that of the others. Its remarks say nothing new.
+        """
+        denied = ExecutionDenied("class-match", CLASS_DENIED, ("Hello",))
+        lacking = NodeResult(OTHER, error=denied, remarks=("Hello",))
+        good = NodeResult(WEB, exit_code=0)
+        for others, status, count in (
+            ([good], 0, "1 done, 0 failed, 0 without an exit code, 1 not selected"),
+            ([NodeResult(WEB, exit_code=2)], 1, "0 done, 1 failed, 0 without"),
+            ([NodeResult(WEB, error=Unreachable("no-route", "x"))], 3, "0 done, 0"),
+        ):
+            report, printed = self.text(selecting=True)
+            results = [lacking, *others]
+            for each in results:
+                report.ended(each)
+            report.summary(results)
+
+            assert fleet_status([report.outcome(each) for each in results]) == status
+            lines = printed.text.splitlines()
+            assert lines[1] == "other:5309     -       0.0  not selected"
+            assert lines[-1].startswith(f"2 nodes: {count}")
+
+    def test_no_node_is_selected(self) -> None:
+        """
+        Where -s selects no node at all nothing has run, which is no success and told.
+        """
+        denied = ExecutionDenied("class-match", CLASS_DENIED, ())
+        results = [NodeResult(each, error=denied) for each in (WEB, OTHER)]
+        report, printed = self.text(selecting=True)
+        report.summary(results)
+
+        assert fleet_status([report.outcome(each) for each in results]) == 1
+        assert printed.text.splitlines()[-2:] == [
+            "2 nodes: 0 done, 0 failed, 0 without an exit code, 2 not selected",
+            "nothing has run: no node has a class of --select-class",
+        ]
+        shown: Any = Printed()
+        JSONReport(shown, 2, 1000, selecting=True).summary(results)
+        *ends, summary = [json.loads(line) for line in shown.text.splitlines()]
+        errors = [(end["error"]["code"], end["error"]["status"]) for end in ends]
+        assert errors == [("not-selected", 0)] * 2
+        assert (summary["not_selected"], summary["without_exit_code"]) == (2, 0)
+        assert summary["status"] == 1
+
     def test_what_to_do(self) -> None:
         """
         A refusal is told with what the node needs, and the folder that was named is in
@@ -442,7 +495,8 @@ class TestReports:
 
     def test_progress(self) -> None:
         """
-        How far it is: nodes done, failed, running and being connected to.
+        How far it is, in the words of the table: nodes that have ended, failed, ended
+        without an exit code, run, and are being connected to.
         """
         report, printed = self.text()
         report.calling(WEB)
@@ -452,11 +506,14 @@ class TestReports:
         report.ended(NodeResult(WEB, exit_code=0))
 
         assert printed.shown == [
-            "0 of 2 done  0 failed  0 running  1 connecting",
-            "0 of 2 done  0 failed  0 running  2 connecting",
-            "0 of 2 done  0 failed  1 running  1 connecting",
-            "1 of 2 done  1 failed  1 running  0 connecting",
-            "2 of 2 done  1 failed  0 running  0 connecting",
+            f"{ended} of 2 ended  0 failed  {without} without an exit code  {rest}"
+            for ended, without, rest in (
+                (0, 0, "0 running  1 connecting"),
+                (0, 0, "0 running  2 connecting"),
+                (0, 0, "1 running  1 connecting"),
+                (1, 1, "1 running  0 connecting"),
+                (2, 1, "0 running  0 connecting"),
+            )
         ]
 
     def test_remarks(self) -> None:
@@ -514,6 +571,7 @@ class TestReports:
                 "done": 1,
                 "failed": 0,
                 "without_exit_code": 1,
+                "not_selected": 0,
                 "status": 3,
             },
         ]
