@@ -13,7 +13,7 @@ from attrs import frozen
 from nodecomm.cli.hosts import label
 from nodecomm.cli.options import repeat_state_dir
 from nodecomm.cli.statuses import Status, code_of, status_of, text_of
-from nodecomm.client.errors import Refused
+from nodecomm.client.errors import Refused, UntrustedServer
 from nodecomm.wire.text import safe, to_text
 
 if TYPE_CHECKING:
@@ -99,8 +99,14 @@ _ADVICE = {
         " exists and is admitted to us by a rule for its path, and our user name in"
         " allowusers (--user is the name that we come with)"
     ),
-    "role": "a role there must let our user name define these classes",
-    "bundle": "a rule for bundles there must admit us to these",
+    "role": (
+        "a role there must let our user name define these classes, and what it runs"
+        " must take any (its own sync takes none)"
+    ),
+    "bundle": (
+        "a rule for bundles there must admit us to these, and what it runs must take"
+        " any (its own sync takes none)"
+    ),
 }
 
 
@@ -295,9 +301,7 @@ def table(
         last += f", {passed_over} not selected"
     lines.append(last)
     if passed_over == len(results) and results:
-        lines.append(
-            "nothing has run: no node has one of the classes of --select-class"
-        )
+        lines.append("nothing has run: no node has a class of --select-class")
     return lines
 
 
@@ -308,8 +312,14 @@ def _once(name: str, result: NodeResult, outcome: Outcome, told: dict[str, str])
     server = str(result.server)
     text = safe(outcome.text.removeprefix(f"{server}: "))
     nameless = text.replace(safe(server), "").replace(name, "")
-    before = told.setdefault(nameless, name)
-    return text if before == name else f"as {before}"
+    error = result.error
+    key = error.key if isinstance(error, UntrustedServer) else None
+    if key is None:
+        before = told.setdefault(nameless, name)
+        return text if before == name else f"as {before}"
+    # Each node has its own key, and that is what a person has to compare.
+    before = told.setdefault(nameless.replace(key.md5, ""), name)
+    return text if before == name else f"as {before}, with the key {key.md5}"
 
 
 class JSONReport(_Report):

@@ -41,9 +41,11 @@ from nodecomm.client.errors import (
 )
 from nodecomm.client.executing import ExecutionDenied
 from nodecomm.client.fleet import NodeResult
+from nodecomm.identity.servers import ServerKeyStore, ServerTrust
 from nodecomm.wire.execute import CLASS_DENIED
 from nodecomm.wire.replies import REFUSAL
 from nodecomm.wire.text import from_text
+from tests.identity.sample import key
 
 WEB, OTHER = ServerAddress("web"), ServerAddress("other", 5309)
 
@@ -267,6 +269,13 @@ class Printed:
         self.shown.append(text)
 
 
+def denied(code: str) -> ExecutionDenied:
+    """
+    What a node says that runs nothing.
+    """
+    return ExecutionDenied(code, b"EXEC denied", ())
+
+
 RESULTS: list[tuple[NodeResult, str, int]] = [
     (NodeResult(WEB, exit_code=0), "", 0),
     (NodeResult(WEB, exit_code=3), "exit-code", 1),
@@ -287,7 +296,7 @@ RESULTS: list[tuple[NodeResult, str, int]] = [
         "class-match",
         5,
     ),
-    (NodeResult(WEB, error=ExecutionDenied("role", b"x", ())), "role", 5),
+    (NodeResult(WEB, error=denied("role")), "role", 5),
     (NodeResult(WEB, error=OSError(28, "No space left")), "io", 1),
 ]
 
@@ -395,6 +404,28 @@ class TestReports:
             "5 nodes: 1 done, 1 failed, 3 without an exit code",
         ]
 
+    def test_keys_of_many(self, tmp_path: Path) -> None:
+        """
+        Of many nodes with unknown keys each has its digest in the table, and what to
+        do is told once.
+        """
+        trust = ServerTrust(ServerKeyStore(tmp_path))
+        servers = [ServerAddress(f"web{number}", 5000 + number) for number in range(3)]
+        results = []
+        for number, server in enumerate(servers):
+            said = trust.check(str(server), key(number))
+            error = UntrustedServer(said.code, said.text, server, key(number))
+            results.append(NodeResult(server, error=error))
+        report, printed = self.text()
+        report.summary(results)
+
+        assert printed.text.count("accept") == 1
+        assert printed.text.splitlines()[2:4] == [
+            f"web{number}:{5000 + number}     -       0.0  key-unknown: as web0:5000,"
+            f" with the key {key(number).md5}"
+            for number in (1, 2)
+        ]
+
     @pytest.mark.parametrize(("result", "code", "status"), RESULTS)
     def test_each_outcome(self, result: NodeResult, code: str, status: int) -> None:
         """
@@ -432,8 +463,7 @@ class TestReports:
         A node that -s does not select has failed at nothing: it has a word of its own,
         and the exit status is that of the others. Its remarks say nothing new.
         """
-        denied = ExecutionDenied("class-match", CLASS_DENIED, ("Hello",))
-        lacking = NodeResult(OTHER, error=denied, remarks=("Hello",))
+        lacking = NodeResult(OTHER, error=denied("class-match"), remarks=("Hello",))
         good = NodeResult(WEB, exit_code=0)
         for others, status, count in (
             ([good], 0, "1 done, 0 failed, 0 without an exit code, 1 not selected"),
@@ -455,8 +485,8 @@ class TestReports:
         """
         Where -s selects no node at all nothing has run, which is no success and told.
         """
-        denied = ExecutionDenied("class-match", CLASS_DENIED, ())
-        results = [NodeResult(each, error=denied) for each in (WEB, OTHER)]
+        lacking = denied("class-match")
+        results = [NodeResult(each, error=lacking) for each in (WEB, OTHER)]
         report, printed = self.text(selecting=True)
         report.summary(results)
 
@@ -491,6 +521,10 @@ class TestReports:
         )
         for word in ("cfruncommand", "allowusers", "access explain --exec"):
             assert word in printed.text
+        for code in ("role", "bundle"):
+            outcome = report.outcome(NodeResult(WEB, error=denied(code)))
+            assert outcome is not None
+            assert "its own sync takes none" in outcome.text
         assert "`nodecomm server-key accept web --state-dir /state`" in printed.text
 
     def test_progress(self) -> None:
