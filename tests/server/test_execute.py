@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.testing import MemoryRunner, memory_server
 from nodecomm.wire.framing import TransactionBuffer
+from tests.server.descriptors import open_descriptors
 from tests.server.execute_case import (
     END,
     REFUSED,
@@ -234,6 +235,15 @@ class RunTests(ExecuteTestCase):
     def announced(self, words: str = "") -> bytes:
         """The announcement."""
         return f"cf-serverd executing cfruncommand: {self.program} -K{words}\n".encode()
+
+    def test_nothing_is_held_open(self) -> None:
+        """The program is looked at and let go of: no descriptor for as long as it
+        runs."""
+        node = self.node()
+        self.heard(node, b"EXEC", TERMINATOR)
+        self.last.say(b"it runs\n")
+        program = str(self.program.resolve())
+        self.assertNotIn(program, open_descriptors().values())
 
     def test_a_run(self) -> None:
         """Each line is there as soon as it is whole, then the exit code, and the

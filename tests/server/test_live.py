@@ -212,6 +212,19 @@ class LiveTests(QueueCase):
         self.assertEqual(b"".join(sent), self.written())
         self.assertEqual(["begin", "pause", "resume"], source.told)
 
+    def test_more_than_a_turn_takes(self) -> None:
+        """A source that goes on while what it sent before still waits is paused."""
+        sent = [encode_transaction(b"x" * 4088)] * 600
+        source = self.live(first=lambda answer: send_all(answer, sent))
+        self.assertLess(len(self.written()), 3 << 19)
+        source.answer.send(encode_transaction(b"behind"))
+        self.assertEqual(["begin", "pause"], source.told)
+
+        self.run_turns()
+
+        self.assertEqual(["begin", "pause", "resume"], source.told)
+        self.assertEqual(b"".join(sent) + encode_transaction(b"behind"), self.written())
+
     def test_broken_off(self) -> None:
         """The connection ends behind what was sent, and the log has the reason."""
         self.transport.pause_after = [1]

@@ -156,6 +156,19 @@ def test_a_key_that_is_forgotten(agent: Agent, events: list[LogEvent]) -> None:
     assert refused["reason"] == "not_a_caller"
 
 
+def test_keys_that_the_configuration_names(tmp_path: Path) -> None:
+    """
+    With `server_keys` the key that is named may ask, though it is stored nowhere yet;
+    another one that is stored for a server may not.
+    """
+    named_key = key_pair(HUB).public.md5
+    agent = Agent(tmp_path, more=f'{LISTEN}server_keys = ["{named_key}"]\n')
+    agent.keys.add(A, key_pair(OTHER).public)
+
+    assert agent.dial(key_pair(HUB)).identify()
+    assert not agent.dial(key_pair(OTHER)).identify()
+
+
 def test_users(agent: Agent) -> None:
     """Only those in allowusers may ask; the others get the refusal."""
     caller = agent.caller(user=b"bob")

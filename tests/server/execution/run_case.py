@@ -26,6 +26,7 @@ from nodecomm.wire.run_output import Printed
 def make_order(
     *defined: str,
     bundles: tuple[str, ...] = (),
+    selected: tuple[str, ...] = (),
     user: str = "root",
     address: str = "10.0.0.1",
     command: tuple[str, ...] | str = ("/usr/bin/agent", "-K"),
@@ -37,7 +38,7 @@ def make_order(
     return RunOrder(
         tuple(name.encode() for name in defined),
         tuple(name.encode() for name in bundles),
-        (),
+        tuple(name.encode() for name in selected),
         Peer(address, 4711, user=user),
         Execution(command, user=run_as, settings=RunSettings(**settings)),
         withdrawn=withdrawn,

@@ -81,6 +81,23 @@ def group_lives(number: int) -> bool:
     return False
 
 
+def test_there_is_no_input() -> None:
+    """
+    A program reads nothing of what this process could read, nor waits for it.
+    """
+    behind, ahead = os.pipe()
+    own = os.dup(0)
+    try:
+        os.dup2(behind, 0)
+        os.write(ahead, b"not for programs\n")
+        ended, said = run("/bin/sh", "-c", "cat; echo end")
+    finally:
+        os.dup2(own, 0)
+        for descriptor in (behind, ahead, own):
+            os.close(descriptor)
+    assert (ended.status, said) == (0, [b"end"])
+
+
 def test_output_and_status() -> None:
     """Both streams become lines in their order, and the status is told."""
     ended, lines = run("/bin/sh", "-c", "echo one; echo two >&2; printf three; exit 7")

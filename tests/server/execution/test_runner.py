@@ -62,7 +62,13 @@ class PlainTests(RunTestCase):
 
     def test_what_is_logged(self) -> None:
         """Who asked for what, and what came of it, is in two events."""
-        self.ask("one", bundles=("main",), user="bob", address="10.9.8.7")
+        self.ask(
+            "one",
+            bundles=("main",),
+            selected=("linux", "a|b"),
+            user="bob",
+            address="10.9.8.7",
+        )
         self.runs[0].say(b"a\nb\nlast")
         self.runs[0].end(7, seconds=2.0)
 
@@ -73,7 +79,7 @@ class PlainTests(RunTestCase):
             "key": "",
             "classes": ["one"],
             "bundles": ["main"],
-            "selected": [],
+            "selected": ["linux", "a|b"],
         }
         (started,) = self.told("run.started")
         self.assertEqual(who, {key: started[key] for key in who})
@@ -506,6 +512,20 @@ class SlowTests(RunTestCase):
 
         self.assertEqual(b"x\n" * 3, heard.printed)
         self.assertFalse(self.runs[0].paused)
+
+    def test_the_first_loses_nothing(self) -> None:
+        """Whatever was on its way when the program was told to stand still comes."""
+        heard = self.ask()
+        assert heard.ticket is not None
+        heard.ticket.pause()
+        count = 0
+        while count * 1024 < 2 * BACKLOG:
+            self.runs[0].say(b"0123456789abcde\n" * 64)
+            count += 1
+        heard.ticket.resume()
+
+        self.assertEqual(b"0123456789abcde\n" * 64 * count, heard.printed)
+        self.assertEqual([], heard.notices)
 
     def test_the_run_does_not_wait_for_others(self) -> None:
         """
