@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -103,7 +104,8 @@ def ask_whether(
 ) -> bool | None:
     """
     Ask whether *key* is the server's, as ssh does: `yes`, `no`, or the digest itself,
-    which is compared. None where nobody can be asked.
+    which is compared. None where nobody can be asked. What was typed before the
+    question is dropped.
 
     Args:
         introduction: Lines to print before, with the key, safe for a terminal.
@@ -121,6 +123,7 @@ def ask_whether(
             f"{introduction}Compare with what `nodecomm key show` or `cf-key -p` prints"
             " on the server itself.\n"
         )
+        _drop_typed_ahead(reader)
         question = "Is that the server's key (yes/no/[digest])? "
         while True:
             writer.write(question)
@@ -134,6 +137,15 @@ def ask_whether(
                 return verdict
             writer.write(verdict)
             question = "Please type 'yes', 'no' or the digest: "
+
+
+def _drop_typed_ahead(reader: TextIO) -> None:
+    """
+    What was typed before a question was to be seen is no answer to it.
+    """
+    # No terminal, as in a test, has nothing of the kind.
+    with contextlib.suppress(OSError, ValueError, termios.error):
+        termios.tcflush(reader.fileno(), termios.TCIFLUSH)
 
 
 def judge(answer: str, key: PublicKey) -> bool | str:

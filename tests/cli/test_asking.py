@@ -117,12 +117,16 @@ except Interrupted as stopped:
 """
 
 
-def run_with_terminal(typed: bytes, number: int | None = None) -> str:
+def run_with_terminal(
+    typed: bytes, number: int | None = None, *, before: bytes = b""
+) -> str:
     """
     Run the script with a terminal of its own and standard input from nowhere, type,
-    send the signal *number*, and return what it printed.
+    send the signal *number*, and return what it printed. *before* is typed before the
+    script has begun.
     """
     main, terminal = pty.openpty()
+    os.write(main, before)
     # The new session's first terminal becomes its own.
     script = "import os, sys; os.close(os.open(sys.argv[1], os.O_RDWR))\n" + SCRIPT
     try:
@@ -163,6 +167,13 @@ def test_the_terminal_is_asked(typed: bytes, printed: str) -> None:
     as in a pipeline; Ctrl-C there ends it.
     """
     assert run_with_terminal(typed) == printed
+
+
+def test_typed_ahead() -> None:
+    """
+    What is typed before the question is there to be read does not answer it.
+    """
+    assert run_with_terminal(b"no\n", before=b"yes\nyes\n") == "False"
 
 
 def test_terminated() -> None:
