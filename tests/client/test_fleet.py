@@ -202,6 +202,23 @@ class ResultTests(SynchronousTestCase):
             ("closed", 1, b"/bin/agent"), (code_of(rude), rude.lines, rude.announced)
         )
 
+    def test_errors_hold_nothing(self) -> None:
+        """
+        The error of a node is its words: with a traceback it would hold the connection,
+        and there may be thousands of them.
+        """
+        site = Site()
+        site.add("dead", ConnectionRefusedError())
+        site.add("rude", running(ANNOUNCED, close=True))
+        site.add("refusing", running(REFUSAL, TERMINATOR + b"\0", close=True))
+
+        for host, result in site.run().items():
+            error: BaseException | None = result.error
+            self.assertTrue(str(error), host)
+            while error is not None:
+                self.assertIsNone(error.__traceback__, host)
+                error = error.__cause__ or error.__context__
+
     def test_what_is_told_meanwhile(self) -> None:
         """
         The sink hears of each node that it is called, runs, what it prints, and that
