@@ -172,7 +172,7 @@ class ResultTests(SynchronousTestCase):
         Exit codes, output and failures of every kind are told, in the order of the
         nodes.
         """
-        site = Site(output_limit=100)
+        site = Site(output_limit=105)
         site.add("good", ending(0, b"one", b"", b"> two"))
         site.add("bad", ending(3))
         site.add("killed", running(ANNOUNCED, TERMINATOR + b"\0"))
