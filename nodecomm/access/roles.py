@@ -83,7 +83,9 @@ def read_execution(
         program = "" if command == SYNC else program_of(command)
     except ValueError:
         return None
-    if not command or (command != SYNC and not program.startswith("/")):
+    # A program cannot be looked up by a name with a NUL.
+    unusable = "\0" in program or not program.startswith("/")
+    if not command or (command != SYNC and unusable):
         # What is wrong with it was told when the file was read.
         return None
     return Execution(

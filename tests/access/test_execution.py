@@ -48,6 +48,9 @@ def resolve(path: bytes) -> Resolved | None:
     """
     What *path* is in the table above.
     """
+    if b"\0" in path:
+        # As the system has it.
+        raise ValueError("embedded null byte")
     return DISK.get(path)
 
 
@@ -177,6 +180,9 @@ def test_sync_takes_neither_classes_nor_bundles() -> None:
         ([{**ADMIT, "path": "/opt"}], ("/opt",), "is a folder"),
         ([], (), None),
         ([], "sync", None),
+        # That is an error already.
+        ([], ("/bin/echo\0",), None),
+        ([], "/bin/echo\0 -K", None),
     ],
 )
 def test_program_without_a_rule_is_told_of(
