@@ -19,6 +19,9 @@ from nodecomm.client.answers import (
 )
 from nodecomm.client.errors import MAX_WORDS, Refused
 from nodecomm.wire.execute import (
+    encode_execute,
+)
+from nodecomm.wire.run_reader import (
     Announced,
     Denied,
     Ended,
@@ -26,7 +29,6 @@ from nodecomm.wire.execute import (
     Line,
     Remark,
     RunReader,
-    encode_execute,
 )
 from nodecomm.wire.text import to_text
 

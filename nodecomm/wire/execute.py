@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-EXEC: a remote run, from its request to the last frame of what it said.
+EXEC: a remote run, its request, and the frames of an answer but for the output.
 
 A request is a frame with the command, a frame for each class of which the node must
 have one, and a frame that begins with the terminator. The answer is an announcement,
@@ -14,11 +14,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import frozen
 
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
 from nodecomm.wire.framing import MAX_PAYLOAD, encode_transaction
-from nodecomm.wire.replies import ERROR_PREFIX, REFUSAL, TERMINATOR
+from nodecomm.wire.replies import REFUSAL, TERMINATOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,22 +26,17 @@ if TYPE_CHECKING:
 __all__ = [
     "BUNDLE_DENIED",
     "CLASS_DENIED",
+    "DENIAL",
     "END",
+    "EXECUTING",
+    "INVALID_ARGUMENTS",
     "REFUSED",
     "ROLE_DENIED",
-    "Announced",
     "BadArguments",
     "BadItem",
-    "Denied",
-    "Ended",
-    "Event",
     "ExecuteOption",
     "ExecuteRequest",
-    "ExitCode",
     "InvalidArguments",
-    "Line",
-    "Remark",
-    "RunReader",
     "announcement",
     "denied",
     "encode_execute",
@@ -65,22 +60,19 @@ ROLE_DENIED = b"EXEC denied role activation (check cf-serverd verbose output)"
 BUNDLE_DENIED = b"EXEC denied bundle activation (check cf-serverd verbose output)"
 
 #: There are arguments that are no options; what follows is them.
-_INVALID = b"EXEC denied: invalid arguments: "
+INVALID_ARGUMENTS = b"EXEC denied: invalid arguments: "
 
 #: How every denial begins.
-_DENIAL = b"EXEC denied"
+DENIAL = b"EXEC denied"
 
 #: Before the command that is run.
-_EXECUTING = b"cf-serverd executing cfruncommand: "
+EXECUTING = b"cf-serverd executing cfruncommand: "
 
 #: The frame that ends an answer: the terminator with a NUL, 28 bytes of payload.
 END = encode_transaction(TERMINATOR + b"\0")
 
 #: The whole answer to whom EXEC is refused; the server then closes.
 REFUSED = encode_transaction(REFUSAL) + END
-
-#: Before a line of output.
-_OUTPUT = b"> "
 
 #: Frames with classes that are sent, one class in each where that suffices; otherwise
 #: there are several in a frame, with spaces between.
@@ -106,8 +98,6 @@ _IS_CLASS = re.compile(rb"[!-~\x80-\xff]+").fullmatch
 
 _BLANKS = b" \t"
 _WORD = re.compile(rb"[^ \t]*").match
-
-_EXIT_CODE = re.compile(rb"\(exit code: ([0-9]{1,10})\)\n?").fullmatch
 
 #: The options, each with the word for it in the command that is run.
 _DEFINE = b"-D"
@@ -235,7 +225,7 @@ class InvalidArguments(BadArguments):
         """
         The text of the denial, cut to fit in a frame.
         """
-        return (_INVALID + self.rest)[:MAX_PAYLOAD]
+        return (INVALID_ARGUMENTS + self.rest)[:MAX_PAYLOAD]
 
 
 class BadItem(BadArguments):
@@ -370,8 +360,8 @@ def announcement(command: bytes) -> bytes:
     """
     The frame that says what is run. A command that is too long for it is cut.
     """
-    room = MAX_PAYLOAD - len(_EXECUTING) - 1
-    return encode_transaction(b"%b%b\n" % (_EXECUTING, command[:room]))
+    room = MAX_PAYLOAD - len(EXECUTING) - 1
+    return encode_transaction(b"%b%b\n" % (EXECUTING, command[:room]))
 
 
 def exit_code(number: int) -> bytes:
@@ -399,144 +389,3 @@ def denied(text: bytes) -> bytes:
     The frames of a denial: its *text* and the terminator. The connection is kept.
     """
     return encode_transaction(text) + END
-
-
-# Answers, as a client reads them.
-
-
-@frozen
-class Announced:
-    """
-    The command begins.
-    """
-
-    command: bytes
-
-
-# Not frozen: making a frozen one takes twice as long, and there are many.
-@define
-class Line:
-    """
-    A line of its output.
-
-    Attributes:
-        data: Without newline. Whatever the command wrote, but for NULs: escape it
-            before a terminal sees it.
-    """
-
-    data: bytes
-
-
-@frozen
-class Remark:
-    """
-    Something that the server says, and not the command.
-
-    Attributes:
-        text: Without white space at its end. Escape it before a terminal sees it.
-    """
-
-    text: bytes
-
-
-@frozen
-class Denied:
-    """
-    There is no run.
-
-    Attributes:
-        code: `refused` (the server then closes), `class-match`, `role`, `bundle`,
-            `arguments`, or `error` for other words.
-        text: The server's words.
-    """
-
-    code: str
-    text: bytes
-
-
-@frozen
-class ExitCode:
-    """
-    With which status the command has ended; comes right before `Ended`.
-    """
-
-    number: int
-
-
-@frozen
-class Ended:
-    """
-    The answer is complete.
-    """
-
-
-Event = Announced | Line | Remark | Denied | ExitCode | Ended
-
-_CODES = {
-    REFUSAL: "refused",
-    CLASS_DENIED: "class-match",
-    ROLE_DENIED: "role",
-    BUNDLE_DENIED: "bundle",
-}
-
-
-class RunReader:
-    """
-    The answer to an EXEC, payload by payload.
-
-    What a server says by itself has no prefix; a line of output that looks like it is
-    a line. The exit code is believed when a run was announced; of several the last
-    one counts, as with cf-runagent.
-
-    Attributes:
-        announced: A run was announced.
-        ended: The answer is complete.
-    """
-
-    __slots__ = ("_code", "announced", "denied", "ended")
-
-    def __init__(self) -> None:
-        self.announced = False
-        self.ended = False
-        self.denied = False
-        self._code: int | None = None
-
-    def feed(self, payload: bytes) -> list[Event]:
-        """
-        Read the payload of one frame, and return what it says.
-
-        Raises:
-            RemoteProtocolError: The answer was complete already.
-        """
-        if self.ended:
-            raise RemoteProtocolError("answer to EXEC", payload, "was complete already")
-        if payload.startswith(_OUTPUT):
-            return [Line(payload[2:].removesuffix(b"\n"))]
-        if is_terminator(payload):
-            self.ended = True
-            if self._code is None:
-                return [Ended()]
-            return [ExitCode(self._code), Ended()]
-        return self._said(payload)
-
-    def _said(self, payload: bytes) -> list[Event]:
-        if self.announced:
-            found = _EXIT_CODE(payload)
-            if found is None:
-                return [Remark(payload.rstrip())]
-            self._code = int(found[1])
-            return []
-        if self.denied:
-            return [Remark(payload.rstrip())]
-        if payload.startswith(_EXECUTING):
-            self.announced = True
-            command = payload[len(_EXECUTING) :]
-            return [Announced(command.removesuffix(b"\n"))]
-        if payload.startswith((_DENIAL, ERROR_PREFIX)):
-            self.denied = True
-            text = payload.rstrip()
-            code = _CODES.get(text, "error")
-            if text.startswith(_INVALID.rstrip()):
-                code = "arguments"
-            return [Denied(code, text)]
-        return [Remark(payload.rstrip())]
