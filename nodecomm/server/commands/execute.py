@@ -57,9 +57,12 @@ from nodecomm.wire.run_output import output_line
 from nodecomm.wire.text import from_text, to_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nodecomm.access.decision import Decision
     from nodecomm.access.execution import Execution
     from nodecomm.access.snapshot import Snapshot
+    from nodecomm.identity.peer import Peer
     from nodecomm.server.execution.orders import IRunner, RunOutcome, Ticket
     from nodecomm.server.replies import LiveAnswer
     from nodecomm.server.requests import Request
@@ -142,6 +145,10 @@ class ExecuteCommand:
     """
     A remote run. It is alone on its connection: what is asked behind it waits until
     it has ended, and finds what it left.
+
+    Args:
+        check: Asked first, when the request is complete and again when a run that had
+            to wait has its turn; raises `Refused` for a peer that may have none.
     """
 
     api = API
@@ -149,18 +156,22 @@ class ExecuteCommand:
     words = (b"EXEC",)
     versions = frozenset({1, 2, 3})
 
+    def __init__(self, check: Callable[[Peer], None] = lambda peer: None) -> None:
+        self._check = check
+
     def answer(self, request: Request) -> Deferred[Reply]:
         """
         A live answer, or two to three transactions that say why not.
         """
-        return Deferred.fromCoroutine(_answer(request))
+        return Deferred.fromCoroutine(_answer(request, self._check))
 
 
-async def _answer(request: Request) -> Reply:
+async def _answer(request: Request, check: Callable[[Peer], None]) -> Reply:
     frames = await request.collect(is_terminator, empty=True)
     # The rest may have come much later than the first of it.
     request.snapshot = request.serving.evaluator.snapshot
     try:
+        check(request.peer)
         runner, execution, program = await _admit(request)
         selected = _select(request, runner, frames[:-1])
         asked = _judge(request)
@@ -175,7 +186,7 @@ async def _answer(request: Request) -> Reply:
         request.peer,
         execution,
         asked.words,
-        partial(_withdrawn, request, program),
+        partial(_withdrawn, request, check, program),
     )
     return Live(partial(_begin, runner, order))
 
@@ -184,19 +195,23 @@ def _begin(runner: IRunner, order: RunOrder, answer: LiveAnswer) -> Ticket:
     return runner.ask(order, _Listener(answer))
 
 
-def _withdrawn(request: Request, program: AccessRequest | None) -> str:
+def _withdrawn(
+    request: Request, check: Callable[[Peer], None], program: AccessRequest | None
+) -> str:
     """
     Why the peer may not have the run that it waits for any more; empty: it may.
 
     Args:
         request: What was asked for, with the rules by which it was decided last.
+        check: As in `ExecuteCommand`.
         program: What was decided about the program.
     """
     before, snapshot = request.snapshot, request.serving.evaluator.snapshot
-    if snapshot is before:
-        return ""
     request.snapshot = snapshot
     try:
+        check(request.peer)
+        if snapshot is before:
+            return ""
         _require(request, judge_command(snapshot))
         if _what_runs(snapshot) != _what_runs(before):
             return "cfruncommand or cfrunuser is another one now"
