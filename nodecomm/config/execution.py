@@ -36,6 +36,9 @@ Command = tuple[str, ...] | str
 #: Seconds.
 DAY = 86400
 
+#: What no argument may follow in a text for a shell.
+_ENDS_OF_COMMANDS = frozenset({";", "&", "|", "||", "&&", ")", "}", "<", ">", ">>"})
+
 
 @frozen(kw_only=True)
 class RoleSettings:
@@ -276,6 +279,29 @@ def _check_text(checks: Checks[Any], path: str, command: str) -> Iterator[Proble
         'a list is run without a shell: write ["/path/of/program", "argument"]',
         warning=True,
     )
+    if not _takes_more(command):
+        yield checks.problem(
+            path,
+            "what is put behind this text, as -D and a class, is no argument of its "
+            "last command",
+            command,
+            "let the text end in a command that takes them",
+            warning=True,
+        )
+
+
+def _takes_more(command: str) -> bool:
+    """
+    Whether words behind a text are arguments: it does not end within quotes, in a
+    comment or behind the end of a command.
+    """
+    words = shlex.shlex(f"{command} -D x", posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    try:
+        *_, before, word, text = words
+    except ValueError:
+        return False
+    return (word, text) == ("-D", "x") and before not in _ENDS_OF_COMMANDS
 
 
 def _check_roles(

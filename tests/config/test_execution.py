@@ -5,6 +5,7 @@ Tests for `nodecomm.config.execution`: what the keys about runs must be, togethe
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -106,6 +107,35 @@ def test_defaults_of_runs() -> None:
         "classes": (),
     }
     assert parse_duration(run.timeout) == 3600
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("/bin/echo", False),
+        ("/bin/echo 'a b' \"c\" >/dev/null 2>&1", False),
+        ("cd / && exec /bin/echo -K:$HOME", False),
+        ("# it's a comment\n/bin/echo", False),
+        ("/bin/echo '", True),
+        ('/bin/echo "', True),
+        ("/bin/echo #", True),
+        ("/bin/echo # all", True),
+        ("/bin/echo \\", True),
+        ("/bin/echo;", True),
+        ("/bin/echo &", True),
+        ("(/bin/echo)", True),
+        ("/bin/true | ", True),
+    ],
+)
+def test_texts_that_take_no_classes(command: str, told: bool) -> None:
+    """
+    A text with which -D would be no argument of a command is a warning.
+    """
+    text = json.dumps(f"/bin/true; {command}")
+
+    said = messages(f'[server]\ncfruncommand = {text}\nallowusers = ["root"]\n')
+
+    assert any("no argument of its last command" in each for each in said) == told
 
 
 @pytest.mark.parametrize(
