@@ -72,6 +72,9 @@ def _read(file: BinaryIO, name: str) -> list[ServerAddress]:
             if len(line) > _LINE:
                 msg = f"a line of more than {_LINE} bytes"
                 raise ValueError(msg)
+            if len(text.split()) > 1:
+                msg = f"{text!r} is more than one name; write one a line"
+                raise ValueError(msg)
             servers.append(parse_server(text))
         except ValueError as error:
             mistakes.append(f"{name}:{number}: {error}")

@@ -117,6 +117,18 @@ class Options(InteractiveOptions):
 
     opt_s = opt_select_class
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse; who comes from cf-runagent is told how hosts are named here.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            if str(error) != "option -H not recognized":
+                raise
+            msg = f"{error}: name each node by itself, nodecomm run HOST HOST:PORT"
+            raise usage.UsageError(msg) from None
+
     def parseArgs(self, *hosts: str) -> None:
         """
         Keep the names of the nodes.

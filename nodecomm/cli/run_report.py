@@ -376,6 +376,8 @@ class JSONReport(_Report):
         outcomes = [self.outcome(result) for result in results]
         passed_over = sum(map(_is_passed_over, outcomes))
         none = sum(result.exit_code is None for result in results)
+        # Then it is for the signal to say.
+        stopped = any(result.stopped for result in results)
         facts = {
             "event": "summary",
             "nodes": len(results),
@@ -383,7 +385,7 @@ class JSONReport(_Report):
             "failed": sum(bool(result.exit_code) for result in results),
             "without_exit_code": none - passed_over,
             "not_selected": passed_over,
-            "status": int(fleet_status(outcomes)),
+            "status": None if stopped else int(fleet_status(outcomes)),
         }
         self._put(None, facts)
 

@@ -106,7 +106,10 @@ class TestOptions:
         ("words", "told"),
         [
             ([], "which HOST"),
-            (["https://web"], "is a URL"),
+            (["https://web"], "is a URL: write web or web:PORT"),
+            (["[::1"], "is not [ADDRESS] or [ADDRESS]:PORT"),
+            (["-H", "web"], "nodecomm run HOST"),
+            (["-X", "web"], "option -X not recognized"),
             (["web:x"], "the port must be a number"),
             (["web", "-D", "a;b"], "a;b"),
             (["web", "-D", "a,,b"], "class to define"),
@@ -176,6 +179,7 @@ class TestHosts:
         text = str(raised.value)
         for number in (2, 3, 5):
             assert f"{path}:{number}: " in text
+        assert "write one a line" in text
         path.write_text("a b\n" * 1000)
         with pytest.raises(usage.UsageError) as raised:
             read_hosts(str(path))
@@ -620,4 +624,4 @@ class TestReports:
         end, summary = [json.loads(line) for line in printed.text.splitlines()]
 
         assert (end["event"], end["error"]["code"]) == ("end", "interrupted")
-        assert summary["without_exit_code"] == 1
+        assert (summary["without_exit_code"], summary["status"]) == (1, None)
