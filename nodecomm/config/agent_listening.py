@@ -167,10 +167,39 @@ def _check_bundles(
                 rule.path,
                 'write path = "..." with the bundle\'s name, or a pattern',
             )
+        elif rule.path.startswith("/"):
+            yield checks.problem(
+                child_path(path, "path"),
+                "no bundle has such a name, so the rule has no effect",
+                rule.path,
+                "leave it out: for the program of cfruncommand no rule is needed",
+                warning=True,
+            )
 
 
 def _is_about(key: str, paths: Collection[str]) -> bool:
     return any(encloses(key, path) for path in paths)
+
+
+#: Keys of a server that say who may connect.
+_CONNECTING = frozenset(
+    f"agent.{name}"
+    for name in (
+        "allowconnects",
+        "denyconnects",
+        "allowallconnects",
+        "allowlegacyconnects",
+        "trustusers",
+    )
+)
+
+#: Tables of a server.
+_OF_SERVERS = frozenset({"server", "limits", "plugins"})
+
+_WHO = (
+    "leave it out; the keys of policy_servers may ask without more, and"
+    ' run_keys = ["MD5=..."] in [agent] names others'
+)
 
 
 def explained(problem: Problem) -> Problem:
@@ -178,13 +207,27 @@ def explained(problem: Problem) -> Problem:
     *problem*, said better where somebody wrote a key of a server that an agent must
     not have.
     """
-    if problem.key_path != "agent.trustkeysfrom":
-        return problem
-    return evolve(
-        problem,
-        message="an agent trusts nobody on first use, so there is no such key here: who"
-        " may ask for runs has a key that is known beforehand",
-        value=None,
-        hint="leave it out; the keys of policy_servers may ask without more, and"
-        ' run_keys = ["MD5=..."] in [agent] names others',
-    )
+    path = problem.key_path
+    if path == "agent.trustkeysfrom":
+        message = (
+            "an agent trusts nobody on first use, so there is no such key here: who may"
+            " ask for runs has a key that is known beforehand"
+        )
+        return evolve(problem, message=message, value=None, hint=_WHO)
+    if path in _CONNECTING:
+        message = (
+            "there is no such key here: at an agent the key of whoever connects"
+            " decides, and not his address"
+        )
+        return evolve(problem, message=message, value=None, hint=_WHO)
+    if path in _OF_SERVERS:
+        message = "this table belongs to nodecomm-server; an agent has none"
+        hint = "leave it out; known here: agent, copy, access, roles, run, log"
+        return evolve(problem, message=message, value=None, hint=hint)
+    if path.startswith("access[") and problem.message == "resource_type is missing":
+        hint = (
+            'write resource_type = "bundle" if path names a bundle; for the program of'
+            " cfruncommand no rule is needed: whoever may connect may have it run"
+        )
+        return evolve(problem, hint=hint)
+    return problem

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any, Literal, Protocol
 
 from attrs import field, frozen
@@ -265,7 +266,7 @@ def _check_text(checks: Checks[Any], path: str, command: str) -> Iterator[Proble
         return
     if not program.startswith("/"):
         hint = "begin with one such as /usr/bin/cf-agent"
-        if command.strip().lower() == SYNC:
+        if get_close_matches(command.strip().lower(), [SYNC], cutoff=0.7):
             hint = f'write "{SYNC}" for the node\'s own sync'
         yield checks.problem(
             path, "the program is not named by an absolute path", command, hint

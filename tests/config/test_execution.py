@@ -160,6 +160,13 @@ def test_texts_that_take_no_classes(command: str, told: bool) -> None:
             ],
         ),
         (
+            "'synch'",
+            [
+                f"error: server.cfruncommand: {NO_PATH}"
+                'write "sync" for the node\'s own sync'
+            ],
+        ),
+        (
             "['cf-agent', '-K']",
             [
                 f"error: server.cfruncommand[0]: {NO_PATH}"
@@ -239,6 +246,20 @@ def test_commands(written: str, said: list[str]) -> None:
             "[[roles]]\npattern = 'x'\nauthorize = ['root']",
             "warning: roles: they have no effect: the node's own sync takes no classes;"
             " leave them out, or write a command of your own as cfruncommand",
+        ),
+        (
+            "[[access]]\npath = 'b'\nresource_type = 'bundle'",
+            "warning: access[0]: a rule about bundles has no effect: without "
+            "cfruncommand there is nothing to run; leave it out, or write cfruncommand "
+            "in [server]",
+        ),
+        (
+            "server.cfruncommand = 'sync'\nserver.allowusers = ['root']\n"
+            "[[access]]\npath = '/x'\nadmit_ips = ['::1']\n"
+            "[[access]]\npath = 'b'\nresource_type = 'bundle'",
+            "warning: access[1]: a rule about bundles has no effect: the node's own "
+            "sync takes no bundles; leave it out, or write a command of your own as "
+            "cfruncommand",
         ),
         (
             GOOD + "[[roles]]\npattern = 'x'",
