@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from nodecomm.cli.connecting import Interrupted
@@ -217,12 +218,26 @@ class TerminalQuestion:
     ) -> Deferred[bool | None]:
         """
         Whether *key* is the key of *server*, which was reached at *address*.
+
+        He is asked when the reactor has its next turn: where everything is being ended,
+        the end of one question is not the beginning of another one.
         """
+        asking = self._ask_in_turn(server, address, key, others)
+        return Deferred.fromCoroutine(asking)
+
+    async def _ask_in_turn(
+        self,
+        server: ServerAddress,
+        address: str,
+        key: PublicKey,
+        others: Sequence[str],
+    ) -> bool | None:
+        await deferLater(self._reactor, 0)
         pool = self._reactor.getThreadPool()
         answer: Deferred[bool | None] = deferToThreadPool(
             self._reactor, pool, self._ask, server, address, key, others
         )
-        return answer.addErrback(self._left)
+        return await answer.addErrback(self._left)
 
     def _left(self, failure: Failure) -> Failure:
         """

@@ -14,11 +14,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+from twisted.internet.task import Clock
 
-from nodecomm.cli.asking import Terminal, ask_about_key, judge
+from nodecomm.cli.asking import Terminal, TerminalQuestion, ask_about_key, judge
+from nodecomm.client.acquaintance import AskingDialer
 from nodecomm.client.address import ServerAddress
+from nodecomm.client.errors import UntrustedServer
+from nodecomm.identity.servers import ServerKeyStore
 from tests.identity.sample import key
 
 HUB = ServerAddress("hub.example.com")
@@ -199,3 +205,55 @@ def test_no_terminal() -> None:
     )
 
     assert done.stdout == b"None\n"
+
+
+class Threads(Clock):
+    """
+    A reactor whose threads begin nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def getThreadPool(self) -> Threads:
+        """It has one."""
+        return self
+
+    def callInThreadWithCallback(
+        self, done: object, ask: object, server: ServerAddress, *more: object
+    ) -> None:
+        """Kept."""
+        self.asked.append(str(server))
+
+
+class Strangers:
+    """
+    Servers whose keys are not known.
+    """
+
+    async def connect(self, server: ServerAddress) -> NoReturn:
+        """They show one."""
+        raise UntrustedServer("key-unknown", "unknown", server, KEY)
+
+
+def test_no_question_when_all_is_ended(tmp_path: Path) -> None:
+    """
+    Where all is ended during a question the next one is not asked, in whatever order
+    the calls are ended.
+    """
+    for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0)):
+        reactor: Any = Threads()
+        question = TerminalQuestion(reactor, io.StringIO())
+        dialer: Any = AskingDialer(Strangers(), ServerKeyStore(tmp_path), question)
+        calls = [dialer.connect(ServerAddress(f"web{number}")) for number in range(3)]
+        ended: list[Any] = []
+        reactor.advance(0)
+        assert reactor.asked == ["web0:5308"]
+
+        for number in order:
+            calls[number].addErrback(ended.append).cancel()
+        reactor.advance(0)
+
+        assert reactor.asked == ["web0:5308"]
+        assert len(ended) == 3
