@@ -146,14 +146,21 @@ def test_who_may_connect(agent: Agent, events: list[LogEvent]) -> None:
 
 
 def test_a_key_that_is_forgotten(agent: Agent, events: list[LogEvent]) -> None:
-    """Its holder may ask for no run any more, though he connected before."""
-    caller = agent.caller()
+    """
+    Its holder may ask for no run any more, though he connected before; nor if he had
+    begun to ask.
+    """
+    caller, asking = agent.caller(), agent.caller()
+    asking.send(encode_transaction(b"EXEC"))
     agent.keys.forget(A)
     assert caller.execute() == [REFUSAL, END_PAYLOAD]
+    asking.send(encode_transaction(END_PAYLOAD[:-1]))
+    assert asking.transactions() == [REFUSAL, END_PAYLOAD]
     assert caller.closed
+    assert asking.closed
     assert agent.asked == []
-    (refused,) = named(events, "request.refused")
-    assert refused["reason"] == "not_a_caller"
+    refused = named(events, "request.refused")
+    assert [event["reason"] for event in refused] == ["not_a_caller"] * 2
 
 
 def test_keys_that_the_configuration_names(tmp_path: Path) -> None:
