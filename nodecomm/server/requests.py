@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from nodecomm.access.requests import AccessRequest
 from nodecomm.server.filesystem import FileSystemSource, HeldFile
 from nodecomm.wire.commands import split_word
-from nodecomm.wire.manifest import NAME
+from nodecomm.wire.manifest import NAMES
 from nodecomm.wire.replies import DIRECTORY
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Announced", "Refused", "Request", "Serving", "Undecidable"]
 
 
-#: What the name of a manifest ends with.
-_MANIFEST = b"/" + NAME
+#: What the names of manifests end with.
+_MANIFEST = tuple(b"/" + name for name in NAMES)
 
 
 class Refused(Exception):  # noqa: N818
