@@ -206,17 +206,20 @@ class CountTests(SynchronousTestCase):
                 st.sampled_from(ENDS),
                 st.booleans(),
             ),
-            max_size=8,
-        )
+            max_size=12,
+        ),
+        st.booleans(),
     )
     def test_whatever_way_connections_end(
-        self, story: list[tuple[str, bool, str, bool]]
+        self, story: list[tuple[str, bool, str, bool]], makes_room: bool
     ) -> None:
-        """At any stage, trusted or not, in any order."""
+        """At any stage, trusted or not, in any order; also where they make room for
+        each other."""
         server = memory_server(
             trust=False,
             limits=LimitSettings(idle_timeout=30, connections_before_trust=4),
         )
+        server.factory.makes_room = makes_room
         server.store.add("root", key_pair(1).public)
         connections = Connections(server)
         counts = server.factory.admission
@@ -239,6 +242,9 @@ class CountTests(SynchronousTestCase):
         self.assertEqual((0, 0), (counts.total, counts.untrusted))
         self.assertEqual({}, dict(counts._addresses))
         self.assertEqual(set(), server.factory.sessions)
+        self.assertEqual(
+            ({}, set()), (server.factory._newcomers, server.factory._dropped)
+        )
         self.assertEqual(0, server.factory.gate.in_progress)
 
     def test_stopping(self) -> None:
