@@ -94,7 +94,8 @@ class RunSettings:
         metadata=about(
             "What becomes of a request for the same classes and bundles as a run that "
             "is under way: it joins that run and gets its output, or waits for a run "
-            "of its own, or is told that one is under way.",
+            "of its own, or is told that one is under way. A sync that has begun is "
+            "not joined: those who come meanwhile share the next one.",
             upstream="No counterpart.",
         ),
     )

@@ -74,7 +74,8 @@ class AgentListener:
     Args:
         pair: This machine's key.
         reactor: Drives all of it.
-        follow: Has a run of the agent made, or joins the one that is under way.
+        follow: Has a run of the agent made, now or right after the one that is under
+            way.
         log: Takes what it states.
         workers: Threads for what may wait; None: threads of its own.
         now: Civil time in seconds.
@@ -241,6 +242,8 @@ class AgentListener:
             [VersionCommand(), ExecuteCommand(self._check)]
         )
         factory.serving.execution = self._runner
+        # However many strangers do nothing here, who may ask for a run gets in.
+        factory.makes_room = True
         return factory
 
     def _check(self, peer: Peer) -> None:

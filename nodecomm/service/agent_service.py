@@ -25,7 +25,7 @@ from nodecomm.server.pools import Pool, WorkerPool, Workers
 from nodecomm.service.agent_events import AgentEvents
 from nodecomm.service.agent_listener import AgentListener, check_account
 from nodecomm.service.agent_prepared import kept_at_start
-from nodecomm.service.agent_rounds import AgentRounds
+from nodecomm.service.agent_rounds import BY_REQUEST, BY_SIGNAL, AgentRounds
 from nodecomm.service.agent_run import RunReport
 from nodecomm.service.agent_schedule import Avoidance, Grid, pause_after, share_of
 from nodecomm.service.agent_status import LOCK_NAME, AgentStatus, Point, ailments
@@ -344,7 +344,7 @@ class AgentService(Service):
 
     # Signals
 
-    def run_now(self, reason: str = "signal") -> None:
+    def run_now(self, reason: str = BY_SIGNAL) -> None:
         """
         Make a run now; during a run, another one right after it.
         """
@@ -354,18 +354,20 @@ class AgentService(Service):
 
     def follow_run(self, tell: Callable[[str], object]) -> Follow:
         """
-        Make a run now, or join the one that is under way.
+        Make a run now; during a run, another one right after it, for all who ask
+        meanwhile: the one that is under way may have seen the servers before what
+        made somebody ask.
 
         Args:
             tell: Takes each line that there is to say of it.
         """
-        follow = self.events.follow(tell)
+        follow = self.events.follow(tell, after=self._busy)
         if self._stopping:
             self.events.run_over(None)
-        elif self._busy:
-            tell("a run is under way and is joined")
-        else:
-            self.run_now("request")
+            return follow
+        if self._busy:
+            tell("a run is under way; the one that is asked for follows it")
+        self.run_now(BY_REQUEST)
         return follow
 
     def reload(self) -> bool:

@@ -36,7 +36,16 @@ from tests.service.agents import (
     FakePort,
     result,
 )
-from tests.service.test_agent_service import A, B, down, events, named, new, same
+from tests.service.test_agent_service import (
+    FIRST,
+    A,
+    B,
+    down,
+    events,
+    named,
+    new,
+    same,
+)
 
 __all__ = ["events"]
 
@@ -254,29 +263,108 @@ def slow_agent(folder: Path, more: str = LISTEN) -> tuple[Agent, Slow]:
     return agent, slow
 
 
-def test_a_run_that_is_under_way_is_joined(tmp_path: Path) -> None:
-    """Whoever asks during a run of the schedule gets the rest of it, and its end."""
+def test_a_run_that_is_under_way_is_followed_by_another(tmp_path: Path) -> None:
+    """
+    It may have seen the servers before what is asked for was there. Nothing of it is
+    told to whoever asks during it.
+    """
     agent, slow = slow_agent(tmp_path)
     agent.service.run_now()
     caller = agent.caller()
-    first = caller.execute()
-    assert first[1:] == [b"> a run is under way and is joined\n"]
-    slow.answers[0].callback(result())
+    got = caller.execute()
+    told = b"> a run is under way; the one that is asked for follows it\n"
+    assert got[1:] == [told]
+    slow.answers[0].callback(result(True))
+    got = agent.settled(caller)
+    assert got == [b"> a run begins (request)\n"]
+    slow.answers[1].callback(result())
     got = agent.settled(caller)
     assert got[-2:] == [b"(exit code: 0)\n", END_PAYLOAD]
-    assert len(slow.answers) == 1
+    assert len(slow.answers) == 2
 
 
-def test_two_callers_share_a_run(tmp_path: Path) -> None:
-    """The second joins what the first has asked for."""
-    agent, slow = slow_agent(tmp_path)
-    one, two = agent.caller(), agent.caller()
-    one.execute()
-    two.execute()
-    assert len(slow.answers) == 1
+def test_the_agent_stops_before_the_next_run(tmp_path: Path) -> None:
+    """Who waits for it is told."""
+    agent, _ = slow_agent(tmp_path)
+    agent.service.run_now()
+    caller = agent.caller()
+    caller.execute()
+    agent.service.stopService()
+    got = agent.settled(caller)
+    assert b"the service stops" in got[-2]
+    assert got[-1] == END_PAYLOAD
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_callers_share_a_run_that_has_not_begun(tmp_path: Path, at_once: int) -> None:
+    """All who ask while a run is under way are served by the one after it."""
+    agent, slow = slow_agent(tmp_path, LISTEN + f"[run]\nat_once = {at_once}\n")
+    callers = [agent.caller() for _ in range(4)]
+    for caller in callers:
+        caller.execute()
     slow.answers[0].callback(result())
-    for caller in (one, two):
+    assert agent.settled(callers[0])[-1] == END_PAYLOAD
+    for caller in callers[1:]:
+        assert END_PAYLOAD not in agent.settled(caller)
+    slow.answers[1].callback(result())
+    for caller in callers[1:]:
         assert agent.settled(caller)[-1] == END_PAYLOAD
+    assert len(slow.answers) == 2
+
+
+def test_whoever_asks_gets_what_is_new(tmp_path: Path) -> None:
+    """
+    Only a run that nobody has asked for may be told what a server found some seconds
+    before.
+    """
+    asked: list[bool] = []
+
+    def answer(request: SyncRequest) -> Answer:
+        asked.append(request.new)
+        return result()
+
+    agent = Agent(tmp_path, {A: answer})
+    agent.keys.add(A, key_pair(HUB).public)
+    agent.reactor.advance(FIRST)
+    agent.reactor.advance(300)
+    agent.caller().execute()
+    agent.service.run_now()
+    agent.reactor.advance(300)
+    assert asked == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize("hello", [False, True])
+def test_strangers_do_not_keep_callers_out(tmp_path: Path, hello: bool) -> None:
+    """
+    However many connect and do nothing, or say nothing more than hello. Those who are
+    closed for a caller are of the address that has most of them.
+    """
+    agent, slow = slow_agent(tmp_path)
+    listening = agent.service.listener
+    assert listening is not None
+    assert listening.factory is not None
+    counts = listening.factory.admission
+    held = []
+    for number in range(120):
+        where = IPv4Address("TCP", f"198.51.100.{number // 15}", 1024 + number)
+        protocol = agent.reactor.ports[5308].factory.buildProtocol(where)
+        held.append(MemoryClient(protocol, where, agent.reactor, key_pair(STRANGER)))
+        if hello:
+            held[-1].step()
+    assert counts.untrusted == counts.before_trust
+    alone = agent.dial(key_pair(HUB))
+    more = agent.dial(key_pair(HUB))
+    assert more.identify()
+    assert alone.identify()
+    more.execute()
+    assert len(slow.answers) == 1
+    for client in held:
+        client.hang_up()
+    alone.hang_up()
+    more.hang_up()
+    agent.reactor.advance(1)
+    assert (counts.total, counts.untrusted) == (0, 0)
+    assert (listening.factory._newcomers, listening.factory._dropped) == ({}, set())
 
 
 def test_a_caller_who_leaves(tmp_path: Path, events: list[LogEvent]) -> None:

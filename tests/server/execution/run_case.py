@@ -32,6 +32,7 @@ def make_order(
     command: tuple[str, ...] | str = ("/usr/bin/agent", "-K"),
     run_as: str | None = None,
     withdrawn: Callable[[], str] = lambda: "",
+    is_sync: bool = False,
     **settings: Any,
 ) -> RunOrder:
     """A run with these classes."""
@@ -40,7 +41,9 @@ def make_order(
         tuple(name.encode() for name in bundles),
         tuple(name.encode() for name in selected),
         Peer(address, 4711, user=user),
-        Execution(command, user=run_as, settings=RunSettings(**settings)),
+        Execution(
+            command, user=run_as, is_sync=is_sync, settings=RunSettings(**settings)
+        ),
         withdrawn=withdrawn,
     )
 

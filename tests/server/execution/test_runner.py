@@ -409,6 +409,22 @@ class AgainTests(RunTestCase):
         for each in (second, third):
             self.assertEqual(["notice", "begun", "output"], each.names)
 
+    def test_a_sync_that_has_begun_is_not_joined(self) -> None:
+        """It may have seen the server before what is asked for now was there. Who
+        asks during it shares the next one."""
+        self.ask(is_sync=True)
+        second, third = (self.ask(is_sync=True) for _ in range(2))
+        self.assertEqual((1, 1), (self.runner.running, self.runner.waiting))
+        self.runs[0].end()
+        fourth = self.ask(is_sync=True)
+        self.assertEqual((1, 1), (self.runner.running, self.runner.waiting))
+        self.runs[1].end()
+        self.runs[2].end()
+
+        for each in (second, third, fourth):
+            self.assertEqual(["notice", "begun", "ended"], each.names)
+        self.assertEqual(3, len(self.runs))
+
     def test_what_is_the_same(self) -> None:
         """Another command, user, class or bundle makes another run; order matters
         for bundles alone."""
