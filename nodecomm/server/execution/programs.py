@@ -18,28 +18,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from nodecomm.server.execution.accounts import Account, AccountError
 from nodecomm.server.execution.processes import Family
 
 __all__ = [
     "KILL_AFTER",
-    "LONGEST_LINE",
-    "MOST_LINES",
     "READ_SIZE",
     "Ended",
-    "Lines",
     "Program",
     "exit_text",
 ]
 
 #: Seconds between asking a program to end and ending it.
 KILL_AFTER = 10.0
-
-#: Lines of output that are told, and bytes of each; the rest is only counted.
-MOST_LINES = 200
-LONGEST_LINE = 1000
 
 #: Bytes of output that are read at a time: what a pipe holds on Linux.
 READ_SIZE = 65536
@@ -105,57 +98,6 @@ def exit_text(status: int | None) -> str:
     except ValueError:
         name = str(-status)
     return f"ended by {name}"
-
-
-@define
-class Lines:
-    """
-    Output on its way to lines, of which only so many are told and only so much of
-    each.
-
-    Attributes:
-        tell: Takes each line, without its end.
-        told: Lines that were told.
-        dropped: Lines that were not.
-    """
-
-    tell: Callable[[bytes], object]
-    told: int = 0
-    dropped: int = 0
-    _rest: bytearray = field(factory=bytearray)
-    _cut: bool = False
-
-    def add(self, data: bytes) -> None:
-        """
-        More output.
-        """
-        *whole, last = data.split(b"\n")
-        for line in whole:
-            self._keep(line)
-            self._end()
-        self._keep(last)
-
-    def finish(self) -> None:
-        """
-        There is no more.
-        """
-        if self._rest:
-            self._end()
-
-    def _keep(self, data: bytes) -> None:
-        room = LONGEST_LINE - len(self._rest)
-        self._rest += data[:room]
-        self._cut |= len(data) > room
-
-    def _end(self) -> None:
-        line = bytes(self._rest).rstrip(b"\r") + (b"..." if self._cut else b"")
-        self._rest.clear()
-        self._cut = False
-        if self.told < MOST_LINES:
-            self.told += 1
-            self.tell(line)
-        else:
-            self.dropped += 1
 
 
 class Program:

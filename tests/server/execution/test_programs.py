@@ -24,15 +24,8 @@ from hypothesis import strategies as st
 from nodecomm.server.execution import programs
 from nodecomm.server.execution.accounts import find_account, own_account
 from nodecomm.server.execution.processes import Family
-from nodecomm.server.execution.programs import (
-    LONGEST_LINE,
-    MOST_LINES,
-    READ_SIZE,
-    Ended,
-    Lines,
-    Program,
-    exit_text,
-)
+from nodecomm.server.execution.programs import READ_SIZE, Ended, Program, exit_text
+from nodecomm.server.execution.told_lines import LONGEST_LINE, MOST_LINES, Lines
 from nodecomm.transport.limits import raise_descriptor_limit
 from tests.interop.machine import wait_until
 
