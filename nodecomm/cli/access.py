@@ -203,9 +203,16 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     config = Path(given["config"]) if given["config"] else None
     if given["exec"]:
         return _run_exec(given, options, config, stdout, stderr)
+    if config is not None and is_of_agent(config):
+        stderr.write(
+            f"error: {safe(str(config))} is an agent's, which serves nothing by name;"
+            " --exec asks whom it runs something for\n"
+        )
+        return 2
     snapshot, loaded = check_access(load(config, state_dir=options.named_state_dir))
     if snapshot is None:
         return _unusable(loaded, stderr)
+    _tell_missing(loaded, stderr)
     try:
         asked = from_text(given["path"])
     except ValueError as error:
@@ -237,6 +244,7 @@ def _run_exec(
     node, loaded = load_node(config, options.named_state_dir, agent=agent)
     if node is None:
         return _unusable(loaded, stderr)
+    _tell_missing(loaded, stderr)
     peer = _peer(given, Path(node.state_dir) / "ppkeys")
     answer = explain_exec(node, peer, Asked(tuple(given.given), given.selected))
     if options.as_json:
@@ -245,6 +253,17 @@ def _run_exec(
     else:
         stdout.write(run_as_text(_peer_line(peer, given), answer))
     return 0 if answer.decision.allowed else 1
+
+
+def _tell_missing(loaded: ReadFiles[Any], stderr: TextIO) -> None:
+    """
+    Tell where no configuration was found: the answer is about what stands in for it.
+    """
+    if not loaded.sources:
+        stderr.write(
+            f"warning: there is no {safe(loaded.missing)}; the rules asked are those of"
+            " a server without a configuration (-c names one)\n"
+        )
 
 
 def _unusable(loaded: ReadFiles[Any], stderr: TextIO) -> int:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -24,6 +25,7 @@ from nodecomm.identity.matches import StoredKey
 from nodecomm.identity.peer import Peer
 from nodecomm.identity.server_keys import ServerKeyStore
 from nodecomm.identity.store import FileKeyStore
+from nodecomm.service.loading import load
 from nodecomm.testing import MemoryRunner, key_pair, memory_server
 
 if sys.version_info >= (3, 11):
@@ -433,6 +435,31 @@ def test_configuration_that_cannot_be_used(root: Path) -> None:
         assert status == 2
         assert "unknown key" in text
         assert text.endswith("error: the configuration cannot be used\n")
+
+
+def test_agents_serve_nothing_by_name(root: Path) -> None:
+    """Whoever asks an agent's configuration about a path is told what it knows of."""
+    said = io.StringIO()
+    words = ["access", "explain", "-c", str(root / "agent.toml"), *FROM, "masterfiles"]
+
+    assert main.run(words, said, said) == 2
+    assert said.getvalue() == (
+        f"error: {root}/agent.toml is an agent's, which serves nothing by name; --exec "
+        "asks whom it runs something for\n"
+    )
+
+
+def test_no_configuration_at_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no file the answer says that it is about no file."""
+    nowhere = functools.partial(load, system_file=root / "none.toml")
+    monkeypatch.setattr("nodecomm.cli.access.load", nowhere)
+    monkeypatch.setattr("nodecomm.cli.access_run.load", nowhere)
+    for asked in ("--exec", "masterfiles"):
+        out, err = io.StringIO(), io.StringIO()
+        words = ["access", "explain", *FROM, "--state-dir", str(root), asked]
+
+        assert main.run(words, out, err) == 1
+        assert err.getvalue().startswith(f"warning: there is no {root}/none.toml; ")
 
 
 @pytest.mark.parametrize(
