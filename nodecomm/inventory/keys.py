@@ -40,8 +40,8 @@ __all__ = [
 _CERTIFICATE_PATH = "RUDDER/AGENT/AGENT_CERT"
 _KEY_PATH = "RUDDER/AGENT/CFENGINE_KEY"
 
-#: The first block of PEM in a text.
-_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+#: How a block of PEM begins.
+_BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 
 _SPACE = re.compile(r"\s+")
 
@@ -168,8 +168,12 @@ def _decoded(text: str) -> bytes:
     Raises:
         ValueError: There is neither.
     """
-    found = _PEM.search(text)
-    body = found[2] if found is not None else text
+    found = _BEGIN.search(text)
+    body = text
+    if found is not None:
+        body, end, _ = text[found.end() :].partition(f"-----END {found[1]}-----")
+        if not end:
+            raise ValueError("it has no end")
     try:
         data = base64.b64decode(_SPACE.sub("", body), validate=True)
     except (binascii.Error, ValueError) as error:

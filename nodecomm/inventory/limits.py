@@ -61,7 +61,7 @@ class DocumentLimits:
             larger than `free_size`. Real ones are 5 to 13 times larger.
         free_size: Bytes below which the ratio does not matter.
         depth: Elements within each other. Real ones have 5.
-        elements: In the whole document. Real ones have up to 20,000.
+        elements: In the whole document. Real ones have some 10,000.
     """
 
     size: int = 64 * _MIB
@@ -69,7 +69,7 @@ class DocumentLimits:
     ratio: int = 100
     free_size: int = _MIB
     depth: int = 32
-    elements: int = 1_000_000
+    elements: int = 200_000
 
     def check_compressed(self, size: int) -> None:
         """

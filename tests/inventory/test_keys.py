@@ -235,6 +235,8 @@ def test_exponent_35() -> None:
         "-----BEGIN RSA PUBLIC KEY-----plop-----END RSA PUBLIC KEY-----",
         "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----",
         "\u2028\udcff",
+        "-----BEGIN CERTIFICATE-----\n" * 2000,
+        PEM.partition("-----END")[0],
         PEM.replace("A", "\u0410", 1),
     ],
 )
