@@ -234,9 +234,7 @@ def check_node_id(text: str) -> bool:
 
 def _node_id(rudder: Element) -> str:
     element = "RUDDER/UUID"
-    text = _single(rudder, "UUID", element).words()
-    if text is None:
-        _missing(element)
+    text = _needed(rudder, "UUID", "RUDDER")
     if not check_node_id(text):
         msg = f"{element} is {_cut(text)}: up to 50 letters, digits and hyphens"
         _refuse("bad-node-id", msg, element)

@@ -326,6 +326,18 @@ def test_key_forms() -> None:
     assert read_document(document(rudder(twice))).agent.certificate == "one\ntwo"
 
 
+def test_the_same_twice() -> None:
+    """
+    What is told twice in the same words is told once; empty elements tell nothing.
+    """
+    twice = agent(certificate="x", more="<OWNER/><OWNER> root </OWNER>")
+    more = element("UUID", NODE) + "<UUID/>"
+
+    assert read_document(document(rudder(twice, more=more))) == (
+        read_document(document(rudder(agent(certificate="x"))))
+    )
+
+
 def test_aix_kernel() -> None:
     """
     AIX tells its kernel's version in another place.
