@@ -12,6 +12,13 @@ from typing import Any, TextIO, cast
 
 from attrs import asdict
 
+from nodecomm.cli.inventory_make import (
+    MakeOptions,
+    NotMade,
+    SignOptions,
+    make,
+    sign_document,
+)
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.document import read_document
@@ -75,24 +82,25 @@ class Options(GroupOptions):
     The command line of `nodecomm inventory`.
     """
 
-    longdesc = "Verify and show inventories."
+    longdesc = "Make, sign, verify and show inventories."
     subCommands = [
+        ["make", None, MakeOptions, "make an inventory of this node"],
+        ["sign", None, SignOptions, "sign a document with this machine's key"],
         ["verify", None, _VerifyOptions, "check a document and its signature"],
         ["show", None, _ShowOptions, "print what a document says"],
     ]
     takes = "COMMAND [options]"
-    unnamed = "what about inventories? Commands: verify, show"
+    unnamed = "what about inventories? Commands: make, sign, verify, show"
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     Run one `nodecomm inventory` command and return its exit status.
     """
-    chosen = cast(CommandOptions, options.subOptions)
     command = _COMMANDS[cast(str, options.subCommand)]
     try:
-        facts, lines = command(chosen)
-    except (DocumentRefused, KeyRefused, SignatureRefused) as error:
+        facts, lines = command(options, stdout)
+    except (DocumentRefused, KeyRefused, SignatureRefused, NotMade) as error:
         return _refused(error.refusal, stdout, stderr, as_json=options.as_json)
     if options.as_json:
         write_json(facts, stdout)
@@ -223,7 +231,13 @@ def _lines(inventory: Inventory, key: str) -> Iterator[tuple[str, object]]:
         yield "properties", " ".join(names)
 
 
-_COMMANDS: dict[str, Callable[[CommandOptions], tuple[Any, list[str]]]] = {
-    "verify": _verify,
-    "show": _show,
+def _chosen(options: GroupOptions) -> CommandOptions:
+    return cast(CommandOptions, options.subOptions)
+
+
+_COMMANDS: dict[str, Callable[[GroupOptions, TextIO], tuple[Any, list[str]]]] = {
+    "make": make,
+    "sign": lambda options, stdout: sign_document(options),
+    "verify": lambda options, stdout: _verify(_chosen(options)),
+    "show": lambda options, stdout: _show(_chosen(options)),
 }

@@ -78,7 +78,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     (
         "inventory",
         "nodecomm.cli.inventory",
-        "verify and show what nodes tell about themselves",
+        "make, sign, verify and show what nodes tell about themselves",
     ),
     (
         "config",
