@@ -20,17 +20,9 @@ __all__ = ["bios_of", "hardware_of", "operating_system_of"]
 _RELEASES = ("/etc/os-release", "/usr/lib/os-release")
 
 #: Names of distributions, by their ID in os-release, where the NAME there is another
-#: than the one that servers tell them by.
-#: Source: FusionInventory 2.6 on systems with `lsb_release`.
-_NAMES = {
-    "debian": "Debian",
-    "ubuntu": "Ubuntu",
-    "centos": "CentOS",
-    "rhel": "RedHat",
-    "sles": "SUSE LINUX",
-    "opensuse-leap": "openSUSE",
-    "fedora": "Fedora",
-}
+#: than the one in inventories.
+#: Source: documents of nodes of Rudder 6.0 and 8.0.
+_NAMES = {"debian": "Debian"}
 
 #: The folder of what the firmware says of the machine.
 _DMI = "/sys/class/dmi/id"

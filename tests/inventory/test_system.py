@@ -66,7 +66,7 @@ def test_the_other_place_of_the_release(tmp_path: Path) -> None:
     """
     A system that has nothing in /etc says it in /usr/lib.
     """
-    host = machine(tmp_path, {"/usr/lib/os-release": "ID=ubuntu\n"})
+    host = machine(tmp_path, {"/usr/lib/os-release": "NAME=Ubuntu\n"})
 
     assert operating_system_of(host, NOW).name == "Ubuntu"
 

@@ -40,6 +40,7 @@ from nodecomm.inventory.writing import (
     plain,
     write_inventory,
 )
+from tests.inventory.documents import REAL, real
 
 T = TypeVar("T")
 
@@ -245,6 +246,33 @@ def test_texts_become_plain(text: str, shown: str) -> None:
     Blanks are folded and what XML cannot carry is spelled; the rest stays.
     """
     assert plain(text) == shown
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_documents_are_written_again(name: str) -> None:
+    """
+    What a server reads in a real document, it reads in what is written of that.
+    """
+    inventory = read_document(real(name)[0])
+
+    assert read_document(write_inventory(inventory)) == inventory
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_documents_are_completed(name: str) -> None:
+    """
+    A real document that has lost its section, and gets it again, says the same.
+    """
+    whole = real(name)[0]
+    start = whole.index(b"    <RUDDER>")
+    end = whole.index(b"</RUDDER>\n") + len(b"</RUDDER>\n")
+    inventory = read_document(whole)
+
+    completed = complete_document(
+        whole[:start] + whole[end:], NodeSection.of(inventory), NOW
+    )
+
+    assert read_document(completed) == inventory
 
 
 def test_empty_parts_are_left_out() -> None:
