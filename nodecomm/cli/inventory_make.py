@@ -132,7 +132,7 @@ def make(group: GroupOptions, stdout: TextIO) -> tuple[Any, list[str]]:
     if is_printed:
         _print(made.document, stdout)
         return {}, []
-    replace_file(output, made.document)
+    _write(output, made.document)
     inventory = made.inventory
     facts = {
         "document": output,
@@ -180,7 +180,7 @@ def sign_document(group: GroupOptions) -> tuple[Any, list[str]]:
     # What leaves has been seen to hold.
     verify(data, read_signature(signature), pair.public)
     output = options["output"] or f"{document}.sign"
-    replace_file(output, signature)
+    _write(output, signature)
     facts = {
         "signature": output,
         "node_id": inventory.node_id,
@@ -206,6 +206,14 @@ def _print(document: bytes, stdout: TextIO) -> None:
     else:
         stdout.flush()
         stream.write(document)
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        replace_file(path, data)
+    except OSError as error:
+        # It would name a temporary file that nobody has heard of.
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def _own_key(group: GroupOptions) -> KeyPair:

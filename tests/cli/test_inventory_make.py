@@ -200,6 +200,17 @@ def test_files_that_are_missing(node: Node) -> None:
         assert node.refused(*words) == "error: No such file or directory: none.ocs\n"
 
 
+def test_places_that_cannot_be_written(node: Node) -> None:
+    """
+    The file that was asked for is named.
+    """
+    wanted = node.root / "none" / "node.ocs"
+
+    line = node.refused("make", "--from", node.foreign, "-o", wanted)
+
+    assert line == f"error: No such file or directory: {wanted}\n"
+
+
 def test_a_compressed_document(node: Node) -> None:
     """
     What is signed is the content, and the signature is named after that.
