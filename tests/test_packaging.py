@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -129,6 +130,34 @@ def test_wheel(tmp_path: Path, environment: Path) -> None:
     assert any(name.endswith("/LICENSE") for name in metadata)
 
     check_programs(pip_install(environment, wheel), tmp_path / "elsewhere")
+
+
+def test_source_archive(tmp_path: Path) -> None:
+    """
+    The source archive has the tests, and not the samples that are under another
+    licence.
+    """
+    pytest.importorskip("build")
+    source = source_copy(tmp_path)
+    shutil.copy(ROOT / "MANIFEST.in", source)
+    samples = source / "tests" / "inventory" / "samples" / "1.0"
+    samples.mkdir(parents=True)
+    for name in ("node.ocs", "node.ocs.sign", "README"):
+        (samples / name).write_text("of others\n")
+    (samples.parents[1] / "test_document.py").write_text("")
+
+    run(
+        *(sys.executable, "-m", "build", "--sdist"),
+        *("--outdir", tmp_path / "archives", source),
+        cwd=tmp_path,
+    )
+
+    (archive,) = (tmp_path / "archives").iterdir()
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    assert "tests/inventory/test_document.py" in names
+    assert "nodecomm/inventory/document.py" in names
+    assert not [name for name in names if "samples" in name]
 
 
 def test_editable(tmp_path: Path, environment: Path) -> None:

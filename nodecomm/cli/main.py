@@ -76,6 +76,11 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
         "make this machine's key, show, list, trust and remove keys",
     ),
     (
+        "inventory",
+        "nodecomm.cli.inventory",
+        "make, sign, verify and show what nodes tell about themselves",
+    ),
+    (
         "config",
         "nodecomm.cli.config",
         "check a configuration, show the result and where each value comes from",

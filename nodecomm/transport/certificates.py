@@ -15,7 +15,7 @@ the same bytes by the same grammar, can have found no other key.
 
 from __future__ import annotations
 
-__all__ = ["subject_public_key"]
+__all__ = ["der_element", "subject_public_key"]
 
 _INTEGER = 0x02
 _SEQUENCE = 0x30
@@ -33,22 +33,25 @@ def subject_public_key(certificate: bytes) -> bytes:
     Raises:
         ValueError: This is no certificate, or it is not encoded strictly.
     """
-    start, end = _element(certificate, _SEQUENCE, 0, len(certificate))
+    start, end = der_element(certificate, _SEQUENCE, 0, len(certificate))
     if end != len(certificate):
         raise ValueError("bytes after the certificate")
-    at, end = _element(certificate, _SEQUENCE, start, end)
+    at, end = der_element(certificate, _SEQUENCE, start, end)
     if certificate[at : at + 1] == bytes((_VERSION,)):
-        _, at = _element(certificate, _VERSION, at, end)
+        _, at = der_element(certificate, _VERSION, at, end)
     for tag in _BEFORE_THE_KEY:
-        _, at = _element(certificate, tag, at, end)
-    _, end = _element(certificate, _SEQUENCE, at, end)
+        _, at = der_element(certificate, tag, at, end)
+    _, end = der_element(certificate, _SEQUENCE, at, end)
     return certificate[at:end]
 
 
-def _element(data: bytes, tag: int, at: int, limit: int) -> tuple[int, int]:
+def der_element(data: bytes, tag: int, at: int, limit: int) -> tuple[int, int]:
     """
     Where the content of the element at *at* begins and ends, which must have this
-    *tag* and end at *limit* or before.
+    *tag* (one byte of DER) and end at *limit* or before.
+
+    Raises:
+        ValueError: There is no such element, or its length is not encoded strictly.
     """
     if limit - at < 2:
         raise ValueError("a certificate that ends too early")

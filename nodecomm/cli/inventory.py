@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""
+`nodecomm inventory`: what a node tells about itself, on this machine's disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from attrs import asdict
+
+from nodecomm.cli.inventory_make import (
+    MakeOptions,
+    NotMade,
+    SignOptions,
+    make,
+    sign_document,
+)
+from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
+from nodecomm.identity.keys import PublicKey
+from nodecomm.inventory.document import read_document
+from nodecomm.inventory.keys import (
+    KeyRefused,
+    read_agent_key,
+    read_certificate,
+    read_public_key,
+)
+from nodecomm.inventory.limits import (
+    DocumentLimits,
+    DocumentRefused,
+    is_compressed,
+    uncompress,
+)
+from nodecomm.inventory.model import Inventory, Refusal
+from nodecomm.inventory.signature import (
+    MAX_SIGNATURE_SIZE,
+    SignatureRefused,
+    read_signature,
+    verify,
+)
+from nodecomm.wire.text import safe
+
+__all__ = ["Options", "run"]
+
+#: Bytes of a file with a key or a certificate.
+_KEY_SIZE = 64 * 1024
+
+
+class _VerifyOptions(CommandOptions):
+    takes = "[options] DOCUMENT SIGNATURE"
+    subjects = (("document", "DOCUMENT"), ("signature", "SIGNATURE"))
+    longdesc = (
+        "Check that DOCUMENT (FILE.ocs, or FILE.ocs.gz) is an inventory that a server "
+        "can use, and that SIGNATURE (FILE.ocs.sign) is its signature. How old it is "
+        "does not matter here. Exit status: 0 both hold, 1 they do not."
+    )
+    optParameters = [
+        [
+            "key",
+            "k",
+            None,
+            "file with the public key or certificate that must have signed it, in PEM "
+            "form; without it, the one in the document",
+        ],
+    ]
+
+
+class _ShowOptions(CommandOptions):
+    takes = "[options] DOCUMENT"
+    subjects = (("document", "DOCUMENT"),)
+    longdesc = (
+        "Print what DOCUMENT (FILE.ocs, or FILE.ocs.gz) says, as far as a server reads "
+        "it; with --json all of that. Nothing is verified."
+    )
+
+
+class Options(GroupOptions):
+    """
+    The command line of `nodecomm inventory`.
+    """
+
+    longdesc = "Make, sign, verify and show inventories."
+    subCommands = [
+        ["make", None, MakeOptions, "make an inventory of this node"],
+        ["sign", None, SignOptions, "sign a document with this machine's key"],
+        ["verify", None, _VerifyOptions, "check a document and its signature"],
+        ["show", None, _ShowOptions, "print what a document says"],
+    ]
+    takes = "COMMAND [options]"
+    unnamed = "what about inventories? Commands: make, sign, verify, show"
+
+
+def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
+    """
+    Run one `nodecomm inventory` command and return its exit status.
+    """
+    command = _COMMANDS[cast(str, options.subCommand)]
+    try:
+        facts, lines = command(options, stdout)
+    except (DocumentRefused, KeyRefused, SignatureRefused, NotMade) as error:
+        return _refused(error.refusal, stdout, stderr, as_json=options.as_json)
+    if options.as_json:
+        write_json(facts, stdout)
+    else:
+        stdout.writelines(f"{safe(line)}\n" for line in lines)
+    return 0
+
+
+def _refused(refusal: Refusal, stdout: TextIO, stderr: TextIO, *, as_json: bool) -> int:
+    if as_json:
+        facts = {**asdict(refusal), "status": 1}
+        write_json({"error": facts}, stdout, indent=None)
+    stderr.write(f"error: {refusal.code}: {safe(refusal.text)}\n")
+    return 1
+
+
+def _read(path: str, limit: int) -> bytes:
+    """
+    A file's content, or one byte more than *limit* of it.
+    """
+    with Path(path).open("rb") as stream:
+        return stream.read(limit + 1)
+
+
+def _document(path: str) -> bytes:
+    limits = DocumentLimits()
+    data = _read(path, limits.size)
+    return uncompress(data, limits) if is_compressed(data) else data
+
+
+def _named_key(path: str) -> PublicKey:
+    data = _read(path, _KEY_SIZE)
+    if len(data) > _KEY_SIZE:
+        msg = f"{path}: more than {_KEY_SIZE} bytes, that is no key"
+        raise KeyRefused("bad-key", msg)
+    text = data.decode("latin-1")
+    try:
+        if "BEGIN CERTIFICATE" in text:
+            return read_certificate(text).key
+        return read_public_key(text)
+    except KeyRefused as error:
+        # What it is about is the file, not an element.
+        refusal = error.refusal
+        raise KeyRefused(refusal.code, f"{path}: {refusal.text}") from error
+
+
+def _verify(options: CommandOptions) -> tuple[Any, list[str]]:
+    data = _document(options["document"])
+    inventory = read_document(data)
+    own = read_agent_key(inventory.agent, inventory.node_id).key
+    key = _named_key(options["key"]) if options["key"] else own
+    signature = read_signature(_read(options["signature"], MAX_SIGNATURE_SIZE))
+    verify(data, signature, key)
+    facts = {
+        "valid": True,
+        "node_id": inventory.node_id,
+        "hostname": inventory.hostname,
+        "written": _when(inventory.written),
+        "key": key.md5,
+        "key_from": "file" if options["key"] else "document",
+        "document_key": own.md5,
+    }
+    lines = [
+        f"valid: inventory of {inventory.hostname}, node {inventory.node_id}",
+        f"written {_when(inventory.written) or 'at an unknown time'}",
+        f"signed with {key.md5}, "
+        + ("the key given" if options["key"] else "the key in the document"),
+    ]
+    if own != key:
+        lines.append(f"it brings another key: {own.md5}")
+    return facts, lines
+
+
+def _when(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment is not None else None
+
+
+def _show(options: CommandOptions) -> tuple[Any, list[str]]:
+    inventory = read_document(_document(options["document"]))
+    facts = asdict(inventory)
+    facts["written"] = _when(inventory.written)
+    facts["addresses"] = list(inventory.addresses)
+    try:
+        own = read_agent_key(inventory.agent, inventory.node_id)
+        facts["key"] = {"md5": own.key.md5, "sha": own.key.sha, "bits": own.key.bits}
+        key = f"{own.key.md5}, {own.key.bits} bits, " + (
+            "in a certificate" if own.certificate else "without a certificate"
+        )
+    except KeyRefused as error:
+        facts["key"] = {"error": asdict(error.refusal)}
+        key = f"UNUSABLE: {error.refusal.text}"
+    return facts, [f"{name:<14} {value}" for name, value in _lines(inventory, key)]
+
+
+def _lines(inventory: Inventory, key: str) -> Iterator[tuple[str, object]]:
+    """
+    What a person wants to know first.
+    """
+    os, hardware = inventory.os, inventory.hardware
+    yield "node", inventory.node_id
+    yield "hostname", inventory.hostname
+    if inventory.original_hostname:
+        yield "really called", inventory.original_hostname
+    yield "written", _when(inventory.written) or "at an unknown time"
+    yield "policy server", inventory.policy_server_id
+    if inventory.policy_server_hostname:
+        yield "", inventory.policy_server_hostname
+    yield "agent", f"{inventory.agent.name} {inventory.agent.version}"
+    yield "owner", inventory.owner
+    yield "key", key
+    yield "system", os.full_name or os.name or os.kernel_name
+    yield "kernel", os.kernel_version
+    yield "machine", hardware.virtual_system or inventory.bios.model or "unknown"
+    if hardware.memory is not None:
+        yield "memory", f"{hardware.memory} MiB"
+    for processor in inventory.processors:
+        yield "processor", f"{processor.quantity} x {processor.name}"
+    for card in inventory.interfaces:
+        addresses = " ".join(x.address for x in card.addresses) or "no address"
+        yield "interface", f"{card.name} {addresses}"
+    for place in inventory.filesystems:
+        size = "" if place.total is None else f", {place.total} MiB"
+        where = place.mount or place.letter or place.device
+        yield "file system", f"{where} ({place.kind or 'unknown'}{size})"
+    yield "software", f"{len(inventory.software)} packages"
+    if inventory.properties:
+        names = [name for found in inventory.properties for name in found]
+        yield "properties", " ".join(names)
+
+
+def _chosen(options: GroupOptions) -> CommandOptions:
+    return cast(CommandOptions, options.subOptions)
+
+
+_COMMANDS: dict[str, Callable[[GroupOptions, TextIO], tuple[Any, list[str]]]] = {
+    "make": make,
+    "sign": lambda options, stdout: sign_document(options),
+    "verify": lambda options, stdout: _verify(_chosen(options)),
+    "show": lambda options, stdout: _show(_chosen(options)),
+}

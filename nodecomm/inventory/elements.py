@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""
+XML into a small tree of the elements that are wanted, within limits.
+
+There is no document type: the first sign of one ends the reading, so there are no
+entities but XML's own five, nothing is fetched, and nothing grows. What is not wanted
+is counted and forgotten while it is read, which for a real document is most of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from xml.parsers import expat
+
+from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
+
+__all__ = ["Element", "read_elements"]
+
+#: What separates words. Line breaks stay: keys and certificates consist of lines.
+_BLANKS = re.compile(r"[ \t]+")
+
+
+class Element:
+    """
+    An element: its name, and what is in it, in order.
+    """
+
+    __slots__ = ("content", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.content: list[Element | str] = []
+
+    def children(self, name: str) -> Iterator[Element]:
+        """
+        The elements of this name directly within.
+        """
+        for part in self.content:
+            if isinstance(part, Element) and part.name == name:
+                yield part
+
+    def child(self, name: str) -> Element | None:
+        """
+        The first element of this name directly within.
+        """
+        return next(self.children(name), None)
+
+    def words(self) -> str | None:
+        """
+        All text within, trimmed, runs of blanks as one; None when there is none.
+        """
+        return _BLANKS.sub(" ", "".join(self._pieces())).strip() or None
+
+    def _pieces(self) -> Iterator[str]:
+        for part in self.content:
+            if isinstance(part, str):
+                yield part
+            else:
+                yield from part._pieces()
+
+    def text(self, *names: str) -> str | None:
+        """
+        The text of the first child that has one of these names and is not empty; the
+        names are tried in order.
+        """
+        for name in names:
+            for child in self.children(name):
+                words = child.words()
+                if words is not None:
+                    return words
+        return None
+
+
+class _Reader:
+    """
+    The events of one document.
+    """
+
+    def __init__(
+        self, limits: DocumentLimits, wanted: Callable[[list[str], str], bool]
+    ) -> None:
+        self._limits = limits
+        self._wanted = wanted
+        self._elements = 0
+        self._skipping = 0
+        self._path: list[str] = []
+        self._top = Element("")
+        self._open = [self._top]
+
+    def read(self, data: bytes) -> Element:
+        parser = expat.ParserCreate()
+        parser.buffer_text = True
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._text
+        parser.StartDoctypeDeclHandler = self._doctype
+        try:
+            parser.Parse(data, True)
+        except expat.ExpatError as error:
+            what = expat.ErrorString(error.code)
+            where = f"line {error.lineno}, column {error.offset}"
+            raise DocumentRefused("not-xml", f"no XML: {what} at {where}") from error
+        except (LookupError, ValueError) as error:
+            if isinstance(error, DocumentRefused):
+                raise
+            # Python knows no such encoding, or it is no simple one.
+            raise DocumentRefused("not-xml", f"no XML: {error}") from error
+        top = self._top.content[0]
+        assert isinstance(top, Element)  # noqa: S101
+        return top
+
+    def _doctype(self, *_: object) -> None:
+        raise DocumentRefused("doctype", "a document type, which no inventory has")
+
+    def _start(self, name: str, _: object) -> None:
+        self._elements += 1
+        if self._elements > self._limits.elements:
+            msg = f"more than {self._limits.elements} elements"
+            raise DocumentRefused("too-many-elements", msg)
+        if len(self._path) >= self._limits.depth:
+            msg = f"elements within each other, more than {self._limits.depth}"
+            raise DocumentRefused("too-deep", msg)
+        wanted = self._wanted(self._path, name)
+        self._path.append(name)
+        if self._skipping or not wanted:
+            self._skipping += 1
+            return
+        element = Element(name)
+        self._open[-1].content.append(element)
+        self._open.append(element)
+
+    def _end(self, _: str) -> None:
+        self._path.pop()
+        if self._skipping:
+            self._skipping -= 1
+        else:
+            self._open.pop()
+
+    def _text(self, text: str) -> None:
+        if not self._skipping:
+            self._open[-1].content.append(text)
+
+
+def read_elements(
+    data: bytes,
+    limits: DocumentLimits,
+    wanted: Callable[[list[str], str], bool],
+) -> Element:
+    """
+    The root of an XML document. Blocks for a tenth of a second per 2 MB.
+
+    Args:
+        data: The document.
+        limits: How much of it is read.
+        wanted: Called with the path of names from the root, and the name of an element
+            there; says whether it is kept. It is asked about every element, whether or
+            not it is within one that is not kept; the root has to be.
+
+    Raises:
+        DocumentRefused: `too-large`, `not-xml`, `doctype`, `too-deep`,
+            `too-many-elements`.
+    """
+    limits.check_size(len(data))
+    return _Reader(limits, wanted).read(data)
