@@ -76,6 +76,7 @@ class AgentListener:
         reactor: Drives all of it.
         follow: Has a run of the agent made, now or right after the one that is under
             way.
+        changed: Takes the endpoints at which it listens, whenever they are others.
         log: Takes what it states.
         workers: Threads for what may wait; None: threads of its own.
         now: Civil time in seconds.
@@ -93,6 +94,7 @@ class AgentListener:
         *,
         reactor: Any,
         follow: FollowRun,
+        changed: Callable[[tuple[str, ...]], object],
         log: Logger,
         workers: Workers | None = None,
         now: Callable[[], float] = time.time,
@@ -102,6 +104,7 @@ class AgentListener:
         self.ports: dict[str, list[IListeningPort]] = {}
         self._pair = pair
         self._reactor = reactor
+        self._changed = changed
         self._log = log
         self._workers = workers
         self._now = now
@@ -199,6 +202,7 @@ class AgentListener:
         """
         for endpoint in self.listening:
             await self._close(endpoint)
+        self._changed(())
         await self._runner.stop(LIMITS.stop_grace)
         if self.factory is not None:
             await self.factory.stop(LIMITS.stop_grace)
@@ -270,6 +274,7 @@ class AgentListener:
         return await listen_all(self._reactor, endpoints, self.factory, "agent")
 
     def _tell(self, prepared: PreparedAgent) -> None:
+        self._changed(self.listening)
         execution = prepared.snapshot.execution
         command = None if execution is None else execution.command
         if not self.ports:

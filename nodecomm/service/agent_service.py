@@ -211,6 +211,7 @@ class AgentService(Service):
             pair,
             reactor=self._reactor,
             follow=self.follow_run,
+            changed=self._listens,
             log=self._log,
             workers=self._workers,
             now=self._now,
@@ -226,7 +227,6 @@ class AgentService(Service):
                 self._audit.stop()
             self._release()
             raise
-        self._listens(self.listener.listening)
 
     def _take_lock(self, folder: str) -> None:
         path = os.path.join(folder, LOCK_NAME)
@@ -409,7 +409,7 @@ class AgentService(Service):
                 )
                 tell_waiting(waiting, self._log)
                 if self.listener is not None:
-                    self.listener.apply(prepared).addCallback(self._listens)
+                    self.listener.apply(prepared)
                 self._reloading = self._wake is not None
                 self._ring()
                 return True
@@ -417,7 +417,7 @@ class AgentService(Service):
         return False
 
     def _listens(self, listening: tuple[str, ...]) -> None:
-        self.rounds.keeper.change(listening=listening)
+        self.rounds.keeper.tell(listening=listening)
 
     # Stopping
 
@@ -446,7 +446,6 @@ class AgentService(Service):
             await living
         if quiet is not None:
             await quiet
-        self.rounds.keeper.change(listening=())
         await self.rounds.tell("stopped")
         if self._audit is not None:
             # The last words to those who asked come before this.

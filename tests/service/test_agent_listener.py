@@ -457,6 +457,36 @@ def test_it_listens_where_it_is_told(tmp_path: Path, events: list[LogEvent]) -> 
     assert agent.caller().execute()[-1] == END_PAYLOAD
 
 
+def test_the_file_tells_where_it_listens(tmp_path: Path) -> None:
+    """
+    From the start on, and also where an old address takes its time to be given up: the
+    new one is in the file then, and not only after the next run. A stopped agent
+    listens nowhere.
+    """
+    agent = Agent(tmp_path)
+
+    def told() -> tuple[str, ...]:
+        status = read_status(str(tmp_path / "state"))
+        assert status is not None
+        return status.listening
+
+    assert told() == ("tcp:5308",)
+    stop = FakePort.stopListening
+    gone: Deferred[None] = Deferred()
+
+    def stop_slowly(port: FakePort) -> Deferred[None]:
+        stop(port)
+        return gone
+
+    with mock.patch.object(FakePort, "stopListening", stop_slowly):
+        agent.write(agent.file.read_text().replace("5308", "5309"))
+        assert agent.service.reload()
+    gone.callback(None)
+    assert told() == ("tcp:5309",)
+    agent.service.stopService()
+    assert told() == ()
+
+
 def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:
     """The agent does not start, and says why; nothing is left behind."""
     agent = Agent(tmp_path, more="")
