@@ -111,6 +111,7 @@ class StatusKeeper:
             configuration=prepared.loaded.description,
             servers=tuple(map(str, prepared.servers)),
             interval=prepared.interval,
+            regular=bool(prepared.copies),
             protocol=prepared.protocol,
             copies=tuple(
                 copy

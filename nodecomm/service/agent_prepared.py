@@ -299,8 +299,8 @@ class _Look(Checks[AgentConfiguration]):
         agent = self.whole.agent
         if not agent.listen or agent.server_keys or agent.run_keys:
             return
-        # With trust_server the first run makes one known.
-        if agent.trust_server or not servers:
+        # With trust_server the first run makes one known, if there is a run.
+        if (agent.trust_server and self.whole.copy) or not servers:
             return
         state = os.fsdecode(from_text(agent.state_dir))
         store = ServerKeyStore(os.path.join(state, SERVER_KEYS_FOLDER))

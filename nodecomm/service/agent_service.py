@@ -8,6 +8,7 @@ or changes the configuration meanwhile only ends the wait, so that runs never ov
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -46,6 +47,8 @@ from nodecomm.service.telling import (
 from nodecomm.sync.clocks import SteadyClock
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
     from nodecomm.identity.keys import KeyPair
     from nodecomm.service.agent_events import Follow
     from nodecomm.service.agent_prepared import PreparedAgent
@@ -183,9 +186,14 @@ class AgentService(Service):
             watch.start()
         tell_problems(self.prepared.loaded.problems, self._log)
         first = self._grid.first
-        self._log.info(
+        runs = (
             "copies: {copies}, from {servers}, every {interval} s, for the first time"
-            " in {first:.1f} s; own key {key}; configuration: {configuration}",
+            " in {first:.1f} s"
+        )
+        if not self.prepared.copies:
+            runs = "nothing is to be copied: no runs but those that are asked for"
+        self._log.info(
+            runs + "; own key {key}; configuration: {configuration}",
             event="agent.started",
             copies=len(self.prepared.copies),
             servers=", ".join(map(str, self.prepared.servers)),
@@ -275,23 +283,28 @@ class AgentService(Service):
 
     async def _wait(self, due: float, reason: str) -> str:
         """
-        Wait until something is to be done; returns what for.
+        Wait until something is to be done; returns what for. Where nothing is to be
+        copied, only what is asked for is to be done.
         """
         while not self._stopping and not self._asked:
             now = self._monotonic()
-            if now >= due:
+            left = due - now if self.prepared.copies else math.inf
+            if left <= 0:
                 return reason
-            await self.rounds.tell("waiting", self.point().later(due - now))
+            following = None if left == math.inf else self.point().later(left)
+            await self.rounds.tell("waiting", following)
             if self._asked or self._stopping:
                 break
             wake: Deferred[None] = Deferred()
             self._wake = wake
-            timer = self._reactor.callLater(max(due - now, 0.0), self._ring)
+            timer: IDelayedCall | None = None
+            if left < math.inf:
+                timer = self._reactor.callLater(left, self._ring)
             try:
                 await wake
             finally:
                 self._wake = None
-                if timer.active():
+                if timer is not None and timer.active():
                     timer.cancel()
             if self._reloading:
                 self._reloading = False

@@ -171,6 +171,19 @@ class AgentConfigurationTests(SynchronousTestCase):
         self.assertEqual(("ops",), outcome.settings.roles[0].authorize)
         self.assertEqual(2, outcome.settings.run.at_once)
 
+    def test_nothing_to_copy(self) -> None:
+        """
+        An agent that runs a program for others needs no copy; one that listens
+        nowhere, or whose own sync is asked for, does.
+        """
+        hub = '[agent]\npolicy_servers = ["hub"]\n'
+        listen, program = 'listen = ["tcp6:5308"]\n', 'cfruncommand = ["/x/y"]\n'
+        self.assertEqual([], wrong(hub + listen + program))
+        for text in ("", program, listen + 'cfruncommand = "sync"'):
+            said = [line for line in wrong(hub + text) if line.startswith("error")]
+            self.assertEqual(1, len(said))
+            self.assertIn("error copy: nothing is to be copied", said[0])
+
     def test_a_listener_that_cannot_be(self) -> None:
         """
         What contradicts itself is an error, what has no effect a warning.

@@ -318,6 +318,15 @@ def test_nobody_may_ask_yet(tmp_path: Path) -> None:
     assert "warning: agent.listen = " in told
     assert "nobody may ask for a run yet" in told
     assert "`nodecomm server-key accept hub.example.com:5308`" in told
+    # Without copies there is no first contact at which a key is trusted.
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'[agent]\npolicy_servers = ["hub"]\nstate_dir = "{tmp_path}/s"\n'
+        'trust_server = true\nlisten = ["tcp:5308"]\ncfruncommand = ["/bin/true"]\n'
+    )
+    _, loaded = prepare_agent(load_agent(file, environ={}))
+    (problem,) = loaded.problems
+    assert "nobody may ask for a run yet" in problem.message
     digest = key_pair(2).public.md5
     for name in ("server_keys", "run_keys"):
         _, problems = prepare(tmp_path, f'{more}\n{name} = ["{digest}"]')
