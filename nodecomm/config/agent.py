@@ -288,7 +288,8 @@ class AgentConfiguration(Placed):
     access: tuple[BundleRuleSettings, ...] = field(
         default=(),
         metadata=about(
-            "Which bundles whoever asks for a run may name; without a rule none."
+            "Which bundles whoever asks for a run may name; without a rule none. Which "
+            "keys may connect at all is decided before."
         ),
     )
     roles: tuple[RoleSettings, ...] = field(

@@ -14,6 +14,7 @@ from attrs import evolve, field, frozen
 from nodecomm.config.errors import Problem, child_path, element_path, encloses
 from nodecomm.config.execution import SYNC, RoleSettings, check_execution
 from nodecomm.config.fields import about
+from nodecomm.config.peers import PeerSettings
 from nodecomm.config.placed import Checks
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ __all__ = ["BundleRuleSettings", "check_listening", "explained"]
 
 
 @frozen(kw_only=True)
-class BundleRuleSettings:
+class BundleSettings:
     """
-    One `[[access]]` of an agent: who may have which bundles run.
+    What an `[[access]]` of an agent is about.
     """
 
     path: str = field(
@@ -39,46 +40,13 @@ class BundleRuleSettings:
             "What `path` names. An agent serves nothing else: no files, no values.",
         ),
     )
-    admit_ips: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Addresses that are admitted."),
-    )
-    admit_hostnames: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "Host names that are admitted: a name, or `.example.com` for all below it.",
-        ),
-    )
-    admit_keys: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "Key digests that are admitted, `MD5=...` or `SHA=...`. Which keys may "
-            "connect at all is decided before.",
-        ),
-    )
-    deny_ips: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Addresses that are denied, whoever admits them."),
-    )
-    deny_hostnames: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Host names that are denied, whoever admits them."),
-    )
-    deny_keys: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Key digests that are denied, whoever admits them."),
-    )
-    admit: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "The older form: each entry goes to `admit_keys`, `admit_ips` or "
-            "`admit_hostnames` by what it looks like.",
-        ),
-    )
-    deny: tuple[str, ...] = field(
-        default=(),
-        metadata=about("The older form of the three deny lists, sorted as `admit`."),
-    )
+
+
+@frozen(kw_only=True)
+class BundleRuleSettings(PeerSettings, BundleSettings):
+    """
+    One `[[access]]` of an agent: who may have which bundles run.
+    """
 
 
 def check_listening(
