@@ -286,7 +286,8 @@ class Run:
                 " files fetched, {removed} removed, {bytes} bytes, {round_trips} round"
                 " trips, {seconds:.2f} s",
                 event="agent.updated",
-                changes=[f"{what} {name}" for name, what in status.changes],
+                # The source itself has no name.
+                changes=[f"{what} {name or '.'}" for name, what in status.changes],
                 changed_names=status.changed_names,
                 **facts,
             )

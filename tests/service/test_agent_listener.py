@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, formatEvent
 
 from nodecomm.identity.keys import KeyPair
 from nodecomm.identity.server_keys import ServerKeyStore
@@ -185,8 +185,11 @@ def test_keys_that_the_configuration_names(tmp_path: Path) -> None:
     assert not agent.dial(key_pair(OTHER)).identify()
 
 
-def test_users(agent: Agent) -> None:
-    """Only those in allowusers may ask; the others get the refusal."""
+def test_users(agent: Agent, events: list[LogEvent]) -> None:
+    """
+    Only those in allowusers may ask; the others get the refusal. The log says what was
+    asked for.
+    """
     caller = agent.caller(user=b"bob")
     caller.send(b"".join([*map(encode_transaction, (b"EXEC", b"linux"))]))
     assert caller.transactions() == []
@@ -194,6 +197,8 @@ def test_users(agent: Agent) -> None:
     assert caller.transactions() == [REFUSAL, END_PAYLOAD]
     assert caller.closed
     assert REFUSED.endswith(END)
+    (refused,) = named(events, "request.refused")
+    assert formatEvent(refused).startswith("refused EXEC sync to bob from 192.0.2.1 (")
 
 
 def test_nothing_else_is_served(agent: Agent) -> None:

@@ -28,7 +28,7 @@ from nodecomm.service.agent_schedule import share_of
 from nodecomm.service.agent_status import ailments, describe, read_status
 from nodecomm.service.own_state import StartError, lock_holder
 from nodecomm.sync.errors import LocalError, VerificationFailed
-from nodecomm.sync.model import SyncRequest, SyncResult
+from nodecomm.sync.model import Change, SyncRequest, SyncResult
 from nodecomm.sync.staging import Commit
 from nodecomm.testing import key_pair
 from tests.service.agents import AGENT, COPY, Answer, FakeAgent, result
@@ -177,6 +177,15 @@ def test_pauses_grow_up_to_the_interval(tmp_path: Path) -> None:
             runs.append(second)
         agent.reactor.advance(1)
     assert runs == [0, 30, 90, 210, 300, 600]
+
+
+def test_the_source_itself(tmp_path: Path, events: list[LogEvent]) -> None:
+    """What became of it is told under the name of a folder in itself."""
+    changes = (Change(b"", "added"), Change(b"a.cf", "added"))
+    agent = FakeAgent(tmp_path, {A: lambda request: result(True, changes=changes)})
+    agent.reactor.advance(FIRST)
+    (updated,) = named(events, "agent.updated")
+    assert updated["changes"] == ["added .", "added a.cf"]
 
 
 def test_copies_do_not_stop_each_other(tmp_path: Path) -> None:

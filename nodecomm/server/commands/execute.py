@@ -31,6 +31,7 @@ from nodecomm.access.execution import (
     judge_user,
 )
 from nodecomm.access.requests import AccessRequest
+from nodecomm.config.execution import SYNC
 from nodecomm.interfaces import API, ICommand
 from nodecomm.server.execution.orders import RunOrder
 from nodecomm.server.replies import Frames, Live, Reply
@@ -170,6 +171,9 @@ async def _answer(request: Request, check: Callable[[Peer], None]) -> Reply:
     frames = await request.collect(is_terminator, empty=True)
     # The rest may have come much later than the first of it.
     request.snapshot = request.serving.evaluator.snapshot
+    if request.snapshot.execution is not None and request.snapshot.execution.is_sync:
+        # For the log, until there is a program with a name.
+        request.name = SYNC.encode()
     try:
         check(request.peer)
         runner, execution, program = await _admit(request)
