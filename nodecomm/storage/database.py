@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from nodecomm.storage.migrations import migrate
+from nodecomm.storage.migrations import MIGRATIONS, migrate
 
 __all__ = [
     "BUSY_TIMEOUT",
@@ -91,7 +91,9 @@ def one_thread() -> IPool:
 
 
 def connect(
-    path: str | os.PathLike[str], busy_timeout: float = BUSY_TIMEOUT
+    path: str | os.PathLike[str],
+    busy_timeout: float = BUSY_TIMEOUT,
+    steps: Sequence[Sequence[str]] = MIGRATIONS,
 ) -> sqlite3.Connection:
     """
     Open the database and bring it up to date. Blocks; meant for a thread, or for a
@@ -101,6 +103,7 @@ def connect(
     Args:
         path: The file; it is made, readable by its owner only, when it is missing.
         busy_timeout: Seconds to wait for a lock that another process holds.
+        steps: What makes this kind of database, see `nodecomm.storage.migrations`.
 
     Raises:
         sqlite3.Error: It cannot be opened, or is no database.
@@ -118,7 +121,7 @@ def connect(
         _use_write_ahead_log(connection, busy_timeout)
         # A power cut must not give back what was taken from a trust window.
         connection.execute("PRAGMA synchronous = FULL")
-        migrate(connection)
+        migrate(connection, steps)
     except BaseException:
         connection.close()
         raise
@@ -153,6 +156,7 @@ class Database:
         make_pool: Makes the thread.
         busy_timeout: Seconds to wait for a lock that another process holds.
         queue_limit: Calls that may wait for the thread.
+        steps: What makes this kind of database, see `nodecomm.storage.migrations`.
     """
 
     def __init__(
@@ -163,8 +167,10 @@ class Database:
         make_pool: Callable[[], IPool] = one_thread,
         busy_timeout: float = BUSY_TIMEOUT,
         queue_limit: int = QUEUE_LIMIT,
+        steps: Sequence[Sequence[str]] = MIGRATIONS,
     ) -> None:
         self.path = Path(path)
+        self._steps = steps
         self._reactor = reactor
         self._make_pool = make_pool
         self._busy_timeout = busy_timeout
@@ -266,7 +272,7 @@ class Database:
     # What follows runs on the thread.
 
     def _open(self) -> None:
-        self._connection = connect(self.path, self._busy_timeout)
+        self._connection = connect(self.path, self._busy_timeout, self._steps)
 
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._connection
