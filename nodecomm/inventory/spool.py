@@ -303,12 +303,22 @@ class Spool:
             self._pairs.pop(pair.serial, None)
         return failed
 
-    def claim_unsigned(self, arrived_before: float) -> list[Pair]:
+    def forget(self, pair: Pair) -> None:
         """
-        The documents that came before that, by the clock of durations, and have no
-        signature: as pairs without one.
+        Forget a pair whose files somebody has removed.
+        """
+        with self._lock:
+            self._pairs.pop(pair.serial, None)
+            folder = os.path.join(self._ready, pair.serial)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def claim_unsigned(self, waited: float) -> list[Pair]:
+        """
+        The documents that have waited so many seconds for their signature: as pairs
+        without one.
         """
         claimed = []
+        arrived_before = self._seconds() - waited
         with self._lock:
             for name, halves in list(self._waiting.items()):
                 document = halves.get(Half.DOCUMENT)
@@ -318,12 +328,12 @@ class Spool:
                     claimed.append(self._make_pair(name, document, None))
         return claimed
 
-    def expire(self, arrived_before: float) -> list[Failed]:
+    def expire(self, waited: float) -> list[Failed]:
         """
-        Put aside the halves that came before that, by the clock of durations, and still
-        wait for the other one.
+        Put aside the halves that have waited so many seconds for the other one.
         """
         failed = []
+        arrived_before = self._seconds() - waited
         with self._lock:
             for name, halves in list(self._waiting.items()):
                 if len(halves) != 1:
@@ -332,9 +342,11 @@ class Spool:
                 if not waiting.durable or waiting.arrived > arrived_before:
                     continue
                 half = waiting.name.half
-                code = "no-signature" if half is Half.DOCUMENT else "no-document"
-                msg = f"the {half.other.value} did not come in time"
-                failed.append(self._fail_half(name, waiting, Refusal(code, msg, "")))
+                refusal = Refusal(
+                    "no-signature" if half is Half.DOCUMENT else "no-document",
+                    f"the {half.other.value} did not come in time",
+                )
+                failed.append(self._fail_half(name, waiting, refusal))
         return failed
 
     def failed(self) -> list[Failed]:
@@ -361,7 +373,7 @@ class Spool:
 
     def _replace(self, name: str, before: Waiting) -> Failed:
         msg = "another file of this name came before the other half did"
-        return self._fail_half(name, before, Refusal("replaced", msg, ""))
+        return self._fail_half(name, before, Refusal("replaced", msg))
 
     def _fail_half(self, name: str, waiting: Waiting, refusal: Refusal) -> Failed:
         if waiting.name.half is Half.DOCUMENT:
@@ -497,7 +509,7 @@ class Spool:
         if before is not None:
             # A later one came after it, and has replaced it.
             pair = pair_of(os.path.basename(folder), [waiting])
-            refusal = Refusal("replaced", "another file of this name came later", "")
+            refusal = Refusal("replaced", "another file of this name came later")
             self._set_aside(pair, refusal)
             return
         os.rename(waiting.path, path)

@@ -247,7 +247,7 @@ def test_orphans(spool: Spool, clock: Clock) -> None:
     clock.passed = 300
     put(spool, "c.ocs", b"c")
 
-    failed = spool.expire(arrived_before=0)
+    failed = spool.expire(waited=300)
 
     assert {(x.name, x.refusal.code) for x in failed} == {
         ("a.ocs", "no-signature"),
@@ -265,7 +265,7 @@ def test_unsigned(spool: Spool, clock: Clock) -> None:
     clock.passed = 60
     put(spool, "c.ocs", b"c")
 
-    (pair,) = spool.claim_unsigned(arrived_before=0)
+    (pair,) = spool.claim_unsigned(waited=60)
 
     assert read(pair) == (b"a", None)
     assert spool.waiting == 2
@@ -423,7 +423,7 @@ def test_what_failed_is_bounded(tmp_path: Path, clock: Clock) -> None:
     spool.open()
     for name in ("a.ocs", "b.ocs", "c.ocs"):
         put(spool, name, b"?")
-    kept = [each.serial for each in spool.expire(arrived_before=0)]
+    kept = [each.serial for each in spool.expire(waited=0)]
 
     assert spool.trim_failed() == kept[:1]
     assert [each.name for each in spool.failed()] == ["b.ocs", "c.ocs"]
