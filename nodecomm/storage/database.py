@@ -12,6 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from nodecomm.identity.files import sync_folder
 from nodecomm.storage.migrations import MIGRATIONS, migrate
 
 __all__ = [
@@ -96,8 +98,10 @@ def connect(
     steps: Sequence[Sequence[str]] = MIGRATIONS,
 ) -> sqlite3.Connection:
     """
-    Open the database and bring it up to date. Blocks; meant for a thread, or for a
-    program that has nothing else to do. Any thread may use the connection, one at a
+    Open the database and bring it up to date; one of an older release is first copied
+    to a file beside it, whose name ends in the number of its last step
+    (`nodecomm.sqlite.1`). Blocks; meant for a thread, or for a program that has nothing
+    else to do. Any thread may use the connection, one at a
     time.
 
     Args:
@@ -121,11 +125,35 @@ def connect(
         _use_write_ahead_log(connection, busy_timeout)
         # A power cut must not give back what was taken from a trust window.
         connection.execute("PRAGMA synchronous = FULL")
-        migrate(connection, steps)
+        migrate(connection, steps, lambda found: _copy(name, f"{name}.{found}"))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _copy(name: str, copy: str) -> None:
+    """
+    Copy the database as it was committed last, whole or not at all. Another connection
+    may hold the write lock.
+    """
+    made = f"{copy}.new"
+    # What a process that was killed has left.
+    with suppress(FileNotFoundError):
+        os.unlink(made)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(made, flags, 0o600)
+    try:
+        with (
+            closing(sqlite3.connect(name)) as source,
+            closing(sqlite3.connect(made)) as target,
+        ):
+            source.backup(target)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(made, copy)
+    sync_folder(os.path.dirname(copy) or ".")
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, busy_timeout: float) -> None:
