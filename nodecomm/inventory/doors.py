@@ -119,6 +119,8 @@ class Head:
         content_range: Whether it is to be a part of a file.
         only_new: Whether it is to be stored only if nothing of that name waits.
         length: Bytes of content; None if it was not said.
+        known_key: Whether the sender has proved, by TLS, to have the key of an accepted
+            node. That is worth more than a password.
     """
 
     method: str
@@ -129,6 +131,7 @@ class Head:
     content_range: bool = False
     only_new: bool = False
     length: int | None = 0
+    known_key: bool = False
 
 
 @frozen
@@ -187,6 +190,8 @@ def check_sender(head: Head, rules: UploadRules) -> None:
         raise Refused(405, "outside", headers={"Allow": "GET, HEAD"})
     if rules.networks.find(head.address) is None:
         raise Refused(403, "network")
+    if head.known_key:
+        return
     if not _known(head.authorization, rules.accounts.get(head.box, ())):
         challenge = 'Basic realm="inventories", charset="UTF-8"'
         reason = "credentials" if head.authorization else "no-credentials"

@@ -13,9 +13,10 @@ Source: the paths, methods and codes are those of Rudder 4.0 to 9.0.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.logger import Logger
@@ -25,6 +26,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
+from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.doors import (
     Head,
     Refused,
@@ -36,6 +38,7 @@ from nodecomm.inventory.doors import (
     check_target,
     client_address,
 )
+from nodecomm.inventory.https import peer_key
 from nodecomm.inventory.names import UploadName
 from nodecomm.inventory.pairs import Box, Sender
 from nodecomm.inventory.receiving import Receiving
@@ -70,6 +73,8 @@ class InventoryResource(Resource):
         server_id: The id of this server.
         reactor: For time limits.
         pool: Where what blocks is done.
+        knows_key: Whether this is the key of an accepted node. Who has proved by a
+            certificate of TLS to have such a key needs no password.
     """
 
     _log = Logger("nodecomm.inventory")
@@ -82,6 +87,7 @@ class InventoryResource(Resource):
         server_id: str,
         reactor: IReactorTime,
         pool: Pool,
+        knows_key: Callable[[PublicKey], bool] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.receiving = receiving
@@ -90,6 +96,7 @@ class InventoryResource(Resource):
         self.uploads = 0
         self._reactor = reactor
         self._pool = pool
+        self._knows_key = knows_key
         self._stated = 0
         self._since = reactor.seconds()
         self.putChild(b"uuid", _ServerId(server_id))
@@ -120,6 +127,9 @@ class InventoryResource(Resource):
         """
         rules = self.rules
         head = _head(request, box, length, rules)
+        if self._knows_key is not None:
+            key = peer_key(request.transport)
+            head = evolve(head, known_key=key is not None and self._knows_key(key))
         try:
             check_sender(head, rules)
             name = check_target(head)
