@@ -420,7 +420,7 @@ def _decided(
     by, now = _operator(), _present()
 
     def work(records: Records) -> tuple[Node, tuple[Suspicion, ...]]:
-        node = put_decision(records, decision, now, by)
+        node = put_decision(records, decision, now, by).node
         return node, suspicions(records.nodes(*_LIVE))
 
     if nodes.path.exists() or isinstance(decision, (Block, Register)):

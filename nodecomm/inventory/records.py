@@ -138,11 +138,13 @@ class Received:
         node: The node that it is about, as it is now; None if the document could not
             be read, or is refused and no such node is known.
         not_accepted: Why the node is not accepted, although it was to be.
+        events: What its history has now that it had not before.
     """
 
     judgement: Judgement
     node: Node | None = None
     not_accepted: NotPossible | None = None
+    events: tuple[Event, ...] = ()
 
 
 def read_files(
@@ -202,21 +204,25 @@ def put_document(
         rules,
         room=lambda: records.count(Status.PENDING) < max_pending,
     )
+    events: tuple[Event, ...] = ()
     if change is not None:
         _keep(records, node, change)
-        node = change.node
+        node, events = change.node, change.events
     if judgement.outcome is Outcome.TAKEN and node is not None:
         records.save_document(node.node_id, read.files)
         if accept_as is not None and node.status is Status.PENDING:
             decision = Accept(node.node_id)
             try:
-                node = put_decision(records, decision, now, accept_as)
+                change = put_decision(records, decision, now, accept_as)
             except NotPossible as error:
-                return Received(judgement, node, error)
-    return Received(judgement, node)
+                return Received(judgement, node, error, events)
+            node, events = change.node, (*events, *change.events)
+    return Received(judgement, node, events=events)
 
 
-def put_decision(records: Records, decision: Decision, now: datetime, by: str) -> Node:
+def put_decision(
+    records: Records, decision: Decision, now: datetime, by: str
+) -> Change:
     """
     Put an operator's decision in force.
 
@@ -227,7 +233,7 @@ def put_decision(records: Records, decision: Decision, now: datetime, by: str) -
         by: Who decides.
 
     Returns:
-        The node as it is now.
+        The node as it is now, and what its history has now that it had not before.
 
     Raises:
         NotPossible: It cannot be. Nothing has changed.
@@ -236,7 +242,7 @@ def put_decision(records: Records, decision: Decision, now: datetime, by: str) -
     change = decide(node, decision, records, now, by)
     if change.node != node:
         _keep(records, node, change)
-    return change.node
+    return change
 
 
 def _keep(records: Records, before: Node | None, change: Change) -> None:

@@ -5,17 +5,18 @@ The nodes of a server, for whoever lives in a reactor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from nodecomm.interfaces import INodeRegistry
 from nodecomm.inventory.judgement import Rules
-from nodecomm.inventory.lifecycle import Decision
+from nodecomm.inventory.lifecycle import Change, Decision
 from nodecomm.inventory.limits import DocumentLimits
 from nodecomm.inventory.nodes import Event, KeptDocument, Node, NodesAt, Status
 from nodecomm.inventory.records import (
@@ -32,6 +33,9 @@ from nodecomm.inventory.records import (
 __all__ = ["NodeRegistry", "NodeStore", "in_reactor_threads"]
 
 T = TypeVar("T")
+
+#: Events that an operator should look into.
+_DOUBTS = {"alternating", "conflict", "key"}
 
 
 class NodeStore(Protocol):
@@ -98,6 +102,8 @@ class NodeRegistry:
         now: Civil time, with a zone.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         store: NodeStore,
@@ -161,15 +167,41 @@ class NodeRegistry:
                 write=True,
             )
 
-        return read.addCallback(put)
+        def told(received: Received) -> Received:
+            self._tell(received.node, received.events)
+            return received
+
+        return read.addCallback(put).addCallback(told)
 
     def decide(self, decision: Decision, by: str) -> Deferred[Node]:
         """
         Put an operator's decision in force. Fails with `NotPossible`, too.
         """
-        return self._store.run(
+        done = self._store.run(
             lambda records: put_decision(records, decision, self._now(), by), write=True
         )
+
+        def told(change: Change) -> Node:
+            self._tell(change.node, change.events)
+            return change.node
+
+        return done.addCallback(told)
+
+    def _tell(self, node: Node | None, events: Iterable[Event]) -> None:
+        """
+        Log what is in force now.
+        """
+        for event in events:
+            level = LogLevel.warn if event.what in _DOUBTS else LogLevel.info
+            self._log.emit(
+                level,
+                "node {node}: {what}, by {by}: {text}",
+                event="node.changed",
+                node=node and node.node_id,
+                what=event.what,
+                by=event.by,
+                text=event.text,
+            )
 
     def node(self, node_id: str) -> Deferred[Node | None]:
         """

@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from unittest.mock import patch
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -331,6 +332,29 @@ class RegistryTests(Case):
         self.assertEqual(2, self.generation())
 
         self.refused(self.send(node_document(pair(), self.later(3))), "id-conflict")
+
+    def test_log(self) -> None:
+        """
+        What changes a node is logged, with both keys where it is the key.
+        """
+        told: list[dict[str, Any]] = []
+        observer = cast(ILogObserver, told.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.accepted()
+        self.send(node_document(pair(1), self.later(2)), pair())
+        changes = [x for x in told if x.get("event") == "node.changed"]
+
+        self.assertEqual(
+            [
+                ("pending", "inventory", LogLevel.info),
+                ("accepted", "alice", LogLevel.info),
+                ("key", "inventory", LogLevel.warn),
+            ],
+            [(x["what"], x["by"], x["log_level"]) for x in changes],
+        )
+        self.assertEqual({NODE}, {x["node"] for x in changes})
+        self.assertIn(f"from {key().md5} to {key(1).md5}", changes[2]["text"])
 
     def test_change_to_the_key_of_another(self) -> None:
         """

@@ -109,7 +109,9 @@ documents = st.builds(
 )
 decisions = st.builds(
     lambda make, node_id, number: (
-        lambda records, now: put_decision(records, make(node_id, number), now, "alice")
+        lambda records, now: (
+            put_decision(records, make(node_id, number), now, "alice").node
+        )
     ),
     st.sampled_from(DECISIONS),
     st.sampled_from(IDS),
@@ -279,7 +281,7 @@ def test_real_documents(name: str) -> None:
     assert records.nodes() == []
     assert code(signature, now) is None
     node_id, digest = REAL[name]
-    node = put_decision(records, Accept(node_id, digest), now, "alice")
+    node = put_decision(records, Accept(node_id, digest), now, "alice").node
     assert node.status is Status.ACCEPTED
 
 
@@ -320,7 +322,9 @@ def test_at_once(tmp_path: Path) -> None:
             by = f"process {number}"
             decided.append(
                 outcome(
-                    lambda: run(lambda x: put_decision(x, wanted, WRITTEN, by), True)
+                    lambda: run(
+                        lambda x: put_decision(x, wanted, WRITTEN, by).node, True
+                    )
                 )
             )
 
