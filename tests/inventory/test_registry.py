@@ -189,7 +189,8 @@ class RegistryTests(Case):
         self.assertEqual([("pending", "inventory")], self.history())
         self.assertEqual(0, self.generation())
         kept = self.successResultOf(self.registry.document(NODE))
-        self.assertEqual(KeptDocument(data, sign(data, pair())), kept)
+        self.assertEqual(KeptDocument.of(data, sign(data, pair())), kept)
+        self.assertEqual(data, kept and kept.document)
 
     def test_ids_in_any_case(self) -> None:
         """
