@@ -19,14 +19,12 @@ from nodecomm.cli.inventory_make import (
     make,
     sign_document,
 )
+from nodecomm.cli.key_file import read_key_file
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
-from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.document import read_document
 from nodecomm.inventory.keys import (
     KeyRefused,
     read_agent_key,
-    read_certificate,
-    read_public_key,
 )
 from nodecomm.inventory.limits import (
     DocumentLimits,
@@ -44,9 +42,6 @@ from nodecomm.inventory.signature import (
 from nodecomm.wire.text import safe
 
 __all__ = ["Options", "run"]
-
-#: Bytes of a file with a key or a certificate.
-_KEY_SIZE = 64 * 1024
 
 
 class _VerifyOptions(CommandOptions):
@@ -131,27 +126,11 @@ def _document(path: str) -> bytes:
     return uncompress(data, limits) if is_compressed(data) else data
 
 
-def _named_key(path: str) -> PublicKey:
-    data = _read(path, _KEY_SIZE)
-    if len(data) > _KEY_SIZE:
-        msg = f"{path}: more than {_KEY_SIZE} bytes, that is no key"
-        raise KeyRefused("bad-key", msg)
-    text = data.decode("latin-1")
-    try:
-        if "BEGIN CERTIFICATE" in text:
-            return read_certificate(text).key
-        return read_public_key(text)
-    except KeyRefused as error:
-        # What it is about is the file, not an element.
-        refusal = error.refusal
-        raise KeyRefused(refusal.code, f"{path}: {refusal.text}") from error
-
-
 def _verify(options: CommandOptions) -> tuple[Any, list[str]]:
     data = _document(options["document"])
     inventory = read_document(data)
     own = read_agent_key(inventory.agent, inventory.node_id).key
-    key = _named_key(options["key"]) if options["key"] else own
+    key = read_key_file(options["key"]).key if options["key"] else own
     signature = read_signature(_read(options["signature"], MAX_SIGNATURE_SIZE))
     verify(data, signature, key)
     facts = {

@@ -18,6 +18,7 @@ from typing import Any, TextIO, TypeVar, cast
 
 from twisted.python import usage
 
+from nodecomm.cli.key_file import read_key_file
 from nodecomm.cli.nodes_shown import (
     COMPARE,
     event_facts,
@@ -34,12 +35,7 @@ from nodecomm.cli.options import (
     repeat_state_dir,
     write_json,
 )
-from nodecomm.inventory.keys import (
-    AgentKey,
-    KeyRefused,
-    read_certificate,
-    read_public_key,
-)
+from nodecomm.inventory.keys import KeyRefused
 from nodecomm.inventory.lifecycle import (
     Accept,
     Block,
@@ -68,9 +64,6 @@ from nodecomm.wire.text import safe
 __all__ = ["Options", "run"]
 
 T = TypeVar("T")
-
-#: Bytes of a file with a key or a certificate.
-_KEY_SIZE = 64 * 1024
 
 #: Seconds between two looks while a command waits.
 _LOOK_EVERY = 0.5
@@ -328,7 +321,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     except (NotPossible, _Failed) as error:
         code, text = error.code, str(error)
     except KeyRefused as error:
-        code, text = error.refusal.code, f"{chosen['pem']}: {error.refusal.text}"
+        code, text = error.refusal.code, error.refusal.text
     except (sqlite3.Error, DatabaseTooNew) as error:
         code, text = "database", f"{path}: {error}"
     else:
@@ -360,21 +353,6 @@ def _operator() -> str:
         return pwd.getpwuid(uid).pw_name[:_NAME]
     except KeyError:
         return f"uid {uid}"
-
-
-def _key(path: str) -> AgentKey:
-    """
-    The key in a file.
-    """
-    with Path(path).open("rb") as stream:
-        data = stream.read(_KEY_SIZE + 1)
-    if len(data) > _KEY_SIZE:
-        raise KeyRefused("bad-key", f"more than {_KEY_SIZE} bytes, that is no key")
-    text = data.decode("latin-1")
-    if "BEGIN CERTIFICATE" in text:
-        certificate = read_certificate(text)
-        return AgentKey(certificate.key, certificate)
-    return AgentKey(read_public_key(text))
 
 
 def _list(nodes: _Nodes, options: CommandOptions) -> _Answer:
@@ -460,7 +438,7 @@ def _block(nodes: _Nodes, options: CommandOptions) -> _Answer:
 
 
 def _set_key(nodes: _Nodes, options: CommandOptions) -> _Answer:
-    decision = SetKey(options["node"], _key(options["pem"]))
+    decision = SetKey(options["node"], read_key_file(options["pem"]))
     return _decided(nodes, decision, "another key", with_key=True)
 
 
@@ -475,7 +453,7 @@ def _reset_date(nodes: _Nodes, options: CommandOptions) -> _Answer:
 
 
 def _register(nodes: _Nodes, options: CommandOptions) -> _Answer:
-    decision = Register(options["node"], _key(options["pem"]))
+    decision = Register(options["node"], read_key_file(options["pem"]))
     return _decided(nodes, decision, "registered", with_key=True)
 
 
