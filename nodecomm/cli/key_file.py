@@ -7,12 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nodecomm.inventory.keys import (
-    AgentKey,
-    KeyRefused,
-    read_certificate,
-    read_public_key,
-)
+from nodecomm.inventory.keys import AgentKey, KeyRefused, read_pem
 
 __all__ = ["read_key_file"]
 
@@ -35,10 +30,7 @@ def read_key_file(path: str) -> AgentKey:
         raise KeyRefused("bad-key", msg)
     text = data.decode("latin-1")
     try:
-        if "BEGIN CERTIFICATE" in text:
-            certificate = read_certificate(text)
-            return AgentKey(certificate.key, certificate)
-        return AgentKey(read_public_key(text))
+        return read_pem(text)
     except KeyRefused as error:
         # What it is about is the file, not an element.
         refusal = error.refusal
