@@ -22,6 +22,7 @@ from nodecomm.cli.inventory_make import (
 from nodecomm.cli.key_file import read_key_file
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
 from nodecomm.inventory.document import read_document
+from nodecomm.inventory.failures import failed_facts, read_failed
 from nodecomm.inventory.keys import (
     KeyRefused,
     read_agent_key,
@@ -72,20 +73,31 @@ class _ShowOptions(CommandOptions):
     )
 
 
+class _FailedOptions(CommandOptions):
+    takes = "[options] FOLDER"
+    subjects = (("folder", "FOLDER"),)
+    longdesc = (
+        "List what a server has received and not believed, the oldest first, with the "
+        "reason. FOLDER is where it keeps what it has received; the files are in "
+        "FOLDER/failed/NUMBER. With --json all that is known of each."
+    )
+
+
 class Options(GroupOptions):
     """
     The command line of `nodecomm inventory`.
     """
 
-    longdesc = "Make, sign, verify and show inventories."
+    longdesc = "Make, sign, verify and show inventories; list what was not believed."
     subCommands = [
         ["make", None, MakeOptions, "make an inventory of this node"],
         ["sign", None, SignOptions, "sign a document with this machine's key"],
         ["verify", None, _VerifyOptions, "check a document and its signature"],
         ["show", None, _ShowOptions, "print what a document says"],
+        ["failed", None, _FailedOptions, "list what a server did not believe"],
     ]
     takes = "COMMAND [options]"
-    unnamed = "what about inventories? Commands: make, sign, verify, show"
+    unnamed = "what about inventories? Commands: make, sign, verify, show, failed"
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
@@ -214,9 +226,22 @@ def _chosen(options: GroupOptions) -> CommandOptions:
     return cast(CommandOptions, options.subOptions)
 
 
+def _failed(options: CommandOptions) -> tuple[Any, list[str]]:
+    found = read_failed(options["folder"])
+    lines = []
+    for each in found:
+        when = each.failed.strftime("%Y-%m-%d %H:%M:%S %Z")
+        sender = each.sender.address or "an unknown address"
+        lines.append(f"{each.serial} {when} {each.name} from {sender}")
+        lines.append(f"    {each.refusal.code}: {each.refusal.text}")
+    facts = [{"number": each.serial, **failed_facts(each)} for each in found]
+    return facts, lines
+
+
 _COMMANDS: dict[str, Callable[[GroupOptions, TextIO], tuple[Any, list[str]]]] = {
     "make": make,
     "sign": lambda options, stdout: sign_document(options),
     "verify": lambda options, stdout: _verify(_chosen(options)),
     "show": lambda options, stdout: _show(_chosen(options)),
+    "failed": lambda options, stdout: _failed(_chosen(options)),
 }

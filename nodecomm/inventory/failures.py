@@ -16,7 +16,14 @@ from nodecomm.identity.files import replace_file
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.pairs import Box, Sender
 
-__all__ = ["FAILED_NAME", "REASON_NAME", "Failed", "read_failed", "write_reason"]
+__all__ = [
+    "FAILED_NAME",
+    "REASON_NAME",
+    "Failed",
+    "failed_facts",
+    "read_failed",
+    "write_reason",
+]
 
 #: The folder of what failed, in that of the spool.
 FAILED_NAME = "failed"
@@ -76,11 +83,14 @@ def write_reason(folder: str, failed: Failed) -> None:
     Raises:
         OSError: It could not be written.
     """
-    text = json.dumps(_reason(failed), indent=2) + "\n"
+    text = json.dumps(failed_facts(failed), indent=2) + "\n"
     replace_file(os.path.join(folder, REASON_NAME), text.encode())
 
 
-def _reason(failed: Failed) -> dict[str, Any]:
+def failed_facts(failed: Failed) -> dict[str, Any]:
+    """
+    What is known of it, as values that JSON has.
+    """
     return {
         "name": failed.name,
         "code": failed.refusal.code,
