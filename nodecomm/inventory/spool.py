@@ -23,6 +23,7 @@ from several threads.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -184,21 +185,29 @@ class Spool:
 
     # What a sender does
 
+    # The next three are asked by the reactor, and so do not wait for the lock, which is
+    # held while something is written. Each looks at a dict once.
+
     @property
     def waiting(self) -> int:
         """
-        How many halves wait for the other one.
+        How many names there are of which one half waits for the other.
         """
-        with self._lock:
-            return sum(len(halves) for halves in self._waiting.values())
+        return len(self._waiting)
 
     @property
     def undecided(self) -> int:
         """
         How many pairs wait for a decision.
         """
-        with self._lock:
-            return len(self._pairs)
+        return len(self._pairs)
+
+    def holds(self, name: UploadName) -> bool:
+        """
+        Whether a file of exactly this name waits for its other half.
+        """
+        found = self._waiting.get(name.pair, {}).get(name.half)
+        return found is not None and found.name == name
 
     def free(self) -> int:
         """
@@ -206,14 +215,6 @@ class Spool:
         """
         status = os.statvfs(self.folder)
         return status.f_bavail * status.f_frsize
-
-    def holds(self, name: UploadName) -> bool:
-        """
-        Whether a file of exactly this name waits for its other half.
-        """
-        with self._lock:
-            found = self._waiting.get(name.pair, {}).get(name.half)
-            return found is not None and found.name == name
 
     def begin(self) -> Part:
         """
@@ -249,8 +250,7 @@ class Spool:
         target = os.path.join(self._incoming, held_name(name, sender))
         replaced = None
         with self._lock:
-            halves = self._waiting.setdefault(name.pair, {})
-            before = halves.get(name.half)
+            before = self._waiting.get(name.pair, {}).get(name.half)
             existed = before is not None and before.name == name
             if existed and only_new:
                 raise NameTaken(name.text)
@@ -483,6 +483,8 @@ class Spool:
         for serial in sorted(os.listdir(self._ready)):
             folder = os.path.join(self._ready, serial)
             self._last_serial = max(self._last_serial, _number(serial))
+            if not os.path.isdir(folder):
+                continue
             if os.path.exists(os.path.join(folder, REASON_NAME)):
                 self._move_failed(folder)
                 continue
@@ -492,7 +494,9 @@ class Spool:
                 if waiting is not None:
                     found.append(waiting)
             if not found:
-                shutil.rmtree(folder, ignore_errors=True)
+                # Empty, or with something in it that somebody else has put there.
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
                 continue
             halves = {waiting.name.half for waiting in found}
             if len(halves) == 1:

@@ -383,6 +383,10 @@ def test_files_of_others_do_not_matter(spool: Spool, make: Callable[[], Spool]) 
     for name in ("README", "a.ocs", "a.ocs~first", "a.ocs~x~y", "a.bin~first~"):
         Path(spool.folder, "incoming", name).write_bytes(b"?")
     Path(spool.folder, "ready", "notes").mkdir()
+    Path(spool.folder, "ready", "README").write_bytes(b"?")
+    kept = Path(spool.folder, "ready", "mine", "a.txt")
+    kept.parent.mkdir()
+    kept.write_bytes(b"?")
     Path(spool.folder, "failed", "notes").mkdir()
     crash(spool)
 
@@ -390,6 +394,23 @@ def test_files_of_others_do_not_matter(spool: Spool, make: Callable[[], Spool]) 
 
     assert again.open() == []
     assert (again.waiting, again.failed()) == (0, [])
+    assert kept.exists()
+
+
+def test_a_failure_leaves_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be stored does not count as waiting."""
+
+    def fails(*args: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises(OSError, match="no"):
+        put(spool, "a.ocs", b"a")
+
+    assert spool.waiting == 0
+    assert not spool.holds(read_name("a.ocs"))
 
 
 def test_one_owner(spool: Spool, make: Callable[[], Spool]) -> None:
