@@ -118,7 +118,7 @@ class UploadRequest(Request):
     A request of an `UploadSite`.
     """
 
-    #: Why the content was not wanted; the resource answers with it.
+    #: Why the content is not wanted.
     refused: Refused | None = None
     _answered = False
 
@@ -174,18 +174,11 @@ class UploadRequest(Request):
         """
         if self._answered:
             self.finish()  # type: ignore[no-untyped-call]
-        else:
-            super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
-
-    def process(self) -> None:
-        """
-        Answer.
-        """
-        if self.refused is not None:
-            # Found before the resource was: the site itself has refused it.
+        elif self.refused is not None:
+            # Before Twisted looks into the content of a form, which is not there.
             answer(self, self.refused)
         else:
-            super().process()  # type: ignore[no-untyped-call]
+            super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
 
 
 class UploadSite(Site):

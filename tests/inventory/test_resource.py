@@ -471,6 +471,16 @@ def test_long_contents_elsewhere(server: Server) -> None:
     connection.lose()
 
 
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data", "multipart/form-data; boundary=x", "text/plain"]
+)
+def test_forms(server: Server, kind: str) -> None:
+    """A form is refused for its method, whatever is in it."""
+    reply = server.ask("POST", "/inventories/a.ocs", b"x", Content_Type=kind)
+
+    assert reply.status == 403
+
+
 @BOTH
 def test_proxies(tmp_path: Path, own_site: bool) -> None:
     """The address is whom a proxy of ours speaks for; others are not believed."""
