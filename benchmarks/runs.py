@@ -97,8 +97,8 @@ RUN_ROWS = (
     ),
     RunRow(
         "run-300-mixed",
-        "300: 15 slow, refusing, dead each, 3 mute",
-        (("good", 252), ("slow", 15), ("refusing", 15), ("dead", 15), ("mute", 3)),
+        "300: 15 slow, refusing, dead each, 1 mute",
+        (("good", 254), ("slow", 15), ("refusing", 15), ("dead", 15), ("mute", 1)),
         most_rounds=1,
     ),
 )

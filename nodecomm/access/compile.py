@@ -94,7 +94,7 @@ class _Compiler:
                 "allowlegacyconnects", server.allowlegacyconnects
             ),
             allowusers=frozenset(server.allowusers),
-            users_origin=self._findings.origin("server.allowusers"),
+            users_origin=self._settings.origin("server.allowusers"),
             execution=read_execution(self._settings, self._findings, sync),
             roles=read_roles(self._settings, self._findings),
         )

@@ -75,6 +75,16 @@ class AddressPattern(Entry):
     ranges: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     pattern: Pattern | None = field(default=None, repr=False, eq=False)
 
+    def first(self) -> Address | None:
+        """
+        The first address that the entry covers; None where its form does not tell it.
+        """
+        if self.form not in ("address", "prefix", "network"):
+            return None
+        number = self.network << (_BITS[self.version] - self.length)
+        known = IPv4Address(number) if self.version == 4 else IPv6Address(number)
+        return Address(str(known), self.version, number)
+
     def matches(self, address: Address) -> bool:
         """
         Whether the entry covers *address*.

@@ -23,6 +23,9 @@ __all__ = ["check_program", "read_execution", "read_roles"]
 #: Where the command stands.
 _KEY = "server.cfruncommand"
 
+#: Addresses that a message names.
+_SHOWN = 5
+
 
 def read_roles(settings: Settings, findings: Findings) -> tuple[Rule, ...]:
     """
@@ -80,7 +83,9 @@ def read_execution(
         program = "" if command == SYNC else program_of(command)
     except ValueError:
         return None
-    if not command or (command != SYNC and not program.startswith("/")):
+    # A program cannot be looked up by a name with a NUL.
+    unusable = "\0" in program or not program.startswith("/")
+    if not command or (command != SYNC and unusable):
         # What is wrong with it was told when the file was read.
         return None
     return Execution(
@@ -98,7 +103,7 @@ def check_program(
 ) -> None:
     """
     Tell of a program that is not there, or that no rule admits anybody to: whoever
-    asks for a run would be refused.
+    asks for a run would be refused. And of those who can ask for one at a time.
     """
     execution = snapshot.execution
     if execution is None or execution.program is None:
@@ -113,13 +118,14 @@ def check_program(
     if resolved is not None:
         if resolved.is_directory:
             said, hint = f"{shown} is a folder", "name a program"
-        elif snapshot.find(resolved.path, is_directory=False) is None:
+        elif (rule := snapshot.find(resolved.path, is_directory=False)) is None:
             said = f"no rule admits anybody to {shown}"
             hint = (
                 f"write [[access]] with path = {in_toml(shown)} and whom it admits: "
                 "admit_keys, admit_ips or admit_hostnames"
             )
         else:
+            _check_second(settings, snapshot, findings, rule)
             return
     written = settings.server.cfruncommand
     findings.tell(
@@ -127,5 +133,35 @@ def check_program(
         f"{said}, so whoever asks for a run is refused",
         written if isinstance(written, str) else list(written),
         hint,
+        "warning",
+    )
+
+
+def _check_second(
+    settings: Settings, snapshot: Snapshot, findings: Findings, rule: Rule
+) -> None:
+    """
+    Tell of addresses that may have the program run, and have one connection at a time:
+    what becomes of a second request from there is not for `[run]` to say.
+    """
+    several = snapshot.allowallconnects
+    missing = [
+        entry.text
+        for entry in rule.admit_ips
+        if (first := entry.first()) is not None and several.find(first) is None
+    ]
+    if not missing and several.entries:
+        return
+    who = ", ".join(missing[:_SHOWN]) or "whoever it admits"
+    if len(missing) > _SHOWN:
+        who += f" and {len(missing) - _SHOWN} more"
+    findings.tell(
+        "server.allowallconnects",
+        f"{rule.label} has cfruncommand run for {who}, and an address that is not here "
+        "has one connection at a time: a second request from it is turned away while a "
+        "run that it asked for goes on",
+        list(settings.server.allowallconnects),
+        f"write allowallconnects = {in_toml(missing[:1] or ['192.0.2.1'])} in [server],"
+        " with the addresses that ask for runs",
         "warning",
     )

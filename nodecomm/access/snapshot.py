@@ -95,7 +95,7 @@ class Snapshot:
         allowconnects, denyconnects, allowallconnects, allowlegacyconnects: Who may
             connect, and how.
         allowusers: The user names that may ask for a run.
-        users_origin: Where that list stands.
+        users_origin: Where that list stands; None where it is not written.
         execution: What is run then; None: nothing.
         roles: Which classes a run may be given, by whom.
         mounts: Path to the name of the file source that answers below it.

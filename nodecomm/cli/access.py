@@ -101,13 +101,13 @@ class _ExplainOptions(CommandOptions):
         except ValueError as error:
             raise usage.UsageError(f"--key: {error}") from None
 
-    def opt_define(self, classes: str) -> None:
+    def opt_define_class(self, classes: str) -> None:
         """
         --exec: classes that the run is to define, with commas between.
         """
         self.given.append(("-D", classes))
 
-    opt_D = opt_define
+    opt_D = opt_define_class
 
     def opt_remote_bundles(self, bundles: str) -> None:
         """
@@ -115,13 +115,13 @@ class _ExplainOptions(CommandOptions):
         """
         self.given.append(("-b", bundles))
 
-    def opt_select(self, classes: str) -> None:
+    def opt_select_class(self, classes: str) -> None:
         """
         --exec: classes of which the node must have one, with commas between.
         """
         self.selected = (*(self.selected or ()), *filter(None, classes.split(",")))
 
-    opt_s = opt_select
+    opt_s = opt_select_class
 
     def parseArgs(self, *given: str) -> None:
         if len(given) > 1:
@@ -146,7 +146,8 @@ class _ExplainOptions(CommandOptions):
             raise usage.UsageError("which REQUEST_PATH? Or a run: --exec")
         if self.given or self.selected is not None or self["agent"]:
             raise usage.UsageError(
-                "--define, --remote-bundles, --select and --agent belong to --exec"
+                "--define-class, --remote-bundles, --select-class and --agent belong"
+                " to --exec"
             )
 
     def postOptions(self) -> None:
@@ -202,9 +203,16 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     config = Path(given["config"]) if given["config"] else None
     if given["exec"]:
         return _run_exec(given, options, config, stdout, stderr)
+    if config is not None and is_of_agent(config):
+        stderr.write(
+            f"error: {safe(str(config))} is an agent's, which serves nothing by name;"
+            " --exec asks whom it runs something for\n"
+        )
+        return 2
     snapshot, loaded = check_access(load(config, state_dir=options.named_state_dir))
     if snapshot is None:
         return _unusable(loaded, stderr)
+    _tell_missing(loaded, stderr)
     try:
         asked = from_text(given["path"])
     except ValueError as error:
@@ -236,6 +244,7 @@ def _run_exec(
     node, loaded = load_node(config, options.named_state_dir, agent=agent)
     if node is None:
         return _unusable(loaded, stderr)
+    _tell_missing(loaded, stderr)
     peer = _peer(given, Path(node.state_dir) / "ppkeys")
     answer = explain_exec(node, peer, Asked(tuple(given.given), given.selected))
     if options.as_json:
@@ -244,6 +253,17 @@ def _run_exec(
     else:
         stdout.write(run_as_text(_peer_line(peer, given), answer))
     return 0 if answer.decision.allowed else 1
+
+
+def _tell_missing(loaded: ReadFiles[Any], stderr: TextIO) -> None:
+    """
+    Tell where no configuration was found: the answer is about what stands in for it.
+    """
+    if not loaded.sources:
+        stderr.write(
+            f"warning: there is no {safe(loaded.missing)}; the rules asked are those of"
+            " a server without a configuration (-c names one)\n"
+        )
 
 
 def _unusable(loaded: ReadFiles[Any], stderr: TextIO) -> int:

@@ -23,15 +23,19 @@ from nodecomm.access.explain_execution import (
     explain_run,
 )
 from nodecomm.cli.explaining import explain_file
+from nodecomm.cli.explaining_key import ClientTrust
+from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.server.execution.classes import full_hostname, node_classes, selects
 from nodecomm.service.agent_prepared import prepare_agent
 from nodecomm.service.agent_snapshot import caller_trust
 from nodecomm.service.loading import ReadFiles, check_access, load, load_agent
+from nodecomm.service.prepared import state_folder, trust_windows
 from nodecomm.wire.execute import BadArguments, InvalidArguments, parse_execute
 from nodecomm.wire.text import safe, to_text
 
 if TYPE_CHECKING:
     from nodecomm.access.snapshot import Snapshot
+    from nodecomm.config.model import Settings
     from nodecomm.identity.callers import CallerTrust
     from nodecomm.identity.keys import PublicKey
     from nodecomm.identity.peer import Peer
@@ -86,12 +90,14 @@ class Node:
         state_dir: The state folder.
         callers: Who may connect at all, of an agent; None: a server, where the lists
             of addresses say that.
+        clients: Whose keys a server trusts.
         listens: Whether it listens anywhere.
     """
 
     snapshot: Snapshot
     state_dir: str
     callers: CallerTrust | None = None
+    clients: ClientTrust | None = None
     listens: bool = True
 
 
@@ -106,7 +112,7 @@ def load_node(
         snapshot, loaded = check_access(load(config, state_dir=state_dir))
         if snapshot is None:
             return None, loaded
-        return Node(snapshot, loaded.usable().server.state_dir), loaded
+        return _server_node(snapshot, loaded.usable()), loaded
     prepared, read = prepare_agent(load_agent(config, state_dir=state_dir))
     if prepared is None:
         return None, read
@@ -114,9 +120,18 @@ def load_node(
         prepared.snapshot,
         prepared.state,
         caller_trust(prepared),
-        bool(prepared.listen),
+        listens=bool(prepared.listen),
     )
     return node, read
+
+
+def _server_node(snapshot: Snapshot, settings: Settings) -> Node:
+    folder = Path(state_folder(settings))
+    windows, _ = trust_windows(settings)
+    clients = ClientTrust(
+        folder, folder / KEYS_FOLDER, settings.server.trustusers, windows
+    )
+    return Node(snapshot, settings.server.state_dir, clients=clients)
 
 
 def explain_exec(node: Node, peer: Peer, asked: Asked) -> RunExplanation:
@@ -129,7 +144,7 @@ def explain_exec(node: Node, peer: Peer, asked: Asked) -> RunExplanation:
 def _parts(node: Node, peer: Peer, asked: Asked) -> Iterator[Part]:
     snapshot = node.snapshot
     if node.callers is None:
-        yield from _server_connection(snapshot, peer)
+        yield from _server_connection(snapshot, peer, node.clients)
     else:
         yield from _agent_connection(node, node.callers, peer)
     mistake: BadArguments | None = None
@@ -152,15 +167,23 @@ def _parts(node: Node, peer: Peer, asked: Asked) -> Iterator[Part]:
         )
 
 
-def _server_connection(snapshot: Snapshot, peer: Peer) -> Iterator[Part]:
+def _server_connection(
+    snapshot: Snapshot, peer: Peer, clients: ClientTrust | None
+) -> Iterator[Part]:
     """
     Whether a server takes the connection.
     """
-    decision = snapshot.check_connection(peer.address)
-    yield Part("connection", peer.address, _plain(decision), CLOSED)
+    answer = _plain(snapshot.check_connection(peer.address))
+    if peer.key is None:
+        note = "which keys are trusted was not looked at: --key says whose it is"
+        answer = evolve(answer, notes=(note,))
+    yield Part("connection", peer.address, answer, CLOSED)
     if peer.protocol == 1:
         decision = snapshot.check_legacy_connection(peer.address)
         yield Part("connection", "classic", _plain(decision), CLOSED)
+    if peer.key is not None and clients is not None:
+        decided = clients.judge(peer.key, peer)
+        yield Part("key", _digests(peer), _plain(decided), CLOSED)
 
 
 def _agent_connection(node: Node, callers: CallerTrust, peer: Peer) -> Iterator[Part]:

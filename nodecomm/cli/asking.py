@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from nodecomm.cli.connecting import Interrupted
@@ -103,7 +105,8 @@ def ask_whether(
 ) -> bool | None:
     """
     Ask whether *key* is the server's, as ssh does: `yes`, `no`, or the digest itself,
-    which is compared. None where nobody can be asked.
+    which is compared. None where nobody can be asked. What was typed before the
+    question is dropped.
 
     Args:
         introduction: Lines to print before, with the key, safe for a terminal.
@@ -121,6 +124,7 @@ def ask_whether(
             f"{introduction}Compare with what `nodecomm key show` or `cf-key -p` prints"
             " on the server itself.\n"
         )
+        _drop_typed_ahead(reader)
         question = "Is that the server's key (yes/no/[digest])? "
         while True:
             writer.write(question)
@@ -134,6 +138,15 @@ def ask_whether(
                 return verdict
             writer.write(verdict)
             question = "Please type 'yes', 'no' or the digest: "
+
+
+def _drop_typed_ahead(reader: TextIO) -> None:
+    """
+    What was typed before a question was to be seen is no answer to it.
+    """
+    # No terminal, as in a test, has nothing of the kind.
+    with contextlib.suppress(OSError, ValueError, termios.error):
+        termios.tcflush(reader.fileno(), termios.TCIFLUSH)
 
 
 def judge(answer: str, key: PublicKey) -> bool | str:
@@ -205,12 +218,26 @@ class TerminalQuestion:
     ) -> Deferred[bool | None]:
         """
         Whether *key* is the key of *server*, which was reached at *address*.
+
+        He is asked when the reactor has its next turn: where everything is being ended,
+        the end of one question is not the beginning of another one.
         """
+        asking = self._ask_in_turn(server, address, key, others)
+        return Deferred.fromCoroutine(asking)
+
+    async def _ask_in_turn(
+        self,
+        server: ServerAddress,
+        address: str,
+        key: PublicKey,
+        others: Sequence[str],
+    ) -> bool | None:
+        await deferLater(self._reactor, 0)
         pool = self._reactor.getThreadPool()
         answer: Deferred[bool | None] = deferToThreadPool(
             self._reactor, pool, self._ask, server, address, key, others
         )
-        return answer.addErrback(self._left)
+        return await answer.addErrback(self._left)
 
     def _left(self, failure: Failure) -> Failure:
         """

@@ -5,6 +5,7 @@ Which nodes a command is about: those it names, and those in a list.
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from typing import TYPE_CHECKING, BinaryIO
@@ -61,12 +62,18 @@ def _read(file: BinaryIO, name: str) -> list[ServerAddress]:
     servers: list[ServerAddress] = []
     mistakes: list[str] = []
     for number, line in _lines(file):
+        if number == 1:
+            # Some editors begin a file with this.
+            line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
         text = os.fsdecode(line).partition("#")[0].strip()
         if not text:
             continue
         try:
             if len(line) > _LINE:
                 msg = f"a line of more than {_LINE} bytes"
+                raise ValueError(msg)
+            if len(text.split()) > 1:
+                msg = f"{text!r} is more than one name; write one a line"
                 raise ValueError(msg)
             servers.append(parse_server(text))
         except ValueError as error:

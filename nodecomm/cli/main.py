@@ -68,7 +68,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     (
         "agent",
         "nodecomm.cli.agent",
-        "how the agent of this machine is doing",
+        "how the agent of this machine is doing, and a run of it now",
     ),
     (
         "key",

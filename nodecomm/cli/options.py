@@ -64,6 +64,9 @@ class StateOptions(usage.Options):
             name: text and " ".join(text.split()) for name, text in self.docs.items()
         }
 
+    # Not everybody types it out.
+    opt_h = usage.Options.opt_help
+
     def opt_version(self) -> None:
         """
         Print the version and exit.

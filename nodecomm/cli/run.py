@@ -63,13 +63,13 @@ class Options(InteractiveOptions):
     )
     optParameters = [
         ["parallel", "p", "300", "nodes at a time"],
-        ["hosts-from", "f", None, "a file with a HOST[:PORT] a line; - is stdin"],
         ["max-duration", None, "1h", "how long a node may take, as 90s, 30m, 2h"],
         ["output-limit", None, str(10 << 20), "bytes of output to take of a node"],
     ]
 
     def __init__(self) -> None:
         self.servers: list[ServerAddress] = []
+        self.lists: list[str] = []
         self.defined: list[bytes] = []
         self.bundles: list[bytes] = []
         self.selected: list[bytes] = []
@@ -83,6 +83,14 @@ class Options(InteractiveOptions):
             "seconds without a word from a node that runs; to connect, the same but "
             "30 at the most"
         )
+
+    def opt_hosts_from(self, file: str) -> None:
+        """
+        A file with a HOST[:PORT] a line; - is stdin; may be given several times.
+        """
+        self.lists.append(file)
+
+    opt_f = opt_hosts_from
 
     def opt_define_class(self, classes: str) -> None:
         """
@@ -109,6 +117,18 @@ class Options(InteractiveOptions):
 
     opt_s = opt_select_class
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse; who comes from cf-runagent is told how hosts are named here.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            if str(error) != "option -H not recognized":
+                raise
+            msg = f"{error}: name each node by itself, nodecomm run HOST HOST:PORT"
+            raise usage.UsageError(msg) from None
+
     def parseArgs(self, *hosts: str) -> None:
         """
         Keep the names of the nodes.
@@ -127,10 +147,10 @@ class Options(InteractiveOptions):
             encode_execute(self.defined, self.bundles, self.selected)
         except LocalProtocolError as error:
             raise usage.UsageError(str(error)) from error
-        if self["hosts-from"] is not None:
-            self.servers += read_hosts(self["hosts-from"])
+        for file in self.lists:
+            self.servers += read_hosts(file)
         if not self.servers:
-            what = " (--hosts-from names none)" if self["hosts-from"] else ""
+            what = " (--hosts-from names none)" if self.lists else ""
             msg = f"which HOST[:PORT]?{what}"
             raise usage.UsageError(msg)
 
@@ -253,7 +273,11 @@ async def _work(
         output_limit=options.output_limit,
     )
     report: TextReport | JSONReport = (JSONReport if options.as_json else TextReport)(
-        printer, len(servers), options.output_limit, options.named_state_dir
+        printer,
+        len(servers),
+        options.output_limit,
+        options.named_state_dir,
+        selecting=bool(options.selected),
     )
     wanted = Wanted(
         tuple(options.defined), tuple(options.bundles), tuple(options.selected)

@@ -13,7 +13,7 @@ from attrs import frozen
 from nodecomm.cli.hosts import label
 from nodecomm.cli.options import repeat_state_dir
 from nodecomm.cli.statuses import Status, code_of, status_of, text_of
-from nodecomm.client.errors import Refused
+from nodecomm.client.errors import Refused, UntrustedServer
 from nodecomm.wire.text import safe, to_text
 
 if TYPE_CHECKING:
@@ -45,8 +45,16 @@ class Outcome:
     status: Status
 
 
+#: The word for a node that none of the classes of `-s` is for.
+NOT_SELECTED = "not-selected"
+
+
 def outcome_of(
-    result: NodeResult, output_limit: int, state_dir: Path | None = None
+    result: NodeResult,
+    output_limit: int,
+    state_dir: Path | None = None,
+    *,
+    selecting: bool = False,
 ) -> Outcome | None:
     """
     Why the run of a node did not end with 0; None if it did.
@@ -55,6 +63,7 @@ def outcome_of(
         result: What became of the node.
         output_limit: Bytes of output that were accepted.
         state_dir: What the command line named.
+        selecting: Whether only nodes with certain classes were meant.
     """
     error = result.error
     if result.done:
@@ -63,6 +72,9 @@ def outcome_of(
         text = "it was not finished when all was ended from here"
         return Outcome("interrupted", text, Status.LOCAL)
     if error is not None:
+        if selecting and _lacks_classes(error):
+            text = "it has none of the classes of --select-class"
+            return Outcome(NOT_SELECTED, text, Status.DONE)
         text = repeat_state_dir(_words(error), state_dir)
         return Outcome(code_of(error), text, status_of(error) or Status.LOCAL)
     if result.cut:
@@ -87,10 +99,19 @@ _ADVICE = {
         " exists and is admitted to us by a rule for its path, and our user name in"
         " allowusers (--user is the name that we come with)"
     ),
-    "class-match": "it has none of the classes of --select-class",
-    "role": "a role there must let our user name define these classes",
-    "bundle": "a rule for bundles there must admit us to these",
+    "role": (
+        "a role there must let our user name define these classes, and what it runs"
+        " must take any (its own sync takes none)"
+    ),
+    "bundle": (
+        "a rule for bundles there must admit us to these, and what it runs must take"
+        " any (its own sync takes none)"
+    ),
 }
+
+
+def _lacks_classes(error: Exception) -> bool:
+    return isinstance(error, Refused) and error.code == "class-match"
 
 
 def _words(error: Exception) -> str:
@@ -106,12 +127,20 @@ def _words(error: Exception) -> str:
 def fleet_status(outcomes: Sequence[Outcome | None]) -> Status:
     """
     The exit status of it all: 0 if every run ended with 0; the one that all nodes
-    have in common of which that is not so; else 1.
+    have in common of which that is not so; else 1. A node that was not selected is as
+    if it had not been named; if none was, nothing has run, and that is 1.
     """
-    statuses = {outcome.status for outcome in outcomes if outcome is not None}
+    meant = [outcome for outcome in outcomes if not _is_passed_over(outcome)]
+    if not meant:
+        return Status.LOCAL if outcomes else Status.DONE
+    statuses = {outcome.status for outcome in meant if outcome is not None}
     if not statuses:
         return Status.DONE
     return statuses.pop() if len(statuses) == 1 else Status.LOCAL
+
+
+def _is_passed_over(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.code == NOT_SELECTED
 
 
 def line_text(data: bytes) -> str:
@@ -133,6 +162,7 @@ class _Report:
         total: How many nodes there are.
         output_limit: Bytes of output that are accepted of one.
         state_dir: What the command line named.
+        selecting: Whether only nodes with certain classes were meant.
     """
 
     def __init__(
@@ -141,22 +171,27 @@ class _Report:
         total: int,
         output_limit: int,
         state_dir: Path | None = None,
+        *,
+        selecting: bool = False,
     ) -> None:
         self._printer = printer
         self._total = total
         self._output_limit = output_limit
         self._state_dir = state_dir
+        self._selecting = selecting
         self._called = 0
-        self._running = 0
         self._ended = 0
         self._failed = 0
+        self._without = 0
         self._begun: set[ServerAddress] = set()
 
     def outcome(self, result: NodeResult) -> Outcome | None:
         """
         Why the run of a node did not end with 0; None if it did.
         """
-        return outcome_of(result, self._output_limit, self._state_dir)
+        return outcome_of(
+            result, self._output_limit, self._state_dir, selecting=self._selecting
+        )
 
     def calling(self, server: ServerAddress) -> None:
         """
@@ -180,13 +215,16 @@ class _Report:
         """
         self._begun.discard(result.server)
         self._ended += 1
-        self._failed += not result.done
+        self._failed += bool(result.exit_code)
+        if result.exit_code is None and not _is_passed_over(self.outcome(result)):
+            self._without += 1
         self._show()
 
     def _show(self) -> None:
         connecting = self._called - self._ended - len(self._begun)
         self._printer.status(
-            f"{self._ended} of {self._total} done  {self._failed} failed  "
+            f"{self._ended} of {self._total} ended  {self._failed} failed  "
+            f"{self._without} without an exit code  "
             f"{len(self._begun)} running  {connecting} connecting"
         )
 
@@ -209,9 +247,12 @@ class TextReport(_Report):
 
     def ended(self, result: NodeResult) -> None:
         """
-        That is all; what the node said besides its output is a line, too.
+        That is all; what the node said besides its output is a line, too. Of those
+        that were not meant the table has a word, and that is enough.
         """
         super().ended(result)
+        if _is_passed_over(self.outcome(result)):
+            return
         for remark in result.remarks:
             self._put(result.server, safe(remark))
 
@@ -235,23 +276,32 @@ def table(
 ) -> list[str]:
     """
     What became of the nodes, in lines, the last of which counts them. A reason that
-    is that of several nodes is told once.
+    is that of several nodes is told once. If none was selected, one more line says
+    that.
     """
     names = [safe(label(result.server)) for result in results]
+    passed_over = sum(map(_is_passed_over, outcomes))
     width = max(map(len, ["HOST", *names]))
     lines = [f"{'HOST':<{width}}  EXIT   SECONDS"]
     told: dict[str, str] = {}
     for name, result, outcome in zip(names, results, outcomes, strict=True):
         code = "-" if result.exit_code is None else str(result.exit_code)
         line = f"{name:<{width}}  {code:>4}  {result.seconds:>8.1f}"
-        if outcome is not None and result.exit_code is None:
+        if _is_passed_over(outcome):
+            line += "  not selected"
+        elif outcome is not None and result.exit_code is None:
             line += f"  {outcome.code}: {_once(name, result, outcome, told)}"
         lines.append(line)
     done = sum(result.done for result in results)
     failed = sum(bool(result.exit_code) for result in results)
     count = f"{len(results)} node{'' if len(results) == 1 else 's'}"
-    none = len(results) - done - failed
-    lines.append(f"{count}: {done} done, {failed} failed, {none} without an exit code")
+    none = len(results) - done - failed - passed_over
+    last = f"{count}: {done} done, {failed} failed, {none} without an exit code"
+    if passed_over:
+        last += f", {passed_over} not selected"
+    lines.append(last)
+    if passed_over == len(results) and results:
+        lines.append("nothing has run: no node has a class of --select-class")
     return lines
 
 
@@ -262,8 +312,14 @@ def _once(name: str, result: NodeResult, outcome: Outcome, told: dict[str, str])
     server = str(result.server)
     text = safe(outcome.text.removeprefix(f"{server}: "))
     nameless = text.replace(safe(server), "").replace(name, "")
-    before = told.setdefault(nameless, name)
-    return text if before == name else f"as {before}"
+    error = result.error
+    key = error.key if isinstance(error, UntrustedServer) else None
+    if key is None:
+        before = told.setdefault(nameless, name)
+        return text if before == name else f"as {before}"
+    # Each node has its own key, and that is what a person has to compare.
+    before = told.setdefault(nameless.replace(key.md5, ""), name)
+    return text if before == name else f"as {before}, with the key {key.md5}"
 
 
 class JSONReport(_Report):
@@ -318,13 +374,18 @@ class JSONReport(_Report):
             if result.server not in self._told:
                 self.ended(result)
         outcomes = [self.outcome(result) for result in results]
+        passed_over = sum(map(_is_passed_over, outcomes))
+        none = sum(result.exit_code is None for result in results)
+        # Then it is for the signal to say.
+        stopped = any(result.stopped for result in results)
         facts = {
             "event": "summary",
             "nodes": len(results),
             "done": sum(result.done for result in results),
             "failed": sum(bool(result.exit_code) for result in results),
-            "without_exit_code": sum(result.exit_code is None for result in results),
-            "status": int(fleet_status(outcomes)),
+            "without_exit_code": none - passed_over,
+            "not_selected": passed_over,
+            "status": None if stopped else int(fleet_status(outcomes)),
         }
         self._put(None, facts)
 

@@ -105,6 +105,7 @@ class Options(AskingOptions):
             exclude=tuple(self.excluded),
             replace=self["replace"],
             dry_run=bool(self["dry-run"]),
+            new=True,
         )
 
 

@@ -78,6 +78,9 @@ def parse_server(text: str) -> ServerAddress:
     if found is not None:
         host, port = found.groups()
         return ServerAddress(_host(host, text), _port(port, text))
+    if text.startswith("["):
+        msg = f"{text!r} is not [ADDRESS] or [ADDRESS]:PORT"
+        raise ValueError(msg)
     if text.count(":") > 1:
         # More than one colon and no brackets: an address without a port.
         return ServerAddress(_host(text, text))
@@ -94,7 +97,7 @@ def parse_target(text: str) -> Target:
     Raises:
         ValueError: It is none of these; the text says what to write.
     """
-    _no_url(text)
+    _no_url(text, ", and a path behind :")
     if text.startswith("["):
         end = text.find("]")
         host, rest = text[1:end], text[end + 1 :]
@@ -126,14 +129,14 @@ def parse_target(text: str) -> Target:
     return Target(server, from_text(rest))
 
 
-def _no_url(text: str) -> None:
+def _no_url(text: str, more: str = "") -> None:
     """
-    Refuse what belongs into a browser.
+    Refuse what belongs into a browser; *more* is what may stand behind a server.
     """
     found = _URL.match(text)
     if found is not None:
         host = found[1] or "HOST"
-        msg = f"{text!r} is a URL: write {host} or {host}:PORT, and a path behind :"
+        msg = f"{text!r} is a URL: write {host} or {host}:PORT{more}"
         raise ValueError(msg)
 
 

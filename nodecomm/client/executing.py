@@ -19,6 +19,9 @@ from nodecomm.client.answers import (
 )
 from nodecomm.client.errors import MAX_WORDS, Refused
 from nodecomm.wire.execute import (
+    encode_execute,
+)
+from nodecomm.wire.run_reader import (
     Announced,
     Denied,
     Ended,
@@ -26,7 +29,6 @@ from nodecomm.wire.execute import (
     Line,
     Remark,
     RunReader,
-    encode_execute,
 )
 from nodecomm.wire.text import to_text
 
@@ -51,6 +53,10 @@ MAX_OUTPUT = 10 << 20
 #: Seconds of silence after which a run counts as lost unless the caller says
 #: otherwise. cf-runagent waits 185 s.
 RUN_SILENCE = 300.0
+
+#: What a line or anything else that is said counts for against the limit of output, at
+#: least: an empty one costs as much to take as any.
+_LEAST = 32
 
 #: Remarks that are kept of one run.
 _MAX_REMARKS = 20
@@ -126,7 +132,7 @@ class ExecuteAnswer(Answer):
             returned has not fired, nothing is read.
         on_announced: Takes the command, before the first line.
         silence: Seconds without anything, after which the connection is dropped.
-        output_limit: Bytes of output that are taken.
+        output_limit: Bytes of output that are taken; each line counts for 32 at least.
         pause: Called when a line is not taken yet.
         resume: Called when it is.
         still: Whether nothing must be delivered now.
@@ -138,6 +144,7 @@ class ExecuteAnswer(Answer):
     __slots__ = (
         "_announced",
         "_coded",
+        "_counted",
         "_denied",
         "_error",
         "_limit",
@@ -150,7 +157,6 @@ class ExecuteAnswer(Answer):
         "_reader",
         "_remarks",
         "_resume",
-        "_said",
         "_since",
         "_size",
         "_still",
@@ -190,7 +196,8 @@ class ExecuteAnswer(Answer):
         self._remarks: list[str] = []
         self._lines = 0
         self._size = 0
-        self._said = 0
+        #: What counts against the limit.
+        self._counted = 0
         self._coded = False
         #: Whether a line is not taken yet, and whether that has been told.
         self._waiting = False
@@ -227,22 +234,19 @@ class ExecuteAnswer(Answer):
         events = self._reader.feed(payload)
         if not events:
             # An exit code, of which the last counts; one is no output, many are.
-            if self._coded:
-                self._said += len(payload)
-                if self._size + self._said > self._limit:
-                    return self._cut()
+            if self._coded and self._is_too_much(len(payload)):
+                return self._cut()
             self._coded = True
         for event in events:
             if isinstance(event, Line):
                 size = len(event.data) + 1
-                if self._size + self._said + size > self._limit:
+                if self._is_too_much(size):
                     return self._cut()
                 self._size += size
                 self._lines += 1
                 self._pass_on(event.data)
             elif isinstance(event, Remark):
-                self._said += len(payload)
-                if self._size + self._said > self._limit:
+                if self._is_too_much(len(payload)):
                     return self._cut()
                 self._remember(event.text)
             elif isinstance(event, Announced):
@@ -256,6 +260,10 @@ class ExecuteAnswer(Answer):
             elif isinstance(event, Ended):
                 return self._end(number)
         return PENDING
+
+    def _is_too_much(self, size: int) -> bool:
+        self._counted += max(size, _LEAST)
+        return self._counted > self._limit
 
     def _end(self, number: int | None) -> ExecuteResult | Refused:
         denied = self._denied

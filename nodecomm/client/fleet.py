@@ -340,6 +340,7 @@ class _Call:
 
     def _failed(self, error: Exception) -> None:
         remarks = error.remarks if isinstance(error, ExecutionDenied) else ()
+        _lighten(error)
         self._end(NodeResult(self.server, remarks=remarks, error=error))
 
     def _end(self, result: NodeResult) -> None:
@@ -355,3 +356,18 @@ class _Call:
                 announced=result.announced or self._announced,
             )
         )
+
+
+def _lighten(error: BaseException) -> None:
+    """
+    Have an error hold its words alone. Tracebacks hold all that was there when it
+    happened, the connection among them, and a fleet may have many errors.
+    """
+    seen = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += each.__cause__, each.__context__

@@ -222,8 +222,8 @@ class Requests:
             on_announced: Called with the command as the server tells it, before the
                 first line.
             silence: Seconds without any output after which the connection is dropped.
-            output_limit: Bytes of output; when more comes the connection is dropped,
-                and the result says so.
+            output_limit: Bytes of output, of which each line counts for 32 at least;
+                when more comes the connection is dropped, and the result says so.
 
         Errors besides those of other requests: `ExecutionDenied`, and
         `LocalProtocolError` for what is no name of a class or a bundle.

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from nodecomm.config.agent_listening import BundleRuleSettings, check_listening
 from nodecomm.config.checks import check_log
 from nodecomm.config.errors import Problem, child_path, element_path
-from nodecomm.config.execution import RoleSettings, RunSettings
+from nodecomm.config.execution import SYNC, RoleSettings, RunSettings
 from nodecomm.config.fields import about
 from nodecomm.config.model import LogSettings
 from nodecomm.config.placed import Checks, Placed
@@ -279,12 +279,17 @@ class AgentConfiguration(Placed):
     )
     copy: tuple[CopySettings, ...] = field(
         default=(),
-        metadata=about("What is brought where; one that fails does not stop others."),
+        metadata=about(
+            "What is brought where; one that fails does not stop others. An agent that "
+            "listens and has a program as `cfruncommand` needs none: without any it "
+            "makes no runs of its own accord."
+        ),
     )
     access: tuple[BundleRuleSettings, ...] = field(
         default=(),
         metadata=about(
-            "Which bundles whoever asks for a run may name; without a rule none."
+            "Which bundles whoever asks for a run may name; without a rule none. Which "
+            "keys may connect at all is decided before."
         ),
     )
     roles: tuple[RoleSettings, ...] = field(
@@ -420,7 +425,10 @@ class _Checks(Checks[AgentConfiguration]):
         """
         Each `[[copy]]`, and their destinations together.
         """
-        if not self.whole.copy:
+        agent = self.whole.agent
+        # Such an agent is there for those who ask it to run a program.
+        serves = agent.listen and agent.cfruncommand not in ((), SYNC)
+        if not self.whole.copy and not serves:
             yield self.problem(
                 "copy",
                 "nothing is to be copied",

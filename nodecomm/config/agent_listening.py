@@ -14,6 +14,7 @@ from attrs import evolve, field, frozen
 from nodecomm.config.errors import Problem, child_path, element_path, encloses
 from nodecomm.config.execution import SYNC, RoleSettings, check_execution
 from nodecomm.config.fields import about
+from nodecomm.config.peers import PeerSettings
 from nodecomm.config.placed import Checks
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ __all__ = ["BundleRuleSettings", "check_listening", "explained"]
 
 
 @frozen(kw_only=True)
-class BundleRuleSettings:
+class BundleSettings:
     """
-    One `[[access]]` of an agent: who may have which bundles run.
+    What an `[[access]]` of an agent is about.
     """
 
     path: str = field(
@@ -39,46 +40,13 @@ class BundleRuleSettings:
             "What `path` names. An agent serves nothing else: no files, no values.",
         ),
     )
-    admit_ips: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Addresses that are admitted."),
-    )
-    admit_hostnames: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "Host names that are admitted: a name, or `.example.com` for all below it.",
-        ),
-    )
-    admit_keys: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "Key digests that are admitted, `MD5=...` or `SHA=...`. Which keys may "
-            "connect at all is decided before.",
-        ),
-    )
-    deny_ips: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Addresses that are denied, whoever admits them."),
-    )
-    deny_hostnames: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Host names that are denied, whoever admits them."),
-    )
-    deny_keys: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Key digests that are denied, whoever admits them."),
-    )
-    admit: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "The older form: each entry goes to `admit_keys`, `admit_ips` or "
-            "`admit_hostnames` by what it looks like.",
-        ),
-    )
-    deny: tuple[str, ...] = field(
-        default=(),
-        metadata=about("The older form of the three deny lists, sorted as `admit`."),
-    )
+
+
+@frozen(kw_only=True)
+class BundleRuleSettings(PeerSettings, BundleSettings):
+    """
+    One `[[access]]` of an agent: who may have which bundles run.
+    """
 
 
 def check_listening(
@@ -167,10 +135,39 @@ def _check_bundles(
                 rule.path,
                 'write path = "..." with the bundle\'s name, or a pattern',
             )
+        elif rule.path.startswith("/"):
+            yield checks.problem(
+                child_path(path, "path"),
+                "no bundle has such a name, so the rule has no effect",
+                rule.path,
+                "leave it out: for the program of cfruncommand no rule is needed",
+                warning=True,
+            )
 
 
 def _is_about(key: str, paths: Collection[str]) -> bool:
     return any(encloses(key, path) for path in paths)
+
+
+#: Keys of a server that say who may connect.
+_CONNECTING = frozenset(
+    f"agent.{name}"
+    for name in (
+        "allowconnects",
+        "denyconnects",
+        "allowallconnects",
+        "allowlegacyconnects",
+        "trustusers",
+    )
+)
+
+#: Tables of a server.
+_OF_SERVERS = frozenset({"server", "limits", "plugins"})
+
+_WHO = (
+    "leave it out; the keys of policy_servers may ask without more, and"
+    ' run_keys = ["MD5=..."] in [agent] names others'
+)
 
 
 def explained(problem: Problem) -> Problem:
@@ -178,13 +175,27 @@ def explained(problem: Problem) -> Problem:
     *problem*, said better where somebody wrote a key of a server that an agent must
     not have.
     """
-    if problem.key_path != "agent.trustkeysfrom":
-        return problem
-    return evolve(
-        problem,
-        message="an agent trusts nobody on first use, so there is no such key here: who"
-        " may ask for runs has a key that is known beforehand",
-        value=None,
-        hint="leave it out; the keys of policy_servers may ask without more, and"
-        ' run_keys = ["MD5=..."] in [agent] names others',
-    )
+    path = problem.key_path
+    if path == "agent.trustkeysfrom":
+        message = (
+            "an agent trusts nobody on first use, so there is no such key here: who may"
+            " ask for runs has a key that is known beforehand"
+        )
+        return evolve(problem, message=message, value=None, hint=_WHO)
+    if path in _CONNECTING:
+        message = (
+            "there is no such key here: at an agent the key of whoever connects"
+            " decides, and not his address"
+        )
+        return evolve(problem, message=message, value=None, hint=_WHO)
+    if path in _OF_SERVERS:
+        message = "this table belongs to nodecomm-server; an agent has none"
+        hint = "leave it out; known here: agent, copy, access, roles, run, log"
+        return evolve(problem, message=message, value=None, hint=hint)
+    if path.startswith("access[") and problem.message == "resource_type is missing":
+        hint = (
+            'write resource_type = "bundle" if path names a bundle; for the program of'
+            " cfruncommand no rule is needed: whoever may connect may have it run"
+        )
+        return evolve(problem, hint=hint)
+    return problem

@@ -14,7 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from nodecomm.config.errors import Problem, child_path, element_path
-from nodecomm.config.execution import check_execution
+from nodecomm.config.execution import SYNC, check_execution
 from nodecomm.config.fields import About
 from nodecomm.config.model import AccessSettings, LogSettings, Settings
 from nodecomm.config.placed import Checks
@@ -89,6 +89,7 @@ class _Checks(Checks[Settings]):
         """
         Each `[[access]]`, and their shortcuts together.
         """
+        yield from self.bundles()
         shortcuts: dict[str, str] = {}
         for index, rule in enumerate(self.whole.access):
             path = element_path("access", index)
@@ -104,6 +105,30 @@ class _Checks(Checks[Settings]):
                     "give each shortcut its own name",
                 )
             shortcuts.setdefault(rule.shortcut, here)
+
+    def bundles(self) -> Iterator[Problem]:
+        """
+        Rules about bundles where nothing is run that takes any.
+        """
+        command = self.whole.server.cfruncommand
+        if command and command != SYNC:
+            return
+        for index, rule in enumerate(self.whole.access):
+            if rule.resource_type != "bundle":
+                continue
+            why = "the node's own sync takes no bundles"
+            what = "write a command of your own as cfruncommand"
+            if not command:
+                why = "without cfruncommand there is nothing to run"
+                what = "write cfruncommand in [server]"
+            yield self.problem(
+                element_path("access", index),
+                f"a rule about bundles has no effect: {why}",
+                None,
+                f"leave it out, or {what}",
+                warning=True,
+            )
+            return
 
     def rule(self, path: str, rule: AccessSettings) -> Iterator[Problem]:
         """

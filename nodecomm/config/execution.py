@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any, Literal, Protocol
 
 from attrs import field, frozen
@@ -35,6 +36,9 @@ Command = tuple[str, ...] | str
 
 #: Seconds.
 DAY = 86400
+
+#: What no argument may follow in a text for a shell.
+_ENDS_OF_COMMANDS = frozenset({";", "&", "|", "||", "&&", ")", "}", "<", ">", ">>"})
 
 
 @frozen(kw_only=True)
@@ -90,7 +94,8 @@ class RunSettings:
         metadata=about(
             "What becomes of a request for the same classes and bundles as a run that "
             "is under way: it joins that run and gets its output, or waits for a run "
-            "of its own, or is told that one is under way.",
+            "of its own, or is told that one is under way. A sync that has begun is "
+            "not joined: those who come meanwhile share the next one.",
             upstream="No counterpart.",
         ),
     )
@@ -262,7 +267,7 @@ def _check_text(checks: Checks[Any], path: str, command: str) -> Iterator[Proble
         return
     if not program.startswith("/"):
         hint = "begin with one such as /usr/bin/cf-agent"
-        if command.strip().lower() == SYNC:
+        if get_close_matches(command.strip().lower(), [SYNC], cutoff=0.7):
             hint = f'write "{SYNC}" for the node\'s own sync'
         yield checks.problem(
             path, "the program is not named by an absolute path", command, hint
@@ -276,6 +281,29 @@ def _check_text(checks: Checks[Any], path: str, command: str) -> Iterator[Proble
         'a list is run without a shell: write ["/path/of/program", "argument"]',
         warning=True,
     )
+    if not _takes_more(command):
+        yield checks.problem(
+            path,
+            "what is put behind this text, as -D and a class, is no argument of its "
+            "last command",
+            command,
+            "let the text end in a command that takes them",
+            warning=True,
+        )
+
+
+def _takes_more(command: str) -> bool:
+    """
+    Whether words behind a text are arguments: it does not end within quotes, in a
+    comment or behind the end of a command.
+    """
+    words = shlex.shlex(f"{command} -D x", posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    try:
+        *_, before, word, text = words
+    except ValueError:
+        return False
+    return (word, text) == ("-D", "x") and before not in _ENDS_OF_COMMANDS
 
 
 def _check_roles(

@@ -17,6 +17,7 @@ from attrs import field, frozen
 from nodecomm.config.execution import RoleSettings, RunSettings
 from nodecomm.config.fields import about
 from nodecomm.config.limits import LimitSettings
+from nodecomm.config.peers import PeerSettings
 from nodecomm.config.placed import Placed
 
 __all__ = [
@@ -232,9 +233,9 @@ class ServerSettings:
 
 
 @frozen(kw_only=True)
-class AccessSettings:
+class ServedSettings:
     """
-    One `[[access]]`: who may have what.
+    What an `[[access]]` is about.
     """
 
     path: str | None = field(
@@ -271,55 +272,14 @@ class AccessSettings:
             shape="no-slash",
         ),
     )
-    admit_ips: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Addresses that are admitted.", addresses=True),
-    )
-    admit_hostnames: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "Host names that are admitted: a name, or `.example.com` for all below it.",
-            upstream="There the name is what the reverse look-up says, without the "
-            "look-up back to the address.",
-        ),
-    )
-    admit_keys: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Key digests that are admitted, `MD5=...` or `SHA=...`."),
-    )
-    deny_ips: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "Addresses that are denied, whoever admits them.", addresses=True
-        ),
-    )
-    deny_hostnames: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Host names that are denied, whoever admits them."),
-    )
-    deny_keys: tuple[str, ...] = field(
-        default=(),
-        metadata=about("Key digests that are denied, whoever admits them."),
-    )
-    admit: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "The older form: each entry goes to `admit_keys`, `admit_ips` or "
-            "`admit_hostnames` by what it looks like.",
-            upstream="An old expression that fits none of them is left out, or ends "
-            "the program; here it is a warning and matches nobody.",
-            addresses=True,
-        ),
-    )
-    deny: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "The older form of the three deny lists, sorted as `admit`.",
-            upstream="An old expression that fits none of them is left out, or ends "
-            "the program; here it is an error.",
-            addresses=True,
-        ),
-    )
+
+
+@frozen(kw_only=True)
+class AccessSettings(PeerSettings, ServedSettings):
+    """
+    One `[[access]]`: who may have what.
+    """
+
     maproot: tuple[str, ...] = field(
         default=(),
         metadata=about(

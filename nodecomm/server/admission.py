@@ -98,7 +98,8 @@ class Admission:
 
     def trusted(self) -> None:
         """
-        One more of the connections has shown a trusted key.
+        One more of the connections has shown a trusted key, or is being closed and
+        counts as untrusted no more.
         """
         self.untrusted -= 1
 

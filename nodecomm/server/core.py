@@ -7,6 +7,7 @@ commands and the threads, the connections there are, and their ends.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
@@ -27,7 +28,7 @@ from nodecomm.server.names import HostNames
 from nodecomm.server.pools import PoolGate, WorkerPool, Workers
 from nodecomm.server.requests import Serving
 from nodecomm.transport.limits import HandshakeGate
-from nodecomm.transport.port import SecurePort
+from nodecomm.transport.port import FirstByte, SecurePort
 
 if TYPE_CHECKING:
     import typing
@@ -87,6 +88,9 @@ class ServerFactory(Factory):
 
     Attributes:
         sessions: The connections that have a session now.
+        makes_room: Whether a new connection is taken where there are enough that are
+            not trusted yet, and one of those is closed for it: of the address that
+            has most of them, the oldest.
         proofs: Where classic dialogs encrypt and decrypt.
     """
 
@@ -125,6 +129,12 @@ class ServerFactory(Factory):
         self.now = now
         self.product = product
         self.sessions: set[PeerConnection] = set()
+        self.makes_room = False
+        #: Where room is made: connections that are not trusted yet, those that have
+        #: said nothing and sessions, by age, with their addresses; and those of them
+        #: that were closed and count no more.
+        self._newcomers: dict[Any, str] = {}
+        self._dropped: set[Any] = set()
         self._reactor = reactor
         self._own_pools: list[WorkerPool] = []
         self.workers = self._make_workers(limits) if workers is None else workers
@@ -245,7 +255,10 @@ class ServerFactory(Factory):
         host, port = peer_address(addr)
         if self._stopping is not None:
             return None
-        turned = self.admission.enter(host, self.serving.evaluator.snapshot)
+        snapshot = self.serving.evaluator.snapshot
+        turned = self.admission.enter(host, snapshot)
+        if turned is not None and self._make_room(turned.limit):
+            turned = self.admission.enter(host, snapshot)
         if turned is not None:
             self.bursts.reached(
                 turned.limit,
@@ -260,10 +273,12 @@ class ServerFactory(Factory):
             made = make(peer)
             if made is not None:
                 self.sessions.add(made)
+                if self._newcomers.pop(first, None) is not None:
+                    self._newcomers[made] = host
             return made
 
         def lost(reason: str) -> None:
-            self.admission.leave(host, trusted=False)
+            self.admission.leave(host, trusted=self._is_dropped(first))
             if reason == "classic-not-allowed" and classic is not None:
                 self.bursts.reached(
                     "allowlegacyconnects",
@@ -276,12 +291,51 @@ class ServerFactory(Factory):
             elif self.strangers.worth_stating(host):
                 self.events.lost(peer, "first byte", reason)
 
-        return self.port.protocol_for(
+        first = self.port.protocol_for(
             addr,
             tls=None if tls is None else lambda: session(tls),
             classic=None if classic is None else lambda: session(classic),
             lost=lost,
         )
+        if self.makes_room:
+            self._newcomers[first] = host
+        return first
+
+    def _make_room(self, limit: str) -> bool:
+        """
+        Close a connection that is not trusted yet, if that is what *limit* is about,
+        and if it is to be done here.
+        """
+        if limit != "connections_before_trust" or not self._newcomers:
+            return False
+        counts = Counter(self._newcomers.values())
+        most = max(counts.values())
+        oldest = next(
+            each for each, host in self._newcomers.items() if counts[host] == most
+        )
+        host = self._newcomers.pop(oldest)
+        self._dropped.add(oldest)
+        self.admission.trusted()
+        self.bursts.reached(
+            limit,
+            "a connection from {peer} was closed ({limit}): it was not trusted yet, and"
+            " made room for another one",
+            peer=host,
+        )
+        if isinstance(oldest, FirstByte):
+            oldest.ended("closed to make room")
+        else:
+            oldest.abort("closed to make room")
+        return True
+
+    def _is_dropped(self, connection: Any) -> bool:
+        """
+        Whether a connection, which is over, was closed to make room.
+        """
+        self._newcomers.pop(connection, None)
+        dropped = connection in self._dropped
+        self._dropped.discard(connection)
+        return dropped
 
     # What sessions ask for.
 
@@ -295,6 +349,7 @@ class ServerFactory(Factory):
         """
         The session's peer is trusted.
         """
+        self._newcomers.pop(session, None)
         self.admission.trusted()
         session.admitted = True
         if self.seen is not None:
@@ -309,8 +364,9 @@ class ServerFactory(Factory):
         self.sessions.discard(session)
         peer = session.peer
         trusted = session.admitted
+        counted = not (self._is_dropped(session) or trusted)
         session.when_at_rest(
-            lambda: self.admission.leave(peer.address, trusted=trusted)
+            lambda: self.admission.leave(peer.address, trusted=not counted)
         )
         if trusted:
             self.events.closed(

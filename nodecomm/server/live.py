@@ -11,38 +11,14 @@ from typing import TYPE_CHECKING
 from twisted.python.failure import Failure
 
 from nodecomm.server.flows import Flow
-from nodecomm.wire.framing import HEADER_SIZE, MAX_RECORD
+from nodecomm.wire.framing import MAX_RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nodecomm.server.flows import Outlet
     from nodecomm.server.replies import Live, LiveSource
     from nodecomm.server.requests import Request
 
-__all__ = ["LiveFlow", "records"]
-
-
-def records(frames: bytes) -> Iterator[bytes]:
-    """
-    Whole frames in parts of at most `MAX_RECORD` bytes, none of which divides one.
-
-    Args:
-        frames: Frames as `encode_transaction` makes them.
-
-    Raises:
-        ValueError: There is something else among them.
-    """
-    total = len(frames)
-    begin = at = 0
-    while total - begin > MAX_RECORD:
-        while at - begin <= MAX_RECORD and at < total:
-            end = at
-            at += HEADER_SIZE + int(frames[at + 2 : at + HEADER_SIZE].rstrip(b"\0"))
-        yield frames[begin:end]
-        begin = at = end
-    if begin < total:
-        yield frames[begin:]
+__all__ = ["LiveFlow"]
 
 
 class LiveFlow(Flow):
@@ -136,13 +112,18 @@ class LiveFlow(Flow):
 
     # For the source.
 
-    def send(self, frames: bytes) -> None:
+    def send(self, record: bytes) -> None:
         """
-        Send whole frames, any number of them.
+        Send one or more whole frames, which are not divided.
+
+        Raises:
+            ValueError: They are more than `MAX_RECORD` bytes together.
         """
-        if self._ended or self._out is None:
+        if len(record) > MAX_RECORD:
+            raise ValueError(f"{len(record)} bytes of frames at once")
+        if self._ended or self._out is None or not record:
             return
-        self._records.extend(records(frames))
+        self._records.append(record)
         self._out.wake()
         if self._records and not self._asking:
             self.paused()

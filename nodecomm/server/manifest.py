@@ -27,7 +27,12 @@ from nodecomm.access.evaluator import AccessEvaluator
 from nodecomm.access.requests import AccessRequest
 from nodecomm.server import posix
 from nodecomm.server.manifest_build import Builder, Order
-from nodecomm.server.manifest_store import SUFFIX, Allowance, ManifestStore
+from nodecomm.server.manifest_store import (
+    SUFFIX,
+    SUFFIX_OF_NEW,
+    Allowance,
+    ManifestStore,
+)
 from nodecomm.server.pools import QueueFull
 from nodecomm.server.requests import Refused
 from nodecomm.wire.text import to_text
@@ -102,19 +107,23 @@ class Manifests:
     _running: set[Order] = field(factory=set, init=False)
     _timers: dict[Tree, IDelayedCall] = field(factory=dict, init=False)
     _shadows: set[bytes] = field(factory=set, init=False)
+    #: New ones that connections wait for, by the sizes that those were told and the
+    #: name: after which look each of them is to be made.
+    _together: dict[tuple[int, bytes], int] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._builder = self._make_builder()
         self._store = ManifestStore(self._now, self._monotonic)
         self._allowance = Allowance(self._monotonic)
 
-    def _make_builder(self) -> Builder:
+    def _make_builder(self, looks: int = 0) -> Builder:
         return Builder(
             self._files,
             self._digests,
             self._disk,
             lambda: int(self._now() * 1_000_000_000),
             self._monotonic,
+            looks,
         )
 
     # What requests ask for.
@@ -123,7 +132,9 @@ class Manifests:
         self, operation: str, request: Request, full: bytes
     ) -> HeldManifest | Deferred[HeldManifest]:
         """
-        The manifest called *full*, for *operation* (`stat`, `md5` or `get`).
+        The manifest called *full*, for *operation* (`stat`, `md5` or `get`). Under
+        the name of a new one, `stat` and `md5` are answered by a look at the tree that
+        has not begun yet; those that one connection asks together, by the same look.
 
         Raises:
             Refused: There is none for this peer now.
@@ -139,7 +150,11 @@ class Manifests:
             or not peer.encrypted
         ):
             raise FileNotFoundError("no such object, and no manifests here")
-        folder = full[: -len(SUFFIX)] or b"/"
+        new = full.endswith(SUFFIX_OF_NEW)
+        folder = full[: -len(SUFFIX_OF_NEW if new else SUFFIX)] or b"/"
+        after = 0
+        if new:
+            after = self._together.get((id(request.sizes), full), self._builder.looks)
         _check_sources(snapshot, folder)
         tree = self._folder(request, evaluator, folder)
         if operation == "get":
@@ -149,9 +164,13 @@ class Manifests:
                 # learn here what STAT says.
                 raise Refused("manifest_not_announced", "a manifest begins with STAT")
             return self._store.announced(told[1], tree, snapshot, peer, self.max_age)
-        held = self._store.find(tree, snapshot, peer, self.max_age)
+        held = self._store.find(tree, snapshot, peer, self.max_age, after)
         if held is not None:
             return held
+        if new:
+            return ensureDeferred(
+                self._obtain_new(request, tree, evaluator, after, full)
+            )
         return ensureDeferred(self._obtain(request, tree, evaluator))
 
     def shadowed(self, name: bytes) -> None:
@@ -195,11 +214,33 @@ class Manifests:
 
     # Making them.
 
-    async def _obtain(
-        self, request: Request, tree: Tree, evaluator: AccessEvaluator
+    async def _obtain_new(
+        self,
+        request: Request,
+        tree: Tree,
+        evaluator: AccessEvaluator,
+        after: int,
+        full: bytes,
     ) -> HeldManifest:
         """
-        Wait for a manifest, at the most `PATIENCE` seconds for each.
+        As `_obtain`, for one that is called *full*.
+        """
+        asked = (id(request.sizes), full)
+        first = asked not in self._together
+        self._together[asked] = after
+        try:
+            return await self._obtain(request, tree, evaluator, after)
+        finally:
+            if first:
+                self._together.pop(asked, None)
+
+    async def _obtain(
+        self, request: Request, tree: Tree, evaluator: AccessEvaluator, after: int = 0
+    ) -> HeldManifest:
+        """
+        Wait for a manifest, at the most `PATIENCE` seconds for each. One that is being
+        made is waited for even where it is too old: it may become newer, and the next
+        one of its folder is made after it.
         """
         for _ in range(_ATTEMPTS):
             order = self._orders.get(tree)
@@ -211,7 +252,9 @@ class Manifests:
             order.waiters.append(waiter)
             self._next()
             await waiter
-            held = self._store.find(tree, request.snapshot, request.peer, self.max_age)
+            held = self._store.find(
+                tree, request.snapshot, request.peer, self.max_age, after
+            )
             if held is not None:
                 return held
         raise Refused("manifest_busy", "manifests of this folder are made for others")
@@ -322,10 +365,11 @@ class Manifests:
             # order, and must not call back then.
             order.waiters.clear()
         self._orders.clear()
+        self._together.clear()
         self._queue.clear()
         # What a stopped pool holds never ends; another start begins without it.
         self._running.clear()
-        self._builder = self._make_builder()
+        self._builder = self._make_builder(self._builder.looks)
 
 
 def _check_sources(snapshot: Snapshot, folder: bytes) -> None:

@@ -68,6 +68,7 @@ class Text:
     Attributes:
         began: Monotonic seconds at which the look at the tree began.
         objects: How many it lists.
+        look: The number of that look; a later one has a larger number.
     """
 
     data: bytes
@@ -75,6 +76,7 @@ class Text:
     sha256: bytes
     began: float
     objects: int
+    look: int
 
 
 @define(eq=False)
@@ -119,6 +121,9 @@ class Builder:
         disk: Where trees are looked at.
         now_ns: Civil time in nanoseconds.
         monotonic: Seconds of a clock that nobody sets.
+
+    Attributes:
+        looks: The number of the last look at any tree.
     """
 
     _files: FileSystemSource
@@ -126,6 +131,7 @@ class Builder:
     _disk: Pool
     _now_ns: Callable[[], int]
     _monotonic: Callable[[], float]
+    looks: int = 0
     # One tree is looked at at a time, by turns: more threads would only take the
     # interpreter away from the reactor.
     _turn: DeferredLock = field(factory=DeferredLock, init=False)
@@ -150,6 +156,8 @@ class Builder:
         changed = False
         for _ in range(_LOOKS):
             began = self._monotonic()
+            self.looks += 1
+            look = self.looks
             path, dev, ino = order.tree
             walk = Walk(
                 evaluator,
@@ -170,7 +178,7 @@ class Builder:
             finally:
                 order.cost += len(walk.entries)
                 walk.standing.settle(order.peer)
-            text = await self._disk.run(_write, walk, began)
+            text = await self._disk.run(_write, walk, began, look)
             if self._monotonic() - began <= max_age:
                 return text
             changed = False
@@ -299,7 +307,7 @@ def _check(descriptor: int, item: Unhashed) -> None:
         raise Changed
 
 
-def _write(walk: Walk, began: float) -> Text:
+def _write(walk: Walk, began: float, look: int) -> Text:
     """
     In a thread: the text and its digests.
     """
@@ -310,4 +318,5 @@ def _write(walk: Walk, began: float) -> Text:
         hashlib.sha256(data).digest(),
         began,
         len(walk.entries),
+        look,
     )

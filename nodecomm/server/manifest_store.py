@@ -16,7 +16,7 @@ from zope.interface import implementer
 from nodecomm.interfaces import IHeldObject
 from nodecomm.server.held import FileStatus, Kind
 from nodecomm.server.requests import Refused
-from nodecomm.wire.manifest import NAME
+from nodecomm.wire.manifest import NAME, NAME_OF_NEW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from nodecomm.server.manifest_build import Order, Text, Tree
     from nodecomm.server.manifest_walk import Standing
 
-__all__ = ["SUFFIX", "Allowance", "HeldManifest", "ManifestStore"]
+__all__ = ["SUFFIX", "SUFFIX_OF_NEW", "Allowance", "HeldManifest", "ManifestStore"]
 
-#: What the name of a manifest ends with.
+#: What the name of a manifest ends with; of one that is made for whoever asks.
 SUFFIX = b"/" + NAME
+SUFFIX_OF_NEW = b"/" + NAME_OF_NEW
 
 #: Seconds after `max_age` for which a manifest that was announced by STAT can still be
 #: had by GET.
@@ -160,10 +161,19 @@ class ManifestStore:
     )
 
     def find(
-        self, tree: Tree, snapshot: Snapshot, peer: Peer, max_age: float
+        self,
+        tree: Tree,
+        snapshot: Snapshot,
+        peer: Peer,
+        max_age: float,
+        after: int = 0,
     ) -> HeldManifest | None:
         """
-        What is in memory for *peer* and young enough.
+        What is in memory for *peer* and young enough, the newest first.
+
+        Args:
+            max_age: Seconds since the look at the tree began.
+            after: The number of a look; only what a later one found will do.
 
         Raises:
             Refused: That there is none is in memory.
@@ -173,7 +183,7 @@ class ManifestStore:
             if kept.until >= now and kept.holds_for(snapshot, peer):
                 if kept.text is None:
                     raise Refused(*kept.refusal)
-                if now - kept.text.began <= max_age:
+                if now - kept.text.began <= max_age and kept.text.look > after:
                     # What many ask for outlives what one peer has made for itself.
                     self._all.move_to_end(kept.number)
                     return HeldManifest(kept)
@@ -212,7 +222,8 @@ class ManifestStore:
         """
         Remember what was made.
         """
-        for old in self._trees.get(order.tree, ()):
+        beside = self._trees.get(order.tree, [])
+        for old in beside:
             if (
                 old.text is not None
                 and old.text.md5 == text.md5
@@ -227,6 +238,9 @@ class ManifestStore:
                 old.standing = order.standing
                 old.until = text.began + max_age + KEPT
                 self._all.move_to_end(old.number)
+                # The list is left right here.
+                beside.remove(old)
+                beside.insert(0, old)
                 return
         number = next(self._numbers)
         now_ns = int(self._now() * 1_000_000_000)

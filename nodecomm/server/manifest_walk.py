@@ -25,7 +25,7 @@ from nodecomm.server import posix
 from nodecomm.server.digests import DigestKey, digest_key
 from nodecomm.server.held import FileStatus, Kind, status_of
 from nodecomm.server.requests import Refused
-from nodecomm.wire.manifest import NAME, ManifestEntry, ManifestKind
+from nodecomm.wire.manifest import NAMES, ManifestEntry, ManifestKind
 from nodecomm.wire.replies import TERMINATOR
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ class Walk:
         """
         if b"\n" in own or len(path) > MAX_LENGTH:
             return False
-        if own == NAME and not folder.name:
+        if own in NAMES and not folder.name:
             raise Refused(
                 "manifest_shadowed", "a real object with the manifest's name is there"
             )

@@ -136,9 +136,13 @@ class LiveAnswer(Protocol):
     Where a live answer goes. After the end, calls do nothing.
     """
 
-    def send(self, frames: bytes) -> None:
+    def send(self, record: bytes) -> None:
         """
-        Send whole frames, any number of them, at once.
+        Send one or more whole frames at once: at most 16384 bytes together, for they
+        leave in one TLS record (`nodecomm.wire.framing.join_frames` makes such ones).
+
+        Raises:
+            ValueError: They are more.
         """
         ...
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from nodecomm.access.requests import AccessRequest
 from nodecomm.server.filesystem import FileSystemSource, HeldFile
 from nodecomm.wire.commands import split_word
-from nodecomm.wire.manifest import NAME
+from nodecomm.wire.manifest import NAMES
 from nodecomm.wire.replies import DIRECTORY
 
 if TYPE_CHECKING:
@@ -30,14 +30,17 @@ if TYPE_CHECKING:
     from nodecomm.server.manifest import Manifests
     from nodecomm.wire.cipher import SessionCipher
 
-    #: What collects the transactions that belong to a request.
-    Further = Callable[["Request", Callable[[bytes], bool]], Deferred[list[bytes]]]
+    #: What collects the transactions that belong to a request: up to which, and
+    #: whether there may be some with nothing in them.
+    Further = Callable[
+        ["Request", Callable[[bytes], bool], bool], Deferred[list[bytes]]
+    ]
 
 __all__ = ["Announced", "Refused", "Request", "Serving", "Undecidable"]
 
 
-#: What the name of a manifest ends with.
-_MANIFEST = b"/" + NAME
+#: What the names of manifests end with.
+_MANIFEST = tuple(b"/" + name for name in NAMES)
 
 
 class Refused(Exception):  # noqa: N818
@@ -135,9 +138,7 @@ class Request:
     serving: Serving
     sizes: Announced
     started: float
-    further: (
-        Callable[[Request, Callable[[bytes], bool]], Deferred[list[bytes]]] | None
-    ) = None
+    further: Further | None = None
     name: bytes = b""
     decision: Decision | None = None
     held: IHeldObject | None = None
@@ -155,7 +156,9 @@ class Request:
         """The protocol version in force."""
         return self.peer.protocol
 
-    def collect(self, last: Callable[[bytes], bool]) -> Deferred[list[bytes]]:
+    def collect(
+        self, last: Callable[[bytes], bool], *, empty: bool = False
+    ) -> Deferred[list[bytes]]:
         """
         The transactions after this one, which belong to this request and are no
         requests: up to the one of which *last* says that it is the last, that one
@@ -165,6 +168,8 @@ class Request:
 
         Args:
             last: Whether a payload is the last one.
+            empty: Whether one with nothing in it is a transaction, too; else it ends
+                the connection, as elsewhere.
 
         Returns:
             The payloads; fails with `ConnectionError` when they will not come.
@@ -176,7 +181,7 @@ class Request:
         further, self.further = self.further, None
         if further is None:
             raise RuntimeError("the request came alone, or all of it was asked for")
-        return further(self, last)
+        return further(self, last, empty)
 
     def hold(self, operation: str, name: bytes, *, links: bool = False) -> Any:
         """

@@ -162,7 +162,7 @@ class RequestSession(PeerConnection):
         return not self._finishing and not (answers is not None and answers.blocked)
 
     def _collect(
-        self, request: Request, last: Callable[[bytes], bool]
+        self, request: Request, last: Callable[[bytes], bool], empty: bool
     ) -> Deferred[list[bytes]]:
         """
         What `Request.collect` does.
@@ -170,6 +170,7 @@ class RequestSession(PeerConnection):
         if self._collection is not None or self.state is not _READY:
             raise RuntimeError("further frames are for the request that came last")
         self._collection = Collection(request, last)
+        self._buffer.takes_empty = empty
         return self._collection.result
 
     def _serve(self, payload: bytes, answers: AnswerQueue) -> None:
@@ -284,6 +285,7 @@ class RequestSession(PeerConnection):
         collection = self._collection
         if collection is not None and collection.request is request:
             self._collection = None
+            self._buffer.takes_empty = False
             collection.give_up("the request was answered")
         if type(reply) is HangUp:
             events.hung_up(request, reply.why)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from nodecomm.server.execution.programs import Ended, Lines, Program, exit_text
+from nodecomm.server.execution.programs import Ended, Program, exit_text
+from nodecomm.server.execution.told_lines import Lines
 from nodecomm.service.agent_pending import MOST_ATTEMPTS, Pending, PendingFile
 from nodecomm.service.agent_status import AfterUpdate, Point
 from nodecomm.wire.text import to_text

@@ -37,6 +37,8 @@ class Follow:
 
     _tell: Callable[[str], object]
     _leave: Callable[[Follow], object]
+    #: Whether it is not the run that is under way that is meant, but the next one.
+    _next: bool = False
     over: Deferred[list[str] | None] = field(factory=Deferred)
 
     def leave(self) -> None:
@@ -60,11 +62,14 @@ class AgentEvents:
         self.log = Logger("nodecomm.service.agent", observer=publisher)
         self._follows: list[Follow] = []
 
-    def follow(self, tell: Callable[[str], object]) -> Follow:
+    def follow(self, tell: Callable[[str], object], *, after: bool = False) -> Follow:
         """
         Have *tell* called with each line about runs from now on, until one is over.
+
+        Args:
+            after: Whether a run is under way, and only the one after it is meant.
         """
-        follow = Follow(tell, self._forget)
+        follow = Follow(tell, self._forget, after)
         self._follows.append(follow)
         return follow
 
@@ -77,7 +82,14 @@ class AgentEvents:
                 and there is no more run.
         """
         follows, self._follows = self._follows, []
+        over = []
         for follow in follows:
+            if follow._next and ailments is not None:
+                follow._next = False
+                self._follows.append(follow)
+            else:
+                over.append(follow)
+        for follow in over:
             follow.over.callback(ailments)
 
     def _forget(self, follow: Follow) -> None:
@@ -88,7 +100,8 @@ class AgentEvents:
         if self._follows:
             for line in lines_of(event):
                 for follow in list(self._follows):
-                    follow._tell(line)
+                    if not follow._next:
+                        follow._tell(line)
 
 
 def lines_of(event: LogEvent) -> Iterator[str]:

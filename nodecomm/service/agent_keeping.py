@@ -7,6 +7,7 @@ the file.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,6 +66,7 @@ class StatusKeeper:
         self._point = point
         self._trouble = trouble
         self._failing = False
+        self._lock = threading.Lock()
         try:
             before = read_status(folder)
         except StatusUnreadable:
@@ -82,7 +84,7 @@ class StatusKeeper:
         Take over some attributes, and write the file. Never fails.
         """
         self.change(**changes)
-        return self._pool.run(self._write, self.status)
+        return self._pool.run(self._write)
 
     def begin(self, own_key: str) -> None:
         """
@@ -94,6 +96,7 @@ class StatusKeeper:
             own_key=own_key,
             state="waiting",
             next_run=None,
+            listening=(),
         )
 
     def configured(self, prepared: PreparedAgent) -> None:
@@ -108,6 +111,7 @@ class StatusKeeper:
             configuration=prepared.loaded.description,
             servers=tuple(map(str, prepared.servers)),
             interval=prepared.interval,
+            regular=bool(prepared.copies),
             protocol=prepared.protocol,
             copies=tuple(
                 copy
@@ -152,14 +156,16 @@ class StatusKeeper:
         """
         return Attempt(began, began.seconds_until(self._point()), reason, outcome)
 
-    def _write(self, status: AgentStatus) -> None:
+    def _write(self) -> None:
         """
-        Blocks.
+        Write what is true by now. Blocks; of several at a time the last one wins,
+        whichever thread begins first.
         """
-        try:
-            write_status(self._folder, status)
-            self._failing = False
-        except OSError as error:
-            if not self._failing:
-                self._failing = True
-                self._trouble(error)
+        with self._lock:
+            try:
+                write_status(self._folder, self.status)
+                self._failing = False
+            except OSError as error:
+                if not self._failing:
+                    self._failing = True
+                    self._trouble(error)

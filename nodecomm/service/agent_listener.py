@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from nodecomm import __version__
 from nodecomm.access.evaluator import AccessEvaluator
 from nodecomm.config.model import LimitSettings
-from nodecomm.identity.callers import CallerTrust
-from nodecomm.interfaces import API, ICommand
 from nodecomm.server.commands import command_table
 from nodecomm.server.commands.execute import ExecuteCommand
 from nodecomm.server.commands.version import VersionCommand
@@ -28,7 +25,7 @@ from nodecomm.server.events import EventLog
 from nodecomm.server.execution.accounts import AccountError, find_account
 from nodecomm.server.execution.runner import Runner
 from nodecomm.server.factory import TLSFactory
-from nodecomm.server.replies import Frames, Reply
+from nodecomm.server.requests import Refused
 from nodecomm.service.agent_snapshot import caller_trust
 from nodecomm.service.agent_sync import AgentExecutable
 from nodecomm.service.listening import (
@@ -40,16 +37,15 @@ from nodecomm.service.listening import (
 )
 from nodecomm.service.own_state import StartError
 from nodecomm.transport.context import server_context
-from nodecomm.wire.execute import REFUSED, is_terminator
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.logger import Logger
 
     from nodecomm.identity.keys import KeyPair
+    from nodecomm.identity.peer import Peer
     from nodecomm.identity.trust import TrustPolicy
     from nodecomm.server.pools import Workers
-    from nodecomm.server.requests import Request
     from nodecomm.service.agent_prepared import PreparedAgent
     from nodecomm.service.agent_sync import FollowRun
 
@@ -71,37 +67,6 @@ LIMITS = LimitSettings(
 MOST_CONNECTIONS = 100
 
 
-@implementer(ICommand)
-class _ExecuteForCallers:
-    """
-    A remote run for those who may ask at the moment when they do: a key may have been
-    forgotten since its holder connected.
-    """
-
-    api = API
-    name = "execute"
-    words = ExecuteCommand.words
-    versions = ExecuteCommand.versions
-
-    def __init__(self, trust: Callable[[], CallerTrust]) -> None:
-        self._trust = trust
-        self._command = ExecuteCommand()
-
-    def answer(self, request: Request) -> Deferred[Reply]:
-        """
-        As `ExecuteCommand`, or the refusal.
-        """
-        peer = request.peer
-        decision = self._trust().check_key(peer.key, peer.address)
-        if decision.trusted:
-            return self._command.answer(request)
-
-        def refuse(_: object) -> Reply:
-            return Frames(REFUSED, "refused", True, decision.code, decision.text)
-
-        return request.collect(is_terminator).addCallback(refuse)
-
-
 class AgentListener:
     """
     The listener of one agent, if its configuration has one.
@@ -109,7 +74,9 @@ class AgentListener:
     Args:
         pair: This machine's key.
         reactor: Drives all of it.
-        follow: Has a run of the agent made, or joins the one that is under way.
+        follow: Has a run of the agent made, now or right after the one that is under
+            way.
+        changed: Takes the endpoints at which it listens, whenever they are others.
         log: Takes what it states.
         workers: Threads for what may wait; None: threads of its own.
         now: Civil time in seconds.
@@ -127,6 +94,7 @@ class AgentListener:
         *,
         reactor: Any,
         follow: FollowRun,
+        changed: Callable[[tuple[str, ...]], object],
         log: Logger,
         workers: Workers | None = None,
         now: Callable[[], float] = time.time,
@@ -136,6 +104,7 @@ class AgentListener:
         self.ports: dict[str, list[IListeningPort]] = {}
         self._pair = pair
         self._reactor = reactor
+        self._changed = changed
         self._log = log
         self._workers = workers
         self._now = now
@@ -233,6 +202,7 @@ class AgentListener:
         """
         for endpoint in self.listening:
             await self._close(endpoint)
+        self._changed(())
         await self._runner.stop(LIMITS.stop_grace)
         if self.factory is not None:
             await self.factory.stop(LIMITS.stop_grace)
@@ -273,10 +243,24 @@ class AgentListener:
             product=b"nodecomm-agent " + __version__.encode("ascii"),
         )
         factory.commands = command_table(
-            [VersionCommand(), _ExecuteForCallers(lambda: self.trust)]
+            [VersionCommand(), ExecuteCommand(self._check)]
         )
         factory.serving.execution = self._runner
+        # However many strangers do nothing here, who may ask for a run gets in.
+        factory.makes_room = True
         return factory
+
+    def _check(self, peer: Peer) -> None:
+        """
+        Find out whether the peer may ask for a run at this moment: its key may have
+        been forgotten since it connected.
+
+        Raises:
+            Refused: It may not.
+        """
+        decision = self.trust.check_key(peer.key, peer.address)
+        if not decision.trusted:
+            raise Refused(decision.code, decision.text)
 
     async def _open(
         self, endpoints: tuple[str, ...]
@@ -290,6 +274,7 @@ class AgentListener:
         return await listen_all(self._reactor, endpoints, self.factory, "agent")
 
     def _tell(self, prepared: PreparedAgent) -> None:
+        self._changed(self.listening)
         execution = prepared.snapshot.execution
         command = None if execution is None else execution.command
         if not self.ports:

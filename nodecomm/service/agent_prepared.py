@@ -26,7 +26,11 @@ from nodecomm.config.placed import Checks
 from nodecomm.identity.files import read_small
 from nodecomm.identity.keys import PublicKey, UnusableKey, check_sane, parse_digest
 from nodecomm.identity.own import KEYS_FOLDER
-from nodecomm.identity.server_keys import SERVER_KEYS_FOLDER
+from nodecomm.identity.server_keys import (
+    SERVER_KEYS_FOLDER,
+    ServerKeyStore,
+    ServerKeysUnreadable,
+)
 from nodecomm.identity.users import own_user
 from nodecomm.service.agent_schedule import LONGEST_SPLAY
 from nodecomm.service.agent_snapshot import agent_snapshot
@@ -132,6 +136,7 @@ def prepare_agent(
     pinned = look.keys("server_keys", look.whole.agent.server_keys)
     run_keys = look.keys("run_keys", look.whole.agent.run_keys)
     look.first_use()
+    look.callers(servers)
     look.encryption()
     look.copies()
     look.command()
@@ -286,6 +291,33 @@ class _Look(Checks[AgentConfiguration]):
                 "leave it out",
                 warning=True,
             )
+
+    def callers(self, servers: Sequence[ServerAddress]) -> None:
+        """
+        A listener that nobody may ask for anything, as no key is known.
+        """
+        agent = self.whole.agent
+        if not agent.listen or agent.server_keys or agent.run_keys:
+            return
+        # With trust_server the first run makes one known, if there is a run.
+        if (agent.trust_server and self.whole.copy) or not servers:
+            return
+        state = os.fsdecode(from_text(agent.state_dir))
+        store = ServerKeyStore(os.path.join(state, SERVER_KEYS_FOLDER))
+        try:
+            if any(store.keys(str(server)) for server in servers):
+                return
+        except (OSError, ServerKeysUnreadable):
+            # That is told where somebody asks.
+            return
+        self.tell(
+            "agent.listen",
+            "nobody may ask for a run yet: no key of a policy server is known here",
+            list(agent.listen),
+            f"`nodecomm server-key accept {servers[0]}` makes one known, and so do"
+            ' server_keys and run_keys = ["MD5=..."] in [agent]',
+            warning=True,
+        )
 
     def encryption(self) -> None:
         """

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from nodecomm.service.agent_schedule import Avoidance
     from nodecomm.service.agent_status import Point, State
 
-__all__ = ["AgentRounds"]
+__all__ = ["BY_REQUEST", "BY_SIGNAL", "AgentRounds"]
+
+#: What a run is for that somebody has asked for, by a signal or through the listener.
+BY_SIGNAL, BY_REQUEST = "signal", "request"
 
 #: Makes what brings copies from one server.
 Connect = Callable[["ServerAddress"], "Source"]
@@ -152,7 +155,9 @@ class AgentRounds:
         )
         self.running = True
         try:
-            report = await run.make(prepared.copies)
+            # Whoever asks has changed something just now, and expects it here.
+            new = reason in (BY_SIGNAL, BY_REQUEST)
+            report = await run.make(prepared.copies, new=new)
         except CancelledError:
             self._log.info(
                 "the run was ended; what it had not put in place stays as it was",

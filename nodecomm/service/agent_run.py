@@ -137,27 +137,32 @@ class Run:
     _server: ServerAddress | None = field(default=None, init=False)
     _heals: bool = field(default=False, init=False)
 
-    async def make(self, copies: Sequence[PlannedCopy]) -> RunReport:
+    async def make(
+        self, copies: Sequence[PlannedCopy], *, new: bool = False
+    ) -> RunReport:
         """
         Make all *copies*; one that fails does not stop the others. Raises nothing but
         what cancels it.
+
+        Args:
+            new: Whether no server may tell what it found before this run.
         """
         made: list[CopyStatus] = []
         try:
             for index, copy in enumerate(copies):
                 so_far = all(one.outcome != "failed" for one in made)
                 completes = so_far and index == len(copies) - 1
-                made.append(await self._copy(copy, completes))
+                request = attrs.evolve(copy.request, new=new)
+                made.append(await self._copy(request, completes))
         finally:
             for server in list(self._sources):
                 await self._close(server)
         return RunReport(tuple(made), self._server, self._heals)
 
-    async def _copy(self, copy: PlannedCopy, completes: bool) -> CopyStatus:
+    async def _copy(self, request: SyncRequest, completes: bool) -> CopyStatus:
         """
         Make one copy from the first server that gives it.
         """
-        request = copy.request
         source, destination = to_text(request.source), to_text(request.destination)
         status = CopyStatus(source, destination, "failed")
         failures: list[FailureNote] = []
@@ -281,7 +286,8 @@ class Run:
                 " files fetched, {removed} removed, {bytes} bytes, {round_trips} round"
                 " trips, {seconds:.2f} s",
                 event="agent.updated",
-                changes=[f"{what} {name}" for name, what in status.changes],
+                # The source itself has no name.
+                changes=[f"{what} {name or '.'}" for name, what in status.changes],
                 changed_names=status.changed_names,
                 **facts,
             )

@@ -8,6 +8,7 @@ or changes the configuration meanwhile only ends the wait, so that runs never ov
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -25,7 +26,7 @@ from nodecomm.server.pools import Pool, WorkerPool, Workers
 from nodecomm.service.agent_events import AgentEvents
 from nodecomm.service.agent_listener import AgentListener, check_account
 from nodecomm.service.agent_prepared import kept_at_start
-from nodecomm.service.agent_rounds import AgentRounds
+from nodecomm.service.agent_rounds import BY_REQUEST, BY_SIGNAL, AgentRounds
 from nodecomm.service.agent_run import RunReport
 from nodecomm.service.agent_schedule import Avoidance, Grid, pause_after, share_of
 from nodecomm.service.agent_status import LOCK_NAME, AgentStatus, Point, ailments
@@ -46,6 +47,8 @@ from nodecomm.service.telling import (
 from nodecomm.sync.clocks import SteadyClock
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
     from nodecomm.identity.keys import KeyPair
     from nodecomm.service.agent_events import Follow
     from nodecomm.service.agent_prepared import PreparedAgent
@@ -183,9 +186,14 @@ class AgentService(Service):
             watch.start()
         tell_problems(self.prepared.loaded.problems, self._log)
         first = self._grid.first
-        self._log.info(
+        runs = (
             "copies: {copies}, from {servers}, every {interval} s, for the first time"
-            " in {first:.1f} s; own key {key}; configuration: {configuration}",
+            " in {first:.1f} s"
+        )
+        if not self.prepared.copies:
+            runs = "nothing is to be copied: no runs but those that are asked for"
+        self._log.info(
+            runs + "; own key {key}; configuration: {configuration}",
             event="agent.started",
             copies=len(self.prepared.copies),
             servers=", ".join(map(str, self.prepared.servers)),
@@ -211,6 +219,7 @@ class AgentService(Service):
             pair,
             reactor=self._reactor,
             follow=self.follow_run,
+            changed=self._listens,
             log=self._log,
             workers=self._workers,
             now=self._now,
@@ -226,7 +235,6 @@ class AgentService(Service):
                 self._audit.stop()
             self._release()
             raise
-        self._listens(self.listener.listening)
 
     def _take_lock(self, folder: str) -> None:
         path = os.path.join(folder, LOCK_NAME)
@@ -275,23 +283,28 @@ class AgentService(Service):
 
     async def _wait(self, due: float, reason: str) -> str:
         """
-        Wait until something is to be done; returns what for.
+        Wait until something is to be done; returns what for. Where nothing is to be
+        copied, only what is asked for is to be done.
         """
         while not self._stopping and not self._asked:
             now = self._monotonic()
-            if now >= due:
+            left = due - now if self.prepared.copies else math.inf
+            if left <= 0:
                 return reason
-            await self.rounds.tell("waiting", self.point().later(due - now))
+            following = None if left == math.inf else self.point().later(left)
+            await self.rounds.tell("waiting", following)
             if self._asked or self._stopping:
                 break
             wake: Deferred[None] = Deferred()
             self._wake = wake
-            timer = self._reactor.callLater(max(due - now, 0.0), self._ring)
+            timer: IDelayedCall | None = None
+            if left < math.inf:
+                timer = self._reactor.callLater(left, self._ring)
             try:
                 await wake
             finally:
                 self._wake = None
-                if timer.active():
+                if timer is not None and timer.active():
                     timer.cancel()
             if self._reloading:
                 self._reloading = False
@@ -344,7 +357,7 @@ class AgentService(Service):
 
     # Signals
 
-    def run_now(self, reason: str = "signal") -> None:
+    def run_now(self, reason: str = BY_SIGNAL) -> None:
         """
         Make a run now; during a run, another one right after it.
         """
@@ -354,18 +367,20 @@ class AgentService(Service):
 
     def follow_run(self, tell: Callable[[str], object]) -> Follow:
         """
-        Make a run now, or join the one that is under way.
+        Make a run now; during a run, another one right after it, for all who ask
+        meanwhile: the one that is under way may have seen the servers before what
+        made somebody ask.
 
         Args:
             tell: Takes each line that there is to say of it.
         """
-        follow = self.events.follow(tell)
+        follow = self.events.follow(tell, after=self._busy)
         if self._stopping:
             self.events.run_over(None)
-        elif self._busy:
-            tell("a run is under way and is joined")
-        else:
-            self.run_now("request")
+            return follow
+        if self._busy:
+            tell("a run is under way; the one that is asked for follows it")
+        self.run_now(BY_REQUEST)
         return follow
 
     def reload(self) -> bool:
@@ -407,7 +422,7 @@ class AgentService(Service):
                 )
                 tell_waiting(waiting, self._log)
                 if self.listener is not None:
-                    self.listener.apply(prepared).addCallback(self._listens)
+                    self.listener.apply(prepared)
                 self._reloading = self._wake is not None
                 self._ring()
                 return True
@@ -415,7 +430,7 @@ class AgentService(Service):
         return False
 
     def _listens(self, listening: tuple[str, ...]) -> None:
-        self.rounds.keeper.change(listening=listening)
+        self.rounds.keeper.tell(listening=listening)
 
     # Stopping
 
@@ -444,7 +459,6 @@ class AgentService(Service):
             await living
         if quiet is not None:
             await quiet
-        self.rounds.keeper.change(listening=())
         await self.rounds.tell("stopped")
         if self._audit is not None:
             # The last words to those who asked come before this.

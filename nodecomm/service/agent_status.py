@@ -239,6 +239,7 @@ class AgentStatus:
         protocol: What is spoken with the servers; "" if a release wrote it that did
             not say so.
         listening: Where others may ask for a run, as endpoint strings; empty: nowhere.
+        regular: Whether it makes runs of its own accord: there is something to copy.
     """
 
     pid: int
@@ -260,6 +261,7 @@ class AgentStatus:
     after_update_pending: bool = False
     protocol: str = ""
     listening: tuple[str, ...] = ()
+    regular: bool = True
     version: int = 1
 
 
@@ -341,10 +343,10 @@ def ailments(status: AgentStatus | None, *, running: bool) -> list[str]:
             " configuration, --state-dir its state folder"
         )
         return found
-    if status.last_success is None:
+    if status.last_success is None and status.regular:
         found.append("no run has succeeded so far")
     attempt = status.last_attempt
-    if attempt is not None and attempt.outcome == "failed":
+    if attempt is not None and attempt.outcome == "failed" and status.regular:
         failed = [copy for copy in status.copies if copy.outcome == "failed"]
         found.append(
             f"the last run failed for {len(failed)} of {len(status.copies)} copies"
@@ -360,7 +362,9 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
     The status as lines for people.
     """
     lines = [_pair("agent", _doing(status, now, running=running))]
-    if status.last_success is None:
+    if not status.regular:
+        lines.append(_pair("policy", "nothing is to be copied"))
+    elif status.last_success is None:
         lines.append(_pair("policy", "never fetched completely"))
     else:
         said = f"confirmed {_ago(status.last_success, now)}"
@@ -421,6 +425,8 @@ def _doing(status: AgentStatus, now: Point, *, running: bool) -> str:
         return said + "an update is under way"
     if status.state == "after-update":
         return said + "after_update is under way"
+    if not status.regular and status.state == "waiting":
+        return said + "no run but those that are asked for"
     if status.next_run is None:
         return said + status.state
     left = now.seconds_until(status.next_run)

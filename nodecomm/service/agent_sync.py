@@ -31,7 +31,8 @@ MOST_WAITING = 1024 * 1024
 #: Source: cf-runagent of CFEngine 3.21, observed: it gives up after 185 s of silence.
 SAY_EVERY = 60.0
 
-#: Has a run made, or joins the one that is under way: takes a function for each line.
+#: Has a run made, now or right after the one that is under way: takes a function for
+#: each line.
 FollowRun = Callable[[Callable[[str], object]], "Follow"]
 
 
@@ -42,7 +43,7 @@ class AgentExecutable:
 
     Args:
         reactor: For timers, and to get back from threads.
-        follow: Has a run made, or joins the one that is under way.
+        follow: Has a run made, now or right after the one that is under way.
         monotonic: Seconds of a clock that nobody sets.
     """
 
@@ -163,14 +164,16 @@ class _Sync:
         if not self._paused:
             self._give()
 
-    def _give(self) -> None:
-        while self._waiting and not self._paused and not self._ended:
+    def _give(self, *, all_of_it: bool = False) -> None:
+        while self._waiting and not self._ended and (all_of_it or not self._paused):
             data = bytes(self._waiting[:65536])
             del self._waiting[: len(data)]
             self._watcher.output(data)
-        if self._dropped and not self._paused:
+        if self._dropped and (all_of_it or not self._paused):
             dropped, self._dropped = self._dropped, 0
             self._line(f"({dropped} more lines are only in the agent's log)")
+            if all_of_it:
+                self._give(all_of_it=True)
 
     def _over(self, ailments: list[str] | None) -> None:
         """
@@ -186,8 +189,9 @@ class _Sync:
     def _end(self, outcome: RunOutcome) -> None:
         if self._ended:
             return
-        # What still waits is on its way, and comes.
-        self.resume()
+        # What still waits comes, also to one who takes nothing now: it is bounded, and
+        # there will be no more.
+        self._give(all_of_it=True)
         self._ended = True
         if self._timer.active():
             self._timer.cancel()

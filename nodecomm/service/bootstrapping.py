@@ -310,7 +310,10 @@ class Bootstrap:
                 self.say(f"{copy.source}: served from {destination} itself")
                 continue
             request = SyncRequest(
-                copy.source.encode(), os.fsencode(destination), purge=copy.purge
+                copy.source.encode(),
+                os.fsencode(destination),
+                purge=copy.purge,
+                new=True,
             )
             try:
                 result = await self._fetched(request, patiently=is_own and copy.needed)

@@ -6,6 +6,8 @@ Whether endpoint strings can be understood, found out without listening.
 from __future__ import annotations
 
 import re
+import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from twisted.internet.endpoints import serverFromString
@@ -28,6 +30,7 @@ _FORMS = {
 }
 _UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '([^']*)'")
 _NO_NUMBER = re.compile(r"invalid literal for int\(\).*?: ('.*')")
+_INTERFACE = re.compile(r"tcp6?:.*:interface=((?:\\.|[^:\\])+)", re.IGNORECASE)
 _PORT = re.compile(r"[^:]*:(?:port=)?(\d{1,5})(?::|\Z)", re.ASCII)
 
 
@@ -76,6 +79,26 @@ def what_is_wrong(description: str, error: Exception) -> tuple[str, str]:
     return said or type(error).__name__, hint
 
 
+def mistyped_address(description: str) -> str:
+    """
+    What stands in an endpoint string for an address of this machine, if it can be
+    neither an address nor a host name; else empty.
+    """
+    found = _INTERFACE.match(description)
+    text = "" if found is None else re.sub(r"\\(.)", r"\1", found[1])
+    if not text or (":" not in text and any(map(str.isalpha, text))):
+        return ""
+    try:
+        if ":" in text:
+            ip_address(text)
+        else:
+            # The system takes short forms too.
+            socket.inet_aton(text)
+    except (ValueError, OSError):
+        return text
+    return ""
+
+
 def endpoint_problems(whole: Placed, key: str, listen: Iterable[str]) -> list[Problem]:
     """
     The endpoints that cannot be understood. A socket that systemd would give to the
@@ -90,6 +113,8 @@ def endpoint_problems(whole: Placed, key: str, listen: Iterable[str]) -> list[Pr
     for index, description in enumerate(listen):
         try:
             serverFromString(_NoReactor(), description)  # type: ignore[no-untyped-call]
+            if wrong := mistyped_address(description):
+                raise ValueError(f"{wrong} is no address")
         except (ValueError, TypeError, LookupError, OSError) as error:
             key_path = element_path(key, index)
             message, hint = what_is_wrong(description, error)

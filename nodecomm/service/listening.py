@@ -228,6 +228,11 @@ def _taken(description: str, error: CannotListenError, table: str) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return (
+            f"{error.strerror}; write an address of this machine behind interface=, or"
+            " leave that out"
+        )
     if isinstance(error, OSError) and error.errno is not None:
         name = errno.errorcode.get(error.errno, str(error.errno))
         return f"{os.strerror(error.errno)} ({name})"

@@ -271,5 +271,19 @@ def end_with_system_error(error: OSError, stderr: TextIO) -> NoReturn:
     """
     where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
     name = errno.errorcode.get(error.errno or 0, "")
-    stderr.write(f"error: {where}{error.strerror or error} ({name})\n")
+    stderr.write(
+        f"error: {where}{error.strerror or error} ({name}){_missing_folder(error)}\n"
+    )
     raise SystemExit(1) from None
+
+
+def _missing_folder(error: OSError) -> str:
+    """
+    What to do about a file whose folder is not there.
+    """
+    if error.errno != errno.ENOENT or not error.filename:
+        return ""
+    folder = os.path.dirname(os.fsdecode(error.filename))
+    if not folder or os.path.lexists(folder):
+        return ""
+    return f"; make the folder {folder} first, or name a file in another one"

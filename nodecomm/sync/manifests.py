@@ -19,7 +19,13 @@ from nodecomm.sync.notes import Notes
 from nodecomm.sync.siblings import is_own
 from nodecomm.sync.walking import MAX_PATH, join
 from nodecomm.wire.errors import RemoteProtocolError
-from nodecomm.wire.manifest import NAME, ManifestEntry, ManifestKind, parse_manifest
+from nodecomm.wire.manifest import (
+    NAME,
+    NAME_OF_NEW,
+    ManifestEntry,
+    ManifestKind,
+    parse_manifest,
+)
 from nodecomm.wire.replies import REGULAR, StatReply
 from nodecomm.wire.text import to_text
 
@@ -48,7 +54,12 @@ _KINDS = {
 
 
 async def ask_for_manifest(
-    asking: Asking, source: bytes, held: bytes | None, held_md5: bytes | None
+    asking: Asking,
+    source: bytes,
+    held: bytes | None,
+    held_md5: bytes | None,
+    *,
+    new: bool = False,
 ) -> bytes | None:
     """
     The manifest of *source*.
@@ -59,12 +70,13 @@ async def ask_for_manifest(
     Args:
         held: The manifest of an earlier run.
         held_md5: Its digest.
+        new: Whether it must be made of a look at the tree that begins from now on.
 
     Returns:
         *held* itself if it is still right; None if there is no manifest. Fails with
         what ended the connection.
     """
-    path = join(source, NAME)
+    path = join(source, NAME_OF_NEW if new else NAME)
     questions: list[Deferred[object]] = [
         _or_refused(asking.stat(source)),
         _or_refused(asking.stat(path)),

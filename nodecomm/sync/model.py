@@ -87,6 +87,8 @@ class SyncRequest:
         replace: How the new set takes the place of the old one.
         dry_run: Whether to find out only.
         limits: How far the server is followed.
+        new: Whether the server's answer must not be older than the update: without
+            this it may tell what it found some seconds before (`manifest_max_age`).
     """
 
     source: bytes
@@ -98,6 +100,7 @@ class SyncRequest:
     replace: Replace = "exchange"
     dry_run: bool = False
     limits: SyncLimits = SyncLimits()
+    new: bool = False
 
 
 @frozen

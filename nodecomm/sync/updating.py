@@ -219,7 +219,11 @@ class Update:
 
     async def _by_manifest(self, asking: Asking) -> RemoteTree | None:
         data = await ask_for_manifest(
-            asking, self.request.source, self._manifest, self._manifest_md5
+            asking,
+            self.request.source,
+            self._manifest,
+            self._manifest_md5,
+            new=self.request.new,
         )
         if data is None:
             return None

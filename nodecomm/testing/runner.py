@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from nodecomm.server.execution.orders import IRunner, RunOutcome
+from nodecomm.wire.run_output import OutputLines, Printed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,7 @@ class MemoryRun:
     _sink: RunSink
     paused: bool = False
     left: bool = False
+    _lines: OutputLines = field(factory=OutputLines, init=False)
 
     def begin(self) -> None:
         """
@@ -50,13 +52,13 @@ class MemoryRun:
         """
         Print *data*.
         """
-        if not self.left:
-            self._sink.output(data)
+        self._give(self._lines.feed(data))
 
     def tell(self, text: str) -> None:
         """
         Let the peer know *text*.
         """
+        self._give(self._lines.finish())
         if not self.left:
             self._sink.notice(text)
 
@@ -72,9 +74,14 @@ class MemoryRun:
         """
         End, with this exit code or with none to tell.
         """
+        self._give(self._lines.finish())
         if not self.left:
             self.left = True
             self._sink.ended(RunOutcome(exit_code, **outcome))
+
+    def _give(self, lines: bytes) -> None:
+        if lines and not self.left:
+            self._sink.output(Printed(lines))
 
     # Its listener's hold on it.
 

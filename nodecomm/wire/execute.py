@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-EXEC: a remote run, from its request to the last frame of what it said.
+EXEC: a remote run, its request, and the frames of an answer but for the output.
 
 A request is a frame with the command, a frame for each class of which the node must
 have one, and a frame that begins with the terminator. The answer is an announcement,
@@ -14,43 +14,35 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import frozen
 
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
-from nodecomm.wire.framing import MAX_PAYLOAD, MAX_RECORD, encode_transaction
-from nodecomm.wire.replies import ERROR_PREFIX, REFUSAL, TERMINATOR
+from nodecomm.wire.framing import MAX_PAYLOAD, encode_transaction
+from nodecomm.wire.replies import REFUSAL, TERMINATOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 __all__ = [
     "BUNDLE_DENIED",
     "CLASS_DENIED",
+    "DENIAL",
     "END",
-    "MAX_LINE",
+    "EXECUTING",
+    "INVALID_ARGUMENTS",
     "REFUSED",
     "ROLE_DENIED",
-    "Announced",
     "BadArguments",
     "BadItem",
-    "Denied",
-    "Ended",
-    "Event",
     "ExecuteOption",
     "ExecuteRequest",
-    "ExitCode",
     "InvalidArguments",
-    "Line",
-    "OutputLines",
-    "Remark",
-    "RunReader",
     "announcement",
     "denied",
     "encode_execute",
     "exit_code",
     "is_terminator",
     "nothing_relevant",
-    "output_line",
     "parse_execute",
     "split_classes",
 ]
@@ -68,26 +60,19 @@ ROLE_DENIED = b"EXEC denied role activation (check cf-serverd verbose output)"
 BUNDLE_DENIED = b"EXEC denied bundle activation (check cf-serverd verbose output)"
 
 #: There are arguments that are no options; what follows is them.
-_INVALID = b"EXEC denied: invalid arguments: "
+INVALID_ARGUMENTS = b"EXEC denied: invalid arguments: "
 
 #: How every denial begins.
-_DENIAL = b"EXEC denied"
+DENIAL = b"EXEC denied"
 
 #: Before the command that is run.
-_EXECUTING = b"cf-serverd executing cfruncommand: "
+EXECUTING = b"cf-serverd executing cfruncommand: "
 
 #: The frame that ends an answer: the terminator with a NUL, 28 bytes of payload.
 END = encode_transaction(TERMINATOR + b"\0")
 
 #: The whole answer to whom EXEC is refused; the server then closes.
 REFUSED = encode_transaction(REFUSAL) + END
-
-#: Before a line of output.
-_OUTPUT = b"> "
-
-#: Most bytes of a line of output; what is beyond them in that line is not sent.
-#: Source: CFEngine 3.21, observed: a payload of 4086 bytes with prefix and newline.
-MAX_LINE = 4083
 
 #: Frames with classes that are sent, one class in each where that suffices; otherwise
 #: there are several in a frame, with spaces between.
@@ -113,8 +98,6 @@ _IS_CLASS = re.compile(rb"[!-~\x80-\xff]+").fullmatch
 
 _BLANKS = b" \t"
 _WORD = re.compile(rb"[^ \t]*").match
-
-_EXIT_CODE = re.compile(rb"\(exit code: ([0-9]{1,10})\)\n?").fullmatch
 
 #: The options, each with the word for it in the command that is run.
 _DEFINE = b"-D"
@@ -242,7 +225,7 @@ class InvalidArguments(BadArguments):
         """
         The text of the denial, cut to fit in a frame.
         """
-        return (_INVALID + self.rest)[:MAX_PAYLOAD]
+        return (INVALID_ARGUMENTS + self.rest)[:MAX_PAYLOAD]
 
 
 class BadItem(BadArguments):
@@ -377,8 +360,8 @@ def announcement(command: bytes) -> bytes:
     """
     The frame that says what is run. A command that is too long for it is cut.
     """
-    room = MAX_PAYLOAD - len(_EXECUTING) - 1
-    return encode_transaction(b"%b%b\n" % (_EXECUTING, command[:room]))
+    room = MAX_PAYLOAD - len(EXECUTING) - 1
+    return encode_transaction(b"%b%b\n" % (EXECUTING, command[:room]))
 
 
 def exit_code(number: int) -> bytes:
@@ -406,220 +389,3 @@ def denied(text: bytes) -> bytes:
     The frames of a denial: its *text* and the terminator. The connection is kept.
     """
     return encode_transaction(text) + END
-
-
-def output_line(line: bytes) -> bytes:
-    """
-    The frame for a line of output. The line ends before its first NUL or newline and
-    after `MAX_LINE` bytes; what else is in it is lost, as with a real server.
-    """
-    line = line.partition(b"\n")[0]
-    return _output_frame(line)
-
-
-def _output_frame(line: bytes) -> bytes:
-    if b"\0" in line:
-        line = line[: line.index(b"\0")]
-    return encode_transaction(b"> %b\n" % line[:MAX_LINE])
-
-
-class OutputLines:
-    """
-    Makes frames of what a command writes.
-
-    A line is sent when it is whole. Of one that never ends, `MAX_LINE` bytes are kept.
-
-    Attributes:
-        lines: How many have been made.
-    """
-
-    __slots__ = ("_line", "lines")
-
-    def __init__(self) -> None:
-        self._line = bytearray()
-        self.lines = 0
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """
-        Add bytes as the command wrote them.
-
-        Returns:
-            The frames of the lines that are whole now, joined to records: each item
-            is one or more whole frames and at most `MAX_RECORD` bytes, to be written
-            at once.
-        """
-        line = self._line
-        pieces = data.split(b"\n")
-        last = pieces.pop()
-        if pieces and line:
-            pieces[0] = bytes(line) + pieces[0]
-            line.clear()
-        if last:
-            line += last[: MAX_LINE - len(line)]
-        self.lines += len(pieces)
-        return _records(map(_output_frame, pieces))
-
-    def finish(self) -> list[bytes]:
-        """
-        The command writes no more: as `feed`, for a last line without a newline.
-        """
-        if not self._line:
-            return []
-        return self.feed(b"\n")
-
-
-def _records(frames: Iterable[bytes]) -> list[bytes]:
-    records: list[bytes] = []
-    record: list[bytes] = []
-    size = 0
-    for frame in frames:
-        size += len(frame)
-        if size > MAX_RECORD:
-            records.append(b"".join(record))
-            record.clear()
-            size = len(frame)
-        record.append(frame)
-    if record:
-        records.append(b"".join(record))
-    return records
-
-
-# Answers, as a client reads them.
-
-
-@frozen
-class Announced:
-    """
-    The command begins.
-    """
-
-    command: bytes
-
-
-# Not frozen: making a frozen one takes twice as long, and there are many.
-@define
-class Line:
-    """
-    A line of its output.
-
-    Attributes:
-        data: Without newline. Whatever the command wrote, but for NULs: escape it
-            before a terminal sees it.
-    """
-
-    data: bytes
-
-
-@frozen
-class Remark:
-    """
-    Something that the server says, and not the command.
-
-    Attributes:
-        text: Without white space at its end. Escape it before a terminal sees it.
-    """
-
-    text: bytes
-
-
-@frozen
-class Denied:
-    """
-    There is no run.
-
-    Attributes:
-        code: `refused` (the server then closes), `class-match`, `role`, `bundle`,
-            `arguments`, or `error` for other words.
-        text: The server's words.
-    """
-
-    code: str
-    text: bytes
-
-
-@frozen
-class ExitCode:
-    """
-    With which status the command has ended; comes right before `Ended`.
-    """
-
-    number: int
-
-
-@frozen
-class Ended:
-    """
-    The answer is complete.
-    """
-
-
-Event = Announced | Line | Remark | Denied | ExitCode | Ended
-
-_CODES = {
-    REFUSAL: "refused",
-    CLASS_DENIED: "class-match",
-    ROLE_DENIED: "role",
-    BUNDLE_DENIED: "bundle",
-}
-
-
-class RunReader:
-    """
-    The answer to an EXEC, payload by payload.
-
-    What a server says by itself has no prefix; a line of output that looks like it is
-    a line. The exit code is believed when a run was announced; of several the last
-    one counts, as with cf-runagent.
-
-    Attributes:
-        announced: A run was announced.
-        ended: The answer is complete.
-    """
-
-    __slots__ = ("_code", "announced", "denied", "ended")
-
-    def __init__(self) -> None:
-        self.announced = False
-        self.ended = False
-        self.denied = False
-        self._code: int | None = None
-
-    def feed(self, payload: bytes) -> list[Event]:
-        """
-        Read the payload of one frame, and return what it says.
-
-        Raises:
-            RemoteProtocolError: The answer was complete already.
-        """
-        if self.ended:
-            raise RemoteProtocolError("answer to EXEC", payload, "was complete already")
-        if payload.startswith(_OUTPUT):
-            return [Line(payload[2:].removesuffix(b"\n"))]
-        if is_terminator(payload):
-            self.ended = True
-            if self._code is None:
-                return [Ended()]
-            return [ExitCode(self._code), Ended()]
-        return self._said(payload)
-
-    def _said(self, payload: bytes) -> list[Event]:
-        if self.announced:
-            found = _EXIT_CODE(payload)
-            if found is None:
-                return [Remark(payload.rstrip())]
-            self._code = int(found[1])
-            return []
-        if self.denied:
-            return [Remark(payload.rstrip())]
-        if payload.startswith(_EXECUTING):
-            self.announced = True
-            command = payload[len(_EXECUTING) :]
-            return [Announced(command.removesuffix(b"\n"))]
-        if payload.startswith((_DENIAL, ERROR_PREFIX)):
-            self.denied = True
-            text = payload.rstrip()
-            code = _CODES.get(text, "error")
-            if text.startswith(_INVALID.rstrip()):
-                code = "arguments"
-            return [Denied(code, text)]
-        return [Remark(payload.rstrip())]

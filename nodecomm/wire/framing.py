@@ -8,13 +8,15 @@ NULs) and 1 to 4088 bytes of payload.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Sequence
 
 #: Bytes in a transaction header, NUL padding included.
 #: Source: CFEngine 3.21, CF_INBAND_OFFSET.
@@ -57,6 +59,23 @@ def encode_transaction(payload: bytes, *, more: bool = False) -> bytes:
     return _header(len(payload), more) + payload
 
 
+def join_frames(frames: Sequence[bytes]) -> list[bytes]:
+    """
+    Join whole frames to records: each is at most `MAX_RECORD` bytes, and no frame is in
+    two of them.
+    """
+    ends = list(accumulate(map(len, frames)))
+    if not ends:
+        return []
+    records = []
+    at = size = 0
+    while size < ends[-1]:
+        end = max(bisect_right(ends, size + MAX_RECORD, at), at + 1)
+        records.append(b"".join(frames[at:end]))
+        at, size = end, ends[end - 1]
+    return records
+
+
 @lru_cache(maxsize=1024)
 def _read_header(header: bytes) -> tuple[int, bool]:
     # The real reader scans for one character and a decimal number, so white space,
@@ -70,9 +89,13 @@ def _read_header(header: bytes) -> tuple[int, bool]:
     if not count:
         raise RemoteProtocolError("frame header", header, "must hold a length")
     length = int(digits[:count])
-    if not 0 < length <= MAX_PAYLOAD:
-        raise RemoteProtocolError("payload length", length, f"1 to {MAX_PAYLOAD}")
+    if length > MAX_PAYLOAD:
+        raise _bad_length(length)
     return length, status == b"m"
+
+
+def _bad_length(length: int) -> RemoteProtocolError:
+    return RemoteProtocolError("payload length", length, f"1 to {MAX_PAYLOAD}")
 
 
 class TransactionBuffer:
@@ -88,9 +111,19 @@ class TransactionBuffer:
 
     Attributes:
         more: Whether the status of the frame taken out last says that more follow.
+        takes_empty: Whether a payload may have no bytes.
     """
 
-    __slots__ = ("_at", "_chunks", "_data", "_error", "_needed", "_size", "more")
+    __slots__ = (
+        "_at",
+        "_chunks",
+        "_data",
+        "_error",
+        "_needed",
+        "_size",
+        "more",
+        "takes_empty",
+    )
 
     def __init__(self) -> None:
         # Unread bytes are _data[_at:], then _chunks; their number is _size. Chunks
@@ -103,6 +136,7 @@ class TransactionBuffer:
         self._needed = HEADER_SIZE
         self._error: RemoteProtocolError | None = None
         self.more = False
+        self.takes_empty = False
 
     def __len__(self) -> int:
         """
@@ -156,6 +190,8 @@ class TransactionBuffer:
         start = at + HEADER_SIZE
         try:
             length, self.more = _read_header(data[at:start])
+            if not length and not self.takes_empty:
+                raise _bad_length(length)
         except RemoteProtocolError as error:
             self._fail(error)
             raise

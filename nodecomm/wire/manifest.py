@@ -32,10 +32,25 @@ from nodecomm.wire.text import from_text, to_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["NAME", "ManifestEntry", "ManifestKind", "encode_manifest", "parse_manifest"]
+__all__ = [
+    "NAME",
+    "NAMES",
+    "NAME_OF_NEW",
+    "ManifestEntry",
+    "ManifestKind",
+    "encode_manifest",
+    "parse_manifest",
+]
 
 #: The reserved name. Its number is that of the format.
 NAME = b".nodecomm-manifest-1"
+
+#: The name of the same text, made of a look at the tree that began after this name was
+#: asked for. A server that does not know it refuses it like any other absent file.
+NAME_OF_NEW = NAME + b"-new"
+
+#: All reserved names.
+NAMES = (NAME, NAME_OF_NEW)
 
 _HEADER = b"nodecomm-manifest 1"
 _END = b"end %d"

@@ -48,6 +48,9 @@ def resolve(path: bytes) -> Resolved | None:
     """
     What *path* is in the table above.
     """
+    if b"\0" in path:
+        # As the system has it.
+        raise ValueError("embedded null byte")
     return DISK.get(path)
 
 
@@ -177,6 +180,9 @@ def test_sync_takes_neither_classes_nor_bundles() -> None:
         ([{**ADMIT, "path": "/opt"}], ("/opt",), "is a folder"),
         ([], (), None),
         ([], "sync", None),
+        # That is an error already.
+        ([], ("/bin/echo\0",), None),
+        ([], "/bin/echo\0 -K", None),
     ],
 )
 def test_program_without_a_rule_is_told_of(
@@ -204,6 +210,34 @@ def test_warning_says_which_rule_to_write() -> None:
             "admit_ips or admit_hostnames",
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("lists", "several", "told"),
+    [
+        ({"admit_ips": ("10.0.0.1", "::1")}, (), ["10.0.0.1, ::1", '["10.0.0.1"]']),
+        ({"admit_ips": ("10.0.0.1", "::1")}, ("10.0.0.0/8",), ["::1", '["::1"]']),
+        ({"admit_ips": ("10.0.0.0/24", "10.1")}, ("10.0.0.0/24",), ["10.1", "10.1"]),
+        ({"admit_ips": ("10.0.0.0/24", "10.1", "::1")}, ("10.0.0.0/8", "::1"), None),
+        ({"admit_ips": tuple(f"10.0.0.{n}" for n in range(9))}, (), ["and 4 more"]),
+        ({"admit_keys": ("MD5=" + "0" * 32,)}, (), ["whoever it admits", "192.0.2.1"]),
+        ({"admit_keys": ("MD5=" + "0" * 32,)}, ("10.0.0.1",), None),
+        ({"admit_ips": (r"10\.0\..*",)}, ("10.0.0.1",), None),
+    ],
+)
+def test_who_may_ask_once_at_a_time_is_told(
+    lists: dict[str, tuple[str, ...]], several: tuple[str, ...], told: list[str] | None
+) -> None:
+    """
+    Of who may have the program run and is not in allowallconnects a second request is
+    turned away: a warning says so, and what to write.
+    """
+    _, problems = compiled({"path": PROGRAM, **lists}, allowallconnects=several)
+
+    about = [p for p in problems if p.key_path == "server.allowallconnects"]
+    assert [p.severity for p in about] == ([] if told is None else ["warning"])
+    for word in told or ():
+        assert word in f"{about[0].message} {about[0].hint}"
 
 
 def test_program_that_cannot_be_looked_at() -> None:
@@ -264,6 +298,22 @@ def test_users_are_compared_exactly(user: str, reason: str) -> None:
     assert decision.list_name == "allowusers"
 
 
+def test_where_users_are_named() -> None:
+    """The line of allowusers is told if there is one, and no other line is."""
+    table = Origin("server.toml", 1, 1, "server")
+    written = Origin("server.toml", 3, 1, "server.allowusers")
+
+    for origins, told in (
+        ({"server": table}, "allowusers does not name user bob"),
+        (
+            {"server": table, "server.allowusers": written},
+            "allowusers (server.toml:3) does not name user bob",
+        ),
+    ):
+        snapshot = snapshot_of(ADMIT, origins=origins)
+        assert judge_user(snapshot, peer(user="bob")).text == told
+
+
 ROLES = [
     ("debug|info", ("root", "bob")),
     ("x_.*", ("bob",)),
@@ -321,7 +371,7 @@ def test_decision_names_the_role() -> None:
 
 def test_role_that_cannot_be_evaluated_is_told_of() -> None:
     """Such a role is about no class, and a warning says so."""
-    _, problems = compiled(ADMIT, roles=ROLES)
+    _, problems = compiled(ADMIT, roles=ROLES, allowallconnects=("127.0.0.1",))
 
     assert [(p.key_path, p.severity) for p in problems] == [
         ("roles[3].pattern", "warning")

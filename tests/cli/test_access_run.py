@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -20,8 +21,11 @@ from nodecomm.access.requests import AccessRequest
 from nodecomm.access.snapshot import Snapshot
 from nodecomm.cli import main
 from nodecomm.identity.keys import PublicKey
+from nodecomm.identity.matches import StoredKey
 from nodecomm.identity.peer import Peer
 from nodecomm.identity.server_keys import ServerKeyStore
+from nodecomm.identity.store import FileKeyStore
+from nodecomm.service.loading import load
 from nodecomm.testing import MemoryRunner, key_pair, memory_server
 
 if sys.version_info >= (3, 11):
@@ -162,7 +166,8 @@ FROM = ("--ip", "10.1.1.1")
             "admitted",
             None,
         ),
-        ((*FROM, "--select", "any"), "admitted", None),
+        ((*FROM, "--select-class", "any"), "admitted", None),
+        ((*FROM, "--define-class", "other"), "no_role", "role"),
         ((*FROM, "-s", "nothing,special"), "admitted", None),
         ((*FROM, "-s", "nothing", "-s", "spec.*"), "admitted", None),
         ((*FROM, "-s", "nothing"), "class_match", "select"),
@@ -301,6 +306,77 @@ def test_commands_are_shown(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "reason", "code"),
+    [
+        (("--key", KEY.md5), "admitted", "stored"),
+        (("--key", KEY.sha), "admitted", "stored"),
+        (("--key", KEY.md5, "--user", "carl"), "user_not_trusted", None),
+        (("--key", OTHER.md5), "unknown_key", None),
+        # A file that is named after an address counts for that alone.
+        (("--key", OTHER.md5, "--ip", "10.1.1.2"), "admitted", "stored"),
+        (("--key", NOBODYS), "unknown_key", None),
+        (("--key", "MD5=" + "1" * 32), "admitted", "first_use_pinned"),
+        (("--key", NOBODYS, "--ip", "10.5.0.1"), "admitted", "first_use"),
+        (("--key", NOBODYS, "--ip", "10.6.0.1"), "unknown_key", None),
+        (("--key", NOBODYS, "--ip", "10.5.0.1", "--user", "bob"), "user_not", None),
+    ],
+)
+def test_whose_keys_a_server_trusts(
+    root: Path, arguments: tuple[str, ...], reason: str, code: str | None
+) -> None:
+    """
+    A key that the server does not trust is refused before any rule is asked, as is told
+    first; nothing is stored or renamed.
+    """
+    store = FileKeyStore(root / "state/ppkeys")
+    store.add("root", KEY)
+    (root / "state/ppkeys/root-10.1.1.2.pub").write_bytes(OTHER.to_pem())
+    (root / "state/trusted-digests").write_text("MD5=" + "1" * 32)
+    windows = (
+        '["10.5.0.0/16", { network = "10.6.0.0/16", until = 2001-01-01T00:00:00Z }]'
+    )
+    config = root / "server.toml"
+    text = config.read_text().replace(
+        "[server]", f"[server]\ntrustkeysfrom = {windows}"
+    )
+    config.write_text(text)
+    before = sorted((root / "state").rglob("*"))
+
+    answer = answered(root, *FROM, *arguments)
+
+    assert answer["reason"].startswith(reason)
+    step = answer["steps"][1]
+    assert step["step"] == "key"
+    if code is None:
+        assert (answer["step"], step["allowed"]) == ("key", False)
+        assert "nodecomm key trust FILE" in answer["text"]
+    else:
+        assert (step["reason"], step["allowed"]) == (code, True)
+    assert sorted((root / "state").rglob("*")) == before
+
+
+def test_keys_that_cannot_be_looked_at(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no keys can be seen, or none is given, that is said."""
+    note = answered(root, *FROM)["steps"][0]["notes"]
+    assert note == ["which keys are trusted was not looked at: --key says whose it is"]
+
+    key = answered(root, *FROM, "--key", NOBODYS)["steps"][1]
+    assert (key["reason"], key["allowed"]) == ("not_looked_at", True)
+    assert f"there is no folder {root}/state/ppkeys here" in key["text"]
+
+    def closed(self: FileKeyStore) -> list[StoredKey]:
+        raise PermissionError(13, "Permission denied", self.directory)
+
+    FileKeyStore(root / "state/ppkeys").add("root", KEY)
+    monkeypatch.setattr(FileKeyStore, "entries", closed)
+    key = answered(root, *FROM, "--key", KEY.md5)["steps"][1]
+    assert key["reason"] == "not_looked_at"
+    assert f"{root}/state/ppkeys: Permission denied" in key["text"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "reason", "step"),
     [
         (("--key", NOBODYS), "admitted", None),
@@ -359,6 +435,31 @@ def test_configuration_that_cannot_be_used(root: Path) -> None:
         assert status == 2
         assert "unknown key" in text
         assert text.endswith("error: the configuration cannot be used\n")
+
+
+def test_agents_serve_nothing_by_name(root: Path) -> None:
+    """Whoever asks an agent's configuration about a path is told what it knows of."""
+    said = io.StringIO()
+    words = ["access", "explain", "-c", str(root / "agent.toml"), *FROM, "masterfiles"]
+
+    assert main.run(words, said, said) == 2
+    assert said.getvalue() == (
+        f"error: {root}/agent.toml is an agent's, which serves nothing by name; --exec "
+        "asks whom it runs something for\n"
+    )
+
+
+def test_no_configuration_at_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no file the answer says that it is about no file."""
+    nowhere = functools.partial(load, system_file=root / "none.toml")
+    monkeypatch.setattr("nodecomm.cli.access.load", nowhere)
+    monkeypatch.setattr("nodecomm.cli.access_run.load", nowhere)
+    for asked in ("--exec", "masterfiles"):
+        out, err = io.StringIO(), io.StringIO()
+        words = ["access", "explain", *FROM, "--state-dir", str(root), asked]
+
+        assert main.run(words, out, err) == 1
+        assert err.getvalue().startswith(f"warning: there is no {root}/none.toml; ")
 
 
 @pytest.mark.parametrize(
@@ -472,6 +573,9 @@ def test_example_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     written = "\n".join(line.removeprefix("   ") for line in block.splitlines())
     Path("server.toml").write_text(written + "\n")
 
+    (tmp_path / "state/ppkeys").mkdir(parents=True)
+    (tmp_path / "state/trusted-digests").write_text(command.split()[-3])
+    monkeypatch.setenv("NODECOMM_STATE_DIR", str(tmp_path / "state"))
     # The program of the example need not be there.
     monkeypatch.setattr("nodecomm.cli.access_run.explain_file", _as_if_there)
     monkeypatch.setattr("os.path.isfile", lambda path: True)

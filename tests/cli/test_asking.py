@@ -14,11 +14,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+from twisted.internet.task import Clock
 
-from nodecomm.cli.asking import Terminal, ask_about_key, judge
+from nodecomm.cli.asking import Terminal, TerminalQuestion, ask_about_key, judge
+from nodecomm.client.acquaintance import AskingDialer
 from nodecomm.client.address import ServerAddress
+from nodecomm.client.errors import UntrustedServer
+from nodecomm.identity.servers import ServerKeyStore
 from tests.identity.sample import key
 
 HUB = ServerAddress("hub.example.com")
@@ -117,12 +123,16 @@ except Interrupted as stopped:
 """
 
 
-def run_with_terminal(typed: bytes, number: int | None = None) -> str:
+def run_with_terminal(
+    typed: bytes, number: int | None = None, *, before: bytes = b""
+) -> str:
     """
     Run the script with a terminal of its own and standard input from nowhere, type,
-    send the signal *number*, and return what it printed.
+    send the signal *number*, and return what it printed. *before* is typed before the
+    script has begun.
     """
     main, terminal = pty.openpty()
+    os.write(main, before)
     # The new session's first terminal becomes its own.
     script = "import os, sys; os.close(os.open(sys.argv[1], os.O_RDWR))\n" + SCRIPT
     try:
@@ -165,6 +175,13 @@ def test_the_terminal_is_asked(typed: bytes, printed: str) -> None:
     assert run_with_terminal(typed) == printed
 
 
+def test_typed_ahead() -> None:
+    """
+    What is typed before the question is there to be read does not answer it.
+    """
+    assert run_with_terminal(b"no\n", before=b"yes\nyes\n") == "False"
+
+
 def test_terminated() -> None:
     """
     SIGTERM ends the question at once, as Ctrl-C does.
@@ -188,3 +205,55 @@ def test_no_terminal() -> None:
     )
 
     assert done.stdout == b"None\n"
+
+
+class Threads(Clock):
+    """
+    A reactor whose threads begin nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def getThreadPool(self) -> Threads:
+        """It has one."""
+        return self
+
+    def callInThreadWithCallback(
+        self, done: object, ask: object, server: ServerAddress, *more: object
+    ) -> None:
+        """Kept."""
+        self.asked.append(str(server))
+
+
+class Strangers:
+    """
+    Servers whose keys are not known.
+    """
+
+    async def connect(self, server: ServerAddress) -> NoReturn:
+        """They show one."""
+        raise UntrustedServer("key-unknown", "unknown", server, KEY)
+
+
+def test_no_question_when_all_is_ended(tmp_path: Path) -> None:
+    """
+    Where all is ended during a question the next one is not asked, in whatever order
+    the calls are ended.
+    """
+    for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0)):
+        reactor: Any = Threads()
+        question = TerminalQuestion(reactor, io.StringIO())
+        dialer: Any = AskingDialer(Strangers(), ServerKeyStore(tmp_path), question)
+        calls = [dialer.connect(ServerAddress(f"web{number}")) for number in range(3)]
+        ended: list[Any] = []
+        reactor.advance(0)
+        assert reactor.asked == ["web0:5308"]
+
+        for number in order:
+            calls[number].addErrback(ended.append).cancel()
+        reactor.advance(0)
+
+        assert reactor.asked == ["web0:5308"]
+        assert len(ended) == 3

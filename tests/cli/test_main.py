@@ -323,10 +323,15 @@ class ProgramTests(SynchronousTestCase):
             ["plugins"],
             ["plugins", "list"],
         ):
-            with redirect_stdout(io.StringIO()) as shown, self.assertRaises(SystemExit):
-                main.run([*words, "--help"], sys.stdout, sys.stderr)
-            out = shown.getvalue()
+            shown = []
+            for flag in ("--help", "-h"):
+                output = io.StringIO()
+                with redirect_stdout(output), self.assertRaises(SystemExit):
+                    main.run([*words, flag], sys.stdout, sys.stderr)
+                shown.append(output.getvalue())
+            out, short = shown
 
+            self.assertEqual(out, short)
             self.assertTrue(out.startswith(f"Usage: nodecomm {' '.join(words)} "), out)
             self.assertEqual(1, out.count("Usage:"))
             self.assertIn("[options]", out.splitlines()[0])

@@ -683,11 +683,14 @@ def _at_a_terminal(
                 return
             if not data:
                 return
+            asked = b"[digest])? " in shown
             shown.extend(data)
+            # What is typed before the question is no answer.
+            if not asked and b"[digest])? " in shown:
+                os.write(ours, answers)
 
     reader = threading.Thread(target=read)
     reader.start()
-    os.write(ours, answers)
     status = process.wait(60)
     reader.join(10)
     os.close(ours)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import re
@@ -40,9 +41,11 @@ from nodecomm.client.errors import (
 )
 from nodecomm.client.executing import ExecutionDenied
 from nodecomm.client.fleet import NodeResult
+from nodecomm.identity.servers import ServerKeyStore, ServerTrust
 from nodecomm.wire.execute import CLASS_DENIED
 from nodecomm.wire.replies import REFUSAL
 from nodecomm.wire.text import from_text
+from tests.identity.sample import key
 
 WEB, OTHER = ServerAddress("web"), ServerAddress("other", 5309)
 
@@ -69,13 +72,18 @@ class TestOptions:
         hosts.write_text("# all\nweb2\n\n  [::1]:5309  # six\n")
         words = "web -D a,b web1:1 -D c -s linux,x86.* --remote-bundles d,e"
         more = "--parallel 5 --max-duration 1h30m --output-limit 99 -t 7 -u root -i"
-        options = parse(*words.split(), *more.split(), "--hosts-from", str(hosts))
+        others = tmp_path / "others"
+        others.write_bytes(codecs.BOM_UTF8 + b"web3:2\r\nweb4\r\n")
+        files = ["--hosts-from", str(hosts), "-f", str(others)]
+        options = parse(*words.split(), *more.split(), *files)
 
         assert [str(server) for server in options.servers] == [
             "web:5308",
             "web1:1",
             "web2:5308",
             "[::1]:5309",
+            "web3:2",
+            "web4:5308",
         ]
         assert options.defined == [b"a", b"b", b"c"]
         assert options.selected == [b"linux", b"x86.*"]
@@ -98,7 +106,10 @@ class TestOptions:
         ("words", "told"),
         [
             ([], "which HOST"),
-            (["https://web"], "is a URL"),
+            (["https://web"], "is a URL: write web or web:PORT"),
+            (["[::1"], "is not [ADDRESS] or [ADDRESS]:PORT"),
+            (["-H", "web"], "nodecomm run HOST"),
+            (["-X", "web"], "option -X not recognized"),
             (["web:x"], "the port must be a number"),
             (["web", "-D", "a;b"], "a;b"),
             (["web", "-D", "a,,b"], "class to define"),
@@ -168,6 +179,7 @@ class TestHosts:
         text = str(raised.value)
         for number in (2, 3, 5):
             assert f"{path}:{number}: " in text
+        assert "write one a line" in text
         path.write_text("a b\n" * 1000)
         with pytest.raises(usage.UsageError) as raised:
             read_hosts(str(path))
@@ -261,6 +273,13 @@ class Printed:
         self.shown.append(text)
 
 
+def denied(code: str) -> ExecutionDenied:
+    """
+    What a node says that runs nothing.
+    """
+    return ExecutionDenied(code, b"EXEC denied", ())
+
+
 RESULTS: list[tuple[NodeResult, str, int]] = [
     (NodeResult(WEB, exit_code=0), "", 0),
     (NodeResult(WEB, exit_code=3), "exit-code", 1),
@@ -281,6 +300,7 @@ RESULTS: list[tuple[NodeResult, str, int]] = [
         "class-match",
         5,
     ),
+    (NodeResult(WEB, error=denied("role")), "role", 5),
     (NodeResult(WEB, error=OSError(28, "No space left")), "io", 1),
 ]
 
@@ -315,7 +335,7 @@ class TestDocs:
         for _, code, _ in RESULTS:
             if code not in ("", "exit-code", "no-route", "io"):
                 assert f"``{code}``" in page
-        for code in ("role", "bundle", "arguments"):
+        for code in ("role", "bundle", "arguments", "not-selected"):
             assert f"``{code}``" in page
 
 
@@ -388,6 +408,28 @@ class TestReports:
             "5 nodes: 1 done, 1 failed, 3 without an exit code",
         ]
 
+    def test_keys_of_many(self, tmp_path: Path) -> None:
+        """
+        Of many nodes with unknown keys each has its digest in the table, and what to
+        do is told once.
+        """
+        trust = ServerTrust(ServerKeyStore(tmp_path))
+        servers = [ServerAddress(f"web{number}", 5000 + number) for number in range(3)]
+        results = []
+        for number, server in enumerate(servers):
+            said = trust.check(str(server), key(number))
+            error = UntrustedServer(said.code, said.text, server, key(number))
+            results.append(NodeResult(server, error=error))
+        report, printed = self.text()
+        report.summary(results)
+
+        assert printed.text.count("accept") == 1
+        assert printed.text.splitlines()[2:4] == [
+            f"web{number}:{5000 + number}     -       0.0  key-unknown: as web0:5000,"
+            f" with the key {key(number).md5}"
+            for number in (1, 2)
+        ]
+
     @pytest.mark.parametrize(("result", "code", "status"), RESULTS)
     def test_each_outcome(self, result: NodeResult, code: str, status: int) -> None:
         """
@@ -420,6 +462,51 @@ class TestReports:
         ]
         assert fleet_status(outcomes) == found
 
+    def test_nodes_that_are_not_selected(self) -> None:
+        """
+        A node that -s does not select has failed at nothing: it has a word of its own,
+        and the exit status is that of the others. Its remarks say nothing new.
+        """
+        lacking = NodeResult(OTHER, error=denied("class-match"), remarks=("Hello",))
+        good = NodeResult(WEB, exit_code=0)
+        for others, status, count in (
+            ([good], 0, "1 done, 0 failed, 0 without an exit code, 1 not selected"),
+            ([NodeResult(WEB, exit_code=2)], 1, "0 done, 1 failed, 0 without"),
+            ([NodeResult(WEB, error=Unreachable("no-route", "x"))], 3, "0 done, 0"),
+        ):
+            report, printed = self.text(selecting=True)
+            results = [lacking, *others]
+            for each in results:
+                report.ended(each)
+            report.summary(results)
+
+            assert fleet_status([report.outcome(each) for each in results]) == status
+            lines = printed.text.splitlines()
+            assert lines[1] == "other:5309     -       0.0  not selected"
+            assert lines[-1].startswith(f"2 nodes: {count}")
+
+    def test_no_node_is_selected(self) -> None:
+        """
+        Where -s selects no node at all nothing has run, which is no success and told.
+        """
+        lacking = denied("class-match")
+        results = [NodeResult(each, error=lacking) for each in (WEB, OTHER)]
+        report, printed = self.text(selecting=True)
+        report.summary(results)
+
+        assert fleet_status([report.outcome(each) for each in results]) == 1
+        assert printed.text.splitlines()[-2:] == [
+            "2 nodes: 0 done, 0 failed, 0 without an exit code, 2 not selected",
+            "nothing has run: no node has a class of --select-class",
+        ]
+        shown: Any = Printed()
+        JSONReport(shown, 2, 1000, selecting=True).summary(results)
+        *ends, summary = [json.loads(line) for line in shown.text.splitlines()]
+        errors = [(end["error"]["code"], end["error"]["status"]) for end in ends]
+        assert errors == [("not-selected", 0)] * 2
+        assert (summary["not_selected"], summary["without_exit_code"]) == (2, 0)
+        assert summary["status"] == 1
+
     def test_what_to_do(self) -> None:
         """
         A refusal is told with what the node needs, and the folder that was named is in
@@ -438,11 +525,16 @@ class TestReports:
         )
         for word in ("cfruncommand", "allowusers", "access explain --exec"):
             assert word in printed.text
+        for code in ("role", "bundle"):
+            outcome = report.outcome(NodeResult(WEB, error=denied(code)))
+            assert outcome is not None
+            assert "its own sync takes none" in outcome.text
         assert "`nodecomm server-key accept web --state-dir /state`" in printed.text
 
     def test_progress(self) -> None:
         """
-        How far it is: nodes done, failed, running and being connected to.
+        How far it is, in the words of the table: nodes that have ended, failed, ended
+        without an exit code, run, and are being connected to.
         """
         report, printed = self.text()
         report.calling(WEB)
@@ -452,11 +544,14 @@ class TestReports:
         report.ended(NodeResult(WEB, exit_code=0))
 
         assert printed.shown == [
-            "0 of 2 done  0 failed  0 running  1 connecting",
-            "0 of 2 done  0 failed  0 running  2 connecting",
-            "0 of 2 done  0 failed  1 running  1 connecting",
-            "1 of 2 done  1 failed  1 running  0 connecting",
-            "2 of 2 done  1 failed  0 running  0 connecting",
+            f"{ended} of 2 ended  0 failed  {without} without an exit code  {rest}"
+            for ended, without, rest in (
+                (0, 0, "0 running  1 connecting"),
+                (0, 0, "0 running  2 connecting"),
+                (0, 0, "1 running  1 connecting"),
+                (1, 1, "1 running  0 connecting"),
+                (2, 1, "0 running  0 connecting"),
+            )
         ]
 
     def test_remarks(self) -> None:
@@ -514,6 +609,7 @@ class TestReports:
                 "done": 1,
                 "failed": 0,
                 "without_exit_code": 1,
+                "not_selected": 0,
                 "status": 3,
             },
         ]
@@ -528,4 +624,4 @@ class TestReports:
         end, summary = [json.loads(line) for line in printed.text.splitlines()]
 
         assert (end["event"], end["error"]["code"]) == ("end", "interrupted")
-        assert summary["without_exit_code"] == 1
+        assert (summary["without_exit_code"], summary["status"]) == (1, None)

@@ -24,7 +24,7 @@ from nodecomm.cli.progress import ProgressLine, amount, progress_text
 from nodecomm.sync.errors import LocalError
 from nodecomm.sync.model import Change, Phase, Progress, SyncRequest, SyncResult
 
-REQUEST = SyncRequest(source=b"share", destination=b"/dest")
+REQUEST = SyncRequest(source=b"share", destination=b"/dest", new=True)
 RESULT = SyncResult(
     changed=True,
     checked=398,
@@ -61,7 +61,8 @@ class OptionsTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """
-        Without options nothing is removed and nothing but modes is preserved.
+        Without options nothing is removed and nothing but modes is preserved. Whoever
+        types this wants what the server has now.
         """
         self.assertEqual(REQUEST, parsed("hub:share", "/dest").request())
 
@@ -95,6 +96,7 @@ class OptionsTests(SynchronousTestCase):
                 exclude=(b"*.bak", b"a\\b/"),
                 replace="files",
                 dry_run=True,
+                new=True,
             ),
             options.request(),
         )

@@ -30,10 +30,10 @@ from nodecomm.wire.execute import (
     exit_code,
     is_terminator,
     nothing_relevant,
-    output_line,
 )
 from nodecomm.wire.framing import encode_transaction
 from nodecomm.wire.replies import REFUSAL, TERMINATOR
+from nodecomm.wire.run_output import output_line
 from tests.client.classic_scripted import ClassicPeer, SessionCase
 from tests.client.scripted import HELLO, WELCOME, Peer, Place
 from tests.client.test_session import GOOD, STATUS
@@ -629,22 +629,32 @@ class HostileTests(SynchronousTestCase):
         that it was cut, and what was asked behind it fails.
         """
         lines: list[bytes] = []
-        place = Place(serving(run(*[b"x" * 9] * 10)))
+        place = Place(serving(run(*[b"x" * 49] * 10)))
         session = place.connect()
-        result = place.result(session.execute(on_line=lines.append, output_limit=100))
-        self.assertEqual(outcome(result), (0, b"/bin/run", (), 10, 100, False))
+        result = place.result(session.execute(on_line=lines.append, output_limit=500))
+        self.assertEqual(outcome(result), (0, b"/bin/run", (), 10, 500, False))
 
-        place = Place(serving(run(*[b"x" * 9] * 10)))
+        place = Place(serving(run(*[b"x" * 49] * 10)))
         session = place.connect()
         lines.clear()
-        running = session.execute(on_line=lines.append, output_limit=99)
+        running = session.execute(on_line=lines.append, output_limit=499)
         behind = session.stat(b"/a")
         result = place.result(running)
 
-        self.assertEqual(outcome(result), (None, b"/bin/run", (), 9, 90, True))
+        self.assertEqual(outcome(result), (None, b"/bin/run", (), 9, 450, True))
         self.assertEqual(len(lines), 9)
         self.assertEqual(place.failure(behind).code, "aborted")
         self.assertTrue(place.server.peers[0].ended)
+
+    def test_short_lines(self) -> None:
+        """
+        Lines cost something even if nothing is in them: each counts for 32 bytes.
+        """
+        for count, cut in ((10, False), (11, True)):
+            place = Place(serving(run(*[b""] * count)))
+            running = place.connect().execute(on_line=lambda _: None, output_limit=320)
+            result = place.result(running)
+            self.assertEqual((10, 10, cut), (result.lines, result.bytes, result.cut))
 
     def test_endless_output(self) -> None:
         """

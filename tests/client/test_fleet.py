@@ -172,7 +172,7 @@ class ResultTests(SynchronousTestCase):
         Exit codes, output and failures of every kind are told, in the order of the
         nodes.
         """
-        site = Site(output_limit=100)
+        site = Site(output_limit=105)
         site.add("good", ending(0, b"one", b"", b"> two"))
         site.add("bad", ending(3))
         site.add("killed", running(ANNOUNCED, TERMINATOR + b"\0"))
@@ -201,6 +201,23 @@ class ResultTests(SynchronousTestCase):
         self.assertEqual(
             ("closed", 1, b"/bin/agent"), (code_of(rude), rude.lines, rude.announced)
         )
+
+    def test_errors_hold_nothing(self) -> None:
+        """
+        The error of a node is its words: with a traceback it would hold the connection,
+        and there may be thousands of them.
+        """
+        site = Site()
+        site.add("dead", ConnectionRefusedError())
+        site.add("rude", running(ANNOUNCED, close=True))
+        site.add("refusing", running(REFUSAL, TERMINATOR + b"\0", close=True))
+
+        for host, result in site.run().items():
+            error: BaseException | None = result.error
+            self.assertTrue(str(error), host)
+            while error is not None:
+                self.assertIsNone(error.__traceback__, host)
+                error = error.__cause__ or error.__context__
 
     def test_what_is_told_meanwhile(self) -> None:
         """

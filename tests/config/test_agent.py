@@ -171,6 +171,19 @@ class AgentConfigurationTests(SynchronousTestCase):
         self.assertEqual(("ops",), outcome.settings.roles[0].authorize)
         self.assertEqual(2, outcome.settings.run.at_once)
 
+    def test_nothing_to_copy(self) -> None:
+        """
+        An agent that runs a program for others needs no copy; one that listens
+        nowhere, or whose own sync is asked for, does.
+        """
+        hub = '[agent]\npolicy_servers = ["hub"]\n'
+        listen, program = 'listen = ["tcp6:5308"]\n', 'cfruncommand = ["/x/y"]\n'
+        self.assertEqual([], wrong(hub + listen + program))
+        for text in ("", program, listen + 'cfruncommand = "sync"'):
+            said = [line for line in wrong(hub + text) if line.startswith("error")]
+            self.assertEqual(1, len(said))
+            self.assertIn("error copy: nothing is to be copied", said[0])
+
     def test_a_listener_that_cannot_be(self) -> None:
         """
         What contradicts itself is an error, what has no effect a warning.
@@ -216,6 +229,22 @@ class AgentConfigurationTests(SynchronousTestCase):
             )
             self.assertIn("run_keys = [", said)
 
+    def test_keys_of_a_server(self) -> None:
+        """
+        What says who may connect to a server, and its tables, are told with what an
+        agent has in their place.
+        """
+        for lines in ('allowallconnects = ["::/0"]', 'trustusers = ["root"]'):
+            (said,) = wrong(GOOD.replace("[agent]", f"[agent]\n{lines}"))
+            self.assertIn("the key of whoever connects decides", said)
+            self.assertIn("run_keys = [", said)
+        for table in ("server", "limits"):
+            (said,) = wrong(f"{GOOD}\n[{table}]\nx = 1\n")
+            self.assertTrue(said.startswith(f"error {table}: "), said)
+            self.assertIn("belongs to nodecomm-server", said)
+        (said,) = wrong(f"{GOOD}\n[sever]\nx = 1\n")
+        self.assertIn("unknown key", said)
+
     def test_only_bundles_are_served(self) -> None:
         """
         A rule about files, or about what only files have, is no rule of an agent.
@@ -224,7 +253,8 @@ class AgentConfigurationTests(SynchronousTestCase):
             "[agent]", '[agent]\nlisten = ["tcp6:5308"]\ncfruncommand = ["/x/y"]'
         )
         cases = {
-            'path = "/srv"': "access[0]: resource_type is missing",
+            'path = "/srv"': "access[0]: resource_type is missing; write resource_type"
+            ' = "bundle" if path names a bundle; for the program of cfruncommand no',
             'path = "/srv"\nresource_type = "path"': "access[0].resource_type: not one"
             ' of the values this key takes; write one of "bundle"',
             'resource_type = "bundle"': "access[0]: path is missing",
@@ -237,6 +267,9 @@ class AgentConfigurationTests(SynchronousTestCase):
             said = wrong(f"{start}\n[[access]]\n{lines}\n")
             self.assertEqual(1, len(said), (lines, said))
             self.assertIn(f"error {expected}", said[0])
+        program = 'path = "/x/y"\nresource_type = "bundle"'
+        (line,) = wrong(f"{start}\n[[access]]\n{program}\n")
+        self.assertIn("warning access[0].path: no bundle has such a name", line)
         sync = start.replace('["/x/y"]', '"sync"')
         (line,) = wrong(f'{sync}\n[[access]]\npath = "b"\nresource_type = "bundle"\n')
         self.assertIn("warning access: they have no effect: the node's own", line)

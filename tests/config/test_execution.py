@@ -5,6 +5,7 @@ Tests for `nodecomm.config.execution`: what the keys about runs must be, togethe
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -109,6 +110,35 @@ def test_defaults_of_runs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("/bin/echo", False),
+        ("/bin/echo 'a b' \"c\" >/dev/null 2>&1", False),
+        ("cd / && exec /bin/echo -K:$HOME", False),
+        ("# it's a comment\n/bin/echo", False),
+        ("/bin/echo '", True),
+        ('/bin/echo "', True),
+        ("/bin/echo #", True),
+        ("/bin/echo # all", True),
+        ("/bin/echo \\", True),
+        ("/bin/echo;", True),
+        ("/bin/echo &", True),
+        ("(/bin/echo)", True),
+        ("/bin/true | ", True),
+    ],
+)
+def test_texts_that_take_no_classes(command: str, told: bool) -> None:
+    """
+    A text with which -D would be no argument of a command is a warning.
+    """
+    text = json.dumps(f"/bin/true; {command}")
+
+    said = messages(f'[server]\ncfruncommand = {text}\nallowusers = ["root"]\n')
+
+    assert any("no argument of its last command" in each for each in said) == told
+
+
+@pytest.mark.parametrize(
     ("written", "said"),
     [
         ("['/usr/bin/cf-agent', '-K']", []),
@@ -124,6 +154,13 @@ def test_defaults_of_runs() -> None:
         ),
         (
             "' Sync '",
+            [
+                f"error: server.cfruncommand: {NO_PATH}"
+                'write "sync" for the node\'s own sync'
+            ],
+        ),
+        (
+            "'synch'",
             [
                 f"error: server.cfruncommand: {NO_PATH}"
                 'write "sync" for the node\'s own sync'
@@ -209,6 +246,20 @@ def test_commands(written: str, said: list[str]) -> None:
             "[[roles]]\npattern = 'x'\nauthorize = ['root']",
             "warning: roles: they have no effect: the node's own sync takes no classes;"
             " leave them out, or write a command of your own as cfruncommand",
+        ),
+        (
+            "[[access]]\npath = 'b'\nresource_type = 'bundle'",
+            "warning: access[0]: a rule about bundles has no effect: without "
+            "cfruncommand there is nothing to run; leave it out, or write cfruncommand "
+            "in [server]",
+        ),
+        (
+            "server.cfruncommand = 'sync'\nserver.allowusers = ['root']\n"
+            "[[access]]\npath = '/x'\nadmit_ips = ['::1']\n"
+            "[[access]]\npath = 'b'\nresource_type = 'bundle'",
+            "warning: access[1]: a rule about bundles has no effect: the node's own "
+            "sync takes no bundles; leave it out, or write a command of your own as "
+            "cfruncommand",
         ),
         (
             GOOD + "[[roles]]\npattern = 'x'",

@@ -30,8 +30,8 @@ from tests.interop.harness import (
     free_port,
     wait_until,
 )
-from tests.service.node import Server as Process
 from tests.server.execution.test_programs import group_lives
+from tests.service.node import Server as Process
 
 #: A start later than any test lasts, so that only signals make runs.
 LATER = 'interval = "10m"\nsplay = "0s"'

@@ -277,7 +277,7 @@ def test_both_at_once(both: list[Running], asking: SyncAgent, tmp_path: Path) ->
         (["-D", "other_a"], [], None, "role", 5),
         (["--remote-bundles", "other"], [], None, "bundle", 5),
         (["-D", "ok_nothing", "-s", "no,any"], [], 0, "", 0),
-        (["-s", "no,never"], [], None, "class-match", 5),
+        (["-s", "no,never"], [], None, "not-selected", 1),
     ]
     other = SyncAgent(tmp_path / "other", key=both[0].other)
     cases.append((["--user", "other"], [], None, "refused", 5))

@@ -448,7 +448,15 @@ def _manifest(*lines: bytes) -> dict[bytes, Thing]:
         line + b"\n"
         for line in (b"nodecomm-manifest 1", *lines, b"end %d" % len(lines))
     )
-    return {**_ONE, b"top/.nodecomm-manifest-1": Thing(content=text)}
+    return _with_manifest(Thing(content=text))
+
+
+def _with_manifest(thing: Thing) -> dict[bytes, Thing]:
+    """
+    `_ONE` with *thing* for a manifest, by either name.
+    """
+    names = (b"top/.nodecomm-manifest-1", b"top/.nodecomm-manifest-1-new")
+    return {**_ONE, **dict.fromkeys(names, thing)}
 
 
 def test_a_manifest_that_is_true(sandbox: Sandbox) -> None:
@@ -479,8 +487,8 @@ MANIFESTS = {
     "other-digest": _manifest(_line(b"f", b"file", sha=b"0" * 64)),
     "other-size": _manifest(_line(b"f", b"file", size=4)),
     "not-there": _manifest(_line(b"f", b"nowhere")),
-    "garbage": {**_ONE, b"top/.nodecomm-manifest-1": Thing(content=b"\0\xff" * 500)},
-    "endless": {**_ONE, b"top/.nodecomm-manifest-1": Thing(size=2**40)},
+    "garbage": _with_manifest(Thing(content=b"\0\xff" * 500)),
+    "endless": _with_manifest(Thing(size=2**40)),
 }
 
 

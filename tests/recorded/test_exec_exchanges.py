@@ -11,21 +11,23 @@ from pathlib import Path
 import pytest
 
 from nodecomm.wire.execute import (
-    Announced,
-    Denied,
-    Ended,
-    Event,
     ExecuteRequest,
-    ExitCode,
-    Line,
-    Remark,
-    RunReader,
     is_terminator,
     parse_execute,
     split_classes,
 )
 from nodecomm.wire.framing import MAX_RECORD, TransactionBuffer
 from nodecomm.wire.replies import REFUSAL
+from nodecomm.wire.run_reader import (
+    Announced,
+    Denied,
+    Ended,
+    Event,
+    ExitCode,
+    Line,
+    Remark,
+    RunReader,
+)
 from tests import recorded
 from tests.recorded import Exchange, Record, exec_names, load
 from tests.recorded.test_exchanges import read_welcome, requests

@@ -70,9 +70,12 @@ class ExecuteTestCase(SynchronousTestCase):
         *,
         rules: list[dict[str, Any]] | None = None,
         server: dict[str, Any] | None = None,
+        roles: list[dict[str, Any]] | None = None,
         **more: Any,
     ) -> MemoryServer:
         """Another server, which differs in these things."""
+        if roles is None:
+            roles = [{"pattern": "ok.*", "authorize": ["root"]}]
         tables = {
             "cfruncommand": [str(self.program), "-K"],
             "allowusers": ["root"],
@@ -82,7 +85,7 @@ class ExecuteTestCase(SynchronousTestCase):
         made = memory_server(
             *(self.rules() if rules is None else rules),
             server=tables,
-            roles=[{"pattern": "ok.*", "authorize": ["root"]}],
+            roles=roles,
             **{"execution": self.runner, **more},
         )
         made.store.add("bob", key_pair(2).public)

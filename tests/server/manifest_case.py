@@ -18,7 +18,7 @@ from nodecomm.testing import (
 )
 from nodecomm.testing.client import MemoryClient
 from nodecomm.wire.commands import encode_digest, encode_stat
-from nodecomm.wire.manifest import NAME
+from nodecomm.wire.manifest import NAME, NAME_OF_NEW
 from nodecomm.wire.replies import REFUSAL
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 #: The name of the manifest.
 ASKED = b"t/" + NAME
+
+#: The name of one that is made for whoever asks.
+ASKED_NEW = b"t/" + NAME_OF_NEW
 
 
 class ManifestCase(SynchronousTestCase):

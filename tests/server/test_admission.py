@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
@@ -174,6 +174,11 @@ class Connections:
         if stage == "busy" and not client.closed:
             client.send(b"t 7\0\0\0\0\0VERSIONt 99")
 
+    def notice_aborted(self) -> None:
+        for client in self.clients:
+            if client.wire.aborted:
+                client.pump()
+
     def end(self, client: MemoryClient, how: str) -> None:
         if how == "hang up":
             client.hang_up()
@@ -206,17 +211,22 @@ class CountTests(SynchronousTestCase):
                 st.sampled_from(ENDS),
                 st.booleans(),
             ),
-            max_size=8,
-        )
+            max_size=12,
+        ),
+        st.booleans(),
     )
+    @example([("nothing", False, "hang up", False)] * 6, True)
+    @example([("hello", False, "hang up", False)] * 6, True)
     def test_whatever_way_connections_end(
-        self, story: list[tuple[str, bool, str, bool]]
+        self, story: list[tuple[str, bool, str, bool]], makes_room: bool
     ) -> None:
-        """At any stage, trusted or not, in any order."""
+        """At any stage, trusted or not, in any order; also where they make room for
+        each other."""
         server = memory_server(
             trust=False,
             limits=LimitSettings(idle_timeout=30, connections_before_trust=4),
         )
+        server.factory.makes_room = makes_room
         server.store.add("root", key_pair(1).public)
         connections = Connections(server)
         counts = server.factory.admission
@@ -230,6 +240,8 @@ class CountTests(SynchronousTestCase):
                     connections.end(client, how)
                 else:
                     ends.append((client, how))
+            # Who made room before a word was said is counted no more at once.
+            connections.notice_aborted()
             alive = [c for c in connections.clients if not c._lost]
             self.assertEqual(len(alive), counts.total)
             self.assertTrue(0 <= counts.untrusted <= counts.total)
@@ -239,6 +251,9 @@ class CountTests(SynchronousTestCase):
         self.assertEqual((0, 0), (counts.total, counts.untrusted))
         self.assertEqual({}, dict(counts._addresses))
         self.assertEqual(set(), server.factory.sessions)
+        self.assertEqual(
+            ({}, set()), (server.factory._newcomers, server.factory._dropped)
+        )
         self.assertEqual(0, server.factory.gate.in_progress)
 
     def test_stopping(self) -> None:

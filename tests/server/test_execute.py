@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.testing import MemoryRunner, memory_server
 from nodecomm.wire.framing import TransactionBuffer
+from tests.server.descriptors import open_descriptors
 from tests.server.execute_case import (
     END,
     REFUSED,
@@ -181,6 +182,34 @@ class DeniedTests(ExecuteTestCase):
                 self.assertEqual([b"OK: 3.21.0"], node.request(b"VERSION"))
         self.assertEqual([], self.runner.runs)
 
+    def test_an_empty_frame(self) -> None:
+        """It ends the list: what matches before it counts, what is behind it does
+        not; the denial comes without a hello, and all is read."""
+        nothing = b"t 0\0\0\0\0\0"
+        for version in VERSIONS:
+            for before, behind in (
+                (b"", b""),
+                (frames(b"no"), frames(b"linux")),
+                (b"", frames(b"linux") + nothing * 90),
+            ):
+                node = self.node(version)
+                node.send(frames(b"EXEC") + before + nothing + behind)
+                found = node.request(TERMINATOR, b"VERSION")
+                self.assertEqual([NO_CLASS, END, b"OK: 3.21.0"], found)
+            self.assertEqual([], self.runner.runs)
+            node = self.node(version)
+            node.send(frames(b"EXEC", b"linux") + nothing)
+            (announced,) = node.request(TERMINATOR)
+            self.assertIn(b"executing", announced)
+            self.runner.runs.pop().end(0)
+            for wire in (nothing, frames(b"EXEC", TERMINATOR) + nothing):
+                node = self.node(version)
+                node.send(wire)
+                if self.runner.runs:
+                    self.runner.runs.pop().end(0)
+                self.heard(node)
+                self.assertTrue(node.closed)
+
     def test_what_the_log_has(self) -> None:
         """The reason of each, with the rule's place, and the peer."""
         node = self.node()
@@ -206,6 +235,15 @@ class RunTests(ExecuteTestCase):
     def announced(self, words: str = "") -> bytes:
         """The announcement."""
         return f"cf-serverd executing cfruncommand: {self.program} -K{words}\n".encode()
+
+    def test_nothing_is_held_open(self) -> None:
+        """The program is looked at and let go of: no descriptor for as long as it
+        runs."""
+        node = self.node()
+        self.heard(node, b"EXEC", TERMINATOR)
+        self.last.say(b"it runs\n")
+        program = str(self.program.resolve())
+        self.assertNotIn(program, open_descriptors().values())
 
     def test_a_run(self) -> None:
         """Each line is there as soon as it is whole, then the exit code, and the
@@ -328,18 +366,16 @@ class RunTests(ExecuteTestCase):
         command = f"{self.program} -K; id -D ok\n".encode()
         self.assertEqual([b"cf-serverd executing cfruncommand: " + command], found)
 
-    def test_what_a_request_began_with(self) -> None:
-        """Rules that change while the frames of a request come do not change it."""
+    def test_rules_that_change_before_all_is_read(self) -> None:
+        """Those count that are in force when the request is complete."""
         node = self.node()
         node.request(b"EXEC")
         evaluator = self.server.factory.serving.evaluator
         other = self.make_server(server={"cfruncommand": []})
         evaluator.snapshot = other.factory.serving.evaluator.snapshot
 
-        self.assertEqual([self.announced()], node.request(TERMINATOR))
-        self.last.end(0)
-        self.heard(node)
-        self.assertEqual(REFUSED, node.execute())
+        self.assertEqual(REFUSED, node.request(TERMINATOR))
+        self.assertEqual([], self.runner.runs)
 
 
 class DocumentedTests(SynchronousTestCase):

@@ -23,6 +23,7 @@ from nodecomm.testing import MemoryClient, MemoryRunner
 from nodecomm.wire.commands import encode_stat
 from nodecomm.wire.execute import encode_execute
 from nodecomm.wire.framing import encode_transaction
+from nodecomm.wire.run_output import Printed
 from tests.server.execute_case import (
     END,
     TERMINATOR,
@@ -290,7 +291,7 @@ class LeavingTests(ExecuteTestCase):
         node.protocol = None  # type: ignore[assignment]
         del session, node
 
-        sink.output(b"x\n" * 30_000)
+        sink.output(Printed(b"x\n" * 30_000))
         sink.notice("something")
         sink.ended(mock.Mock(exit_code=0))
         del sink

@@ -13,10 +13,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from nodecomm.config.execution import RunSettings
+from nodecomm.identity.peer import Peer
+from nodecomm.server.commands import command_table
+from nodecomm.server.commands.execute import ExecuteCommand
+from nodecomm.server.commands.version import VersionCommand
 from nodecomm.server.execution.orders import IRunner
 from nodecomm.server.execution.runner import Runner
+from nodecomm.server.requests import Refused
 from nodecomm.testing import MemoryClient, MemoryRunner
-from tests.server.execute_case import END, TERMINATOR, ExecuteTestCase
+from tests.server.execute_case import END, REFUSED, TERMINATOR, ExecuteTestCase
 from tests.server.execution.run_case import Heard, MakesUp, make_order
 
 #: Expressions that keep engines with backtracking busy for years, or cannot be read.
@@ -199,6 +204,81 @@ class TogetherTests(ExecuteTestCase):
 
         self.assertIn(b"-D ok2", self.heard(nodes[2])[-1])
         self.assertEqual(2, len(self.made.runs))
+
+    def test_rules_that_change_while_it_waits(self) -> None:
+        """
+        A run begins by the rules that are in force when it is its turn: who may not
+        have it any more is told that they have changed, and no more; the log has why.
+        """
+        old = str(self.program)
+        other = self.root / "other"
+        other.write_bytes(b"")
+        rules = self.rules()
+        admitted = [*rules, {"path": str(other), "admit_ips": ["127.0.0.1"]}]
+        tables: list[tuple[dict[str, Any], str]] = [
+            ({"server": {"cfruncommand": []}}, "cfruncommand is not set"),
+            (
+                {"server": {"cfruncommand": [str(other)]}, "rules": admitted},
+                "another one now",
+            ),
+            ({"server": {"cfrunuser": "nobody"}}, "another one now"),
+            ({"server": {"allowusers": ["bob"]}}, "does not name user root"),
+            ({"rules": rules[1:]}, old),
+            ({"rules": [rules[0]]}, "good1"),
+            ({"roles": []}, "ok1"),
+            ({}, ""),
+        ]
+        text = self.says("the configuration has changed meanwhile; not begun")
+        for version in (1, 3):
+            for changed, why in tables:
+                self.start()
+                self.events.clear()
+                first, waits = self.node(version), self.node(version)
+                first.execute()
+                waits.request(b"EXEC -Dok1 -b good1", TERMINATOR)
+                fresh = self.make_server(**changed).factory.serving.evaluator
+                self.server.factory.serving.evaluator.snapshot = fresh.snapshot
+                self.made.runs[0].end(0)
+
+                found = self.heard(waits)
+                if why:
+                    self.assertEqual([*text, END], found, why)
+                    (event,) = self.told("run.refused")
+                    self.assertIn(why, event["text"])
+                    self.assertEqual([b"OK: 3.21.0"], waits.request(b"VERSION"))
+                else:
+                    self.assertIn(b"-D ok1 --bundlesequence good1", found[0])
+                self.assertEqual(1 if why else 2, len(self.made.runs))
+
+    def test_a_peer_that_is_checked(self) -> None:
+        """
+        Whoever serves the command may ask more of peers: when the request is complete,
+        and again at its turn.
+        """
+        gone: set[int] = set()
+
+        def check(peer: Peer) -> None:
+            if peer.port in gone:
+                raise Refused("forgotten", "its key was forgotten")
+
+        self.start()
+        self.server.factory.commands = command_table(
+            [VersionCommand(), ExecuteCommand(check)]
+        )
+        first, waits, late = self.node(), self.node(), self.node()
+        first.execute()
+        waits.execute([b"ok1"])
+        late.request(b"EXEC")
+        gone.update(s.peer.port for s in self.server.factory.sessions)
+
+        self.assertEqual(REFUSED, late.request(TERMINATOR))
+        self.assertTrue(late.closed)
+        self.made.runs[0].end(0)
+        text = self.says("the configuration has changed meanwhile; not begun")
+        self.assertEqual([*text, END], self.heard(waits))
+        (event,) = self.told("run.refused")
+        self.assertEqual("its key was forgotten", event["text"])
+        self.assertEqual("forgotten", self.told("request.refused")[0]["reason"])
 
     def test_a_slow_peer(self) -> None:
         """The program waits for it, and nothing is lost; the end is told last."""

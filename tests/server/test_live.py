@@ -18,12 +18,22 @@ from zope.interface import implementer
 
 from nodecomm.interfaces import API, ICommand
 from nodecomm.server.collecting import Collection
-from nodecomm.server.live import records
 from nodecomm.server.replies import HangUp, Live, LiveAnswer, Reply, frame
 from nodecomm.server.requests import Request
 from nodecomm.testing import memory_server
-from nodecomm.wire.framing import MAX_RECORD, TransactionBuffer, encode_transaction
+from nodecomm.wire.framing import (
+    MAX_RECORD,
+    TransactionBuffer,
+    encode_transaction,
+    join_frames,
+)
 from tests.server.test_answers import Asked, QueueCase, frames, packets
+
+
+def send_all(answer: LiveAnswer, frames: list[bytes]) -> None:
+    """Send any number of frames."""
+    for record in join_frames(frames):
+        answer.send(record)
 
 
 @define(eq=False)
@@ -105,16 +115,16 @@ class LiveTests(QueueCase):
 
     def test_all_in_the_beginning(self) -> None:
         """What is sent before `begin` has returned leaves, too; so does the end."""
-        sent = b"".join(encode_transaction(b"x" * 4000) for _ in range(9))
+        sent = [encode_transaction(b"x" * 4000)] * 9
 
         def first(answer: LiveAnswer) -> None:
-            answer.send(sent)
+            send_all(answer, sent)
             answer.end()
-            answer.send(sent)
+            send_all(answer, sent)
 
         source = self.live(first=first)
 
-        self.assertEqual(sent, self.written())
+        self.assertEqual(b"".join(sent), self.written())
         self.assertEqual("leave", source.told[-1])
         self.assertTrue(self.queue.idle)
 
@@ -166,37 +176,62 @@ class LiveTests(QueueCase):
         """A transport that has enough in the middle of a part gets the rest later."""
         self.transport.pause_after = [2]
         source = self.live()
-        sent = b"".join(encode_transaction(b"x" * 4000) for _ in range(20))
-        source.answer.send(sent)
+        sent = [encode_transaction(b"x" * 4000)] * 20
+        send_all(source.answer, sent)
         source.answer.end()
         self.assertEqual(2, len(self.transport.writes))
         self.assertEqual(["begin", "pause"], source.told)
 
         self.queue.resume()
 
-        self.assertEqual(sent, self.written())
+        self.assertEqual(b"".join(sent), self.written())
         self.assertTrue(self.queue.idle)
 
-    def test_others_have_their_turn(self) -> None:
-        """Even a part of any length lets the reactor go on now and then."""
+    def test_too_much_at_once(self) -> None:
+        """What does not fit in a record is a mistake of the source."""
         source = self.live()
-        part = encode_transaction(b"x" * 4088)
-        sent = part * 600
-        source.answer.send(sent)
+        longest = encode_transaction(b"x" * 4088) * 4
+        with self.assertRaises(ValueError):
+            source.answer.send(longest + encode_transaction(b"x"))
+        source.answer.send(longest)
+
+        self.assertEqual([longest], self.transport.writes)
+
+    def test_others_have_their_turn(self) -> None:
+        """However much has waited, it lets the reactor go on now and then."""
+        source = self.live()
+        self.queue.pause()
+        sent = [encode_transaction(b"x" * 4088)] * 600
+        send_all(source.answer, sent)
+        self.queue.resume()
         self.assertLess(len(self.written()), 3 << 19)
         self.assertEqual(["begin", "pause"], source.told)
 
         self.run_turns()
 
-        self.assertEqual(sent, self.written())
+        self.assertEqual(b"".join(sent), self.written())
         self.assertEqual(["begin", "pause", "resume"], source.told)
+
+    def test_more_than_a_turn_takes(self) -> None:
+        """A source that goes on while what it sent before still waits is paused."""
+        sent = [encode_transaction(b"x" * 4088)] * 600
+        source = self.live(first=lambda answer: send_all(answer, sent))
+        self.assertLess(len(self.written()), 3 << 19)
+        source.answer.send(encode_transaction(b"behind"))
+        self.assertEqual(["begin", "pause"], source.told)
+
+        self.run_turns()
+
+        self.assertEqual(["begin", "pause", "resume"], source.told)
+        self.assertEqual(b"".join(sent) + encode_transaction(b"behind"), self.written())
 
     def test_broken_off(self) -> None:
         """The connection ends behind what was sent, and the log has the reason."""
         self.transport.pause_after = [1]
         source = self.live()
-        sent = encode_transaction(b"x" * 4000) * 5
-        source.answer.send(sent)
+        frames = [encode_transaction(b"x" * 4000)] * 5
+        sent = b"".join(frames)
+        send_all(source.answer, frames)
         source.answer.break_off("the source is gone")
         self.assertEqual([], self.hung_up)
         self.queue.resume()
@@ -267,10 +302,10 @@ class LiveTests(QueueCase):
         for sizes in data.draw(
             st.lists(st.lists(st.integers(1, 4088), max_size=15), max_size=8)
         ):
-            part = b"".join(encode_transaction(b"l" * size) for size in sizes)
+            part = [encode_transaction(b"l" * size) for size in sizes]
             if source.answer is not None:
-                sent += part
-                source.answer.send(part)
+                sent += b"".join(part)
+                send_all(source.answer, part)
             if data.draw(st.booleans()):
                 self.queue.resume()
                 self.run_turns()
@@ -290,40 +325,6 @@ class LiveTests(QueueCase):
             while buffer.next_payload() is not None:
                 pass
             self.assertEqual(0, len(buffer))
-
-
-class RecordTests(SynchronousTestCase):
-    """
-    Frames in records.
-    """
-
-    @settings(max_examples=60)
-    @given(st.lists(st.integers(1, 4088), max_size=40))
-    def test_records(self, sizes: list[int]) -> None:
-        """They are whole, none could take the first frame of the next one, and
-        together they are what was given."""
-        wire = b"".join(encode_transaction(b"x" * size) for size in sizes)
-
-        found = list(records(wire))
-
-        self.assertEqual(wire, b"".join(found))
-        for index, record in enumerate(found):
-            self.assertLessEqual(len(record), MAX_RECORD)
-            buffer = TransactionBuffer()
-            buffer.feed(record)
-            first = buffer.next_payload()
-            assert first is not None
-            while buffer.next_payload() is not None:
-                pass
-            self.assertEqual(0, len(buffer))
-            if index:
-                before = len(found[index - 1])
-                self.assertGreater(before + 8 + len(first), MAX_RECORD)
-
-    def test_what_is_no_frame(self) -> None:
-        """A mistake of a source is told as one."""
-        with self.assertRaises(ValueError):
-            list(records(b"x" * 20_000))
 
 
 @implementer(ICommand)

@@ -23,10 +23,10 @@ from nodecomm.testing import (
     memory_server,
 )
 from nodecomm.testing.server import settings_of, snapshot_of
-from nodecomm.wire.commands import encode_get, encode_stat
-from nodecomm.wire.manifest import NAME, ManifestKind, parse_manifest
+from nodecomm.wire.commands import encode_digest, encode_get, encode_stat
+from nodecomm.wire.manifest import NAME, NAME_OF_NEW, ManifestKind, parse_manifest
 from nodecomm.wire.replies import DIGEST_DIFFERS, DIGEST_EQUAL, REFUSAL
-from tests.server.manifest_case import ASKED, ManifestCase
+from tests.server.manifest_case import ASKED, ASKED_NEW, ManifestCase
 from tests.server.pools import HandPool
 from tests.server.walked import manifest, manifest_text, walked
 
@@ -309,6 +309,34 @@ class AgeTests(ManifestCase):
         self.assertEqual(DIGEST_DIFFERS, client.differs(ASKED, md5(held).digest()))
         self.assertEqual(walked(client, b"t"), manifest(client, b"t"))
         self.assertEqual(2, server.factory.manifests.made)
+
+    def test_a_new_one(self) -> None:
+        """Under its other name a manifest is never older than the question, and it is
+        what others get from then on."""
+        server = self.make()
+        client = server.connect()
+        for content in (b"one", b"two", b"one"):
+            before = manifest_text(client, b"t") or b""
+            (self.root / "t" / "a").write_bytes(content)
+            digest = md5(before).digest()
+            equal, differs = client.request(
+                encode_digest(ASKED, digest), encode_digest(ASKED_NEW, digest)
+            )
+            self.assertEqual((DIGEST_EQUAL, DIGEST_DIFFERS), (equal, differs))
+            after = manifest_text(client, b"t")
+            self.assertNotEqual(before, after)
+            announced = client.stat(ASKED_NEW)
+            assert announced is not None
+            self.assertEqual(after, client.get(ASKED_NEW, announced.size))
+            self.assertEqual(walked(client, b"t"), parse_manifest(after or b"", 9))
+
+    def test_a_real_file_with_the_name_of_a_new_one(self) -> None:
+        """It is served in its place, and the folder has no manifest."""
+        (self.root / "t" / os.fsdecode(NAME_OF_NEW)).write_bytes(b"mine")
+        client = self.make().connect()
+
+        self.assertEqual(b"mine", client.get(ASKED_NEW, 4))
+        self.assert_refused(client, "manifest_shadowed")
 
     def test_every_change_is_another_manifest(self) -> None:
         """Content, mode, owner, time, name, type: nothing changes without another

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 from unittest import mock
 
@@ -22,9 +23,9 @@ from nodecomm.testing import (
 from nodecomm.testing.client import MemoryClient
 from nodecomm.wire.commands import encode_digest, encode_stat
 from nodecomm.wire.framing import encode_transaction
-from nodecomm.wire.manifest import NAME
-from nodecomm.wire.replies import DIGEST_DIFFERS, REFUSAL
-from tests.server.manifest_case import ASKED, ManifestCase
+from nodecomm.wire.manifest import NAME, parse_manifest
+from nodecomm.wire.replies import DIGEST_DIFFERS, REFUSAL, parse_stat_reply
+from tests.server.manifest_case import ASKED, ASKED_NEW, ManifestCase
 from tests.server.pools import HandPool
 from tests.server.walked import manifest, walked
 
@@ -67,6 +68,47 @@ class CostTests(ManifestCase):
         for client in clients:
             self.assertEqual([DIGEST_DIFFERS], client.transactions())
         self.assertEqual(1, server.factory.manifests.made)
+
+    def test_one_peer_has_one_look_made(self) -> None:
+        """What an update asks together is answered by one look, and what it asks the
+        next time by another."""
+        server = self.slow()
+        client = server.connect()
+        stat = encode_transaction(encode_stat(int(server.now), ASKED_NEW))
+        for made in (1, 2):
+            client.send(stat + encode_transaction(encode_digest(ASKED_NEW, bytes(16))))
+            self.finish(client)
+            self.assertEqual(DIGEST_DIFFERS, client.transactions()[-1])
+            self.assertEqual(made, server.factory.manifests.made)
+        self.assertEqual({}, server.factory.manifests._together)
+
+    def test_new_ones_are_shared_by_those_who_ask_during_a_look(self) -> None:
+        """A look that has begun is too old for who asks for a new one. However many
+        ask meanwhile, there is one more."""
+        server = self.slow()
+        clients = [server.connect() for _ in range(20)]
+        # As an update asks.
+        stat = encode_transaction(encode_stat(int(server.now), ASKED_NEW))
+        asked = stat + encode_transaction(encode_digest(ASKED_NEW, bytes(16)))
+        clients[0].send(asked)
+        self.assertEqual(1, len(self.disk.waiting))
+        (self.root / "t" / "a").write_bytes(b"changed")
+        for client in clients[1:]:
+            client.send(asked)
+
+        self.finish(*clients)
+
+        digest = sha256(b"changed").digest()
+        for client in clients:
+            answers = client.transactions()
+            self.assertEqual(DIGEST_DIFFERS, answers[-1])
+            size = parse_stat_reply(answers[0], answers[1]).size
+            data = client.get(ASKED_NEW, size)
+            if client is not clients[0]:
+                found = parse_manifest(data, 9)
+                self.assertIn(digest, [entry.sha256 for entry in found])
+        self.assertEqual(2, server.factory.manifests.made)
+        self.assertEqual({}, server.factory.manifests._together)
 
     def test_patience(self) -> None:
         """Where digests take long the waiting are refused, and who asks then; it is

@@ -131,7 +131,11 @@ class Server:
             program = ["sh", "-c", limit, "sh", *program]
         words = ["-n", f"--pidfile={self.pid_file}", *twistd, plugin, *options]
         with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process: subprocess.Popen[bytes] = Forked(
+            # What is about modules of others has to come before ours are imported.
+            begin = (
+                subprocess.Popen if prelude and "nodecomm" not in prelude else Forked
+            )
+            self.process: subprocess.Popen[bytes] = begin(
                 [*program, *words],
                 cwd=folder,
                 env=environ,

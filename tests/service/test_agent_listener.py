@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, formatEvent
 
 from nodecomm.identity.keys import KeyPair
 from nodecomm.identity.server_keys import ServerKeyStore
@@ -36,7 +36,16 @@ from tests.service.agents import (
     FakePort,
     result,
 )
-from tests.service.test_agent_service import A, B, down, events, named, new, same
+from tests.service.test_agent_service import (
+    FIRST,
+    A,
+    B,
+    down,
+    events,
+    named,
+    new,
+    same,
+)
 
 __all__ = ["events"]
 
@@ -146,18 +155,41 @@ def test_who_may_connect(agent: Agent, events: list[LogEvent]) -> None:
 
 
 def test_a_key_that_is_forgotten(agent: Agent, events: list[LogEvent]) -> None:
-    """Its holder may ask for no run any more, though he connected before."""
-    caller = agent.caller()
+    """
+    Its holder may ask for no run any more, though he connected before; nor if he had
+    begun to ask.
+    """
+    caller, asking = agent.caller(), agent.caller()
+    asking.send(encode_transaction(b"EXEC"))
     agent.keys.forget(A)
     assert caller.execute() == [REFUSAL, END_PAYLOAD]
+    asking.send(encode_transaction(END_PAYLOAD[:-1]))
+    assert asking.transactions() == [REFUSAL, END_PAYLOAD]
     assert caller.closed
+    assert asking.closed
     assert agent.asked == []
-    (refused,) = named(events, "request.refused")
-    assert refused["reason"] == "not_a_caller"
+    refused = named(events, "request.refused")
+    assert [event["reason"] for event in refused] == ["not_a_caller"] * 2
 
 
-def test_users(agent: Agent) -> None:
-    """Only those in allowusers may ask; the others get the refusal."""
+def test_keys_that_the_configuration_names(tmp_path: Path) -> None:
+    """
+    With `server_keys` the key that is named may ask, though it is stored nowhere yet;
+    another one that is stored for a server may not.
+    """
+    named_key = key_pair(HUB).public.md5
+    agent = Agent(tmp_path, more=f'{LISTEN}server_keys = ["{named_key}"]\n')
+    agent.keys.add(A, key_pair(OTHER).public)
+
+    assert agent.dial(key_pair(HUB)).identify()
+    assert not agent.dial(key_pair(OTHER)).identify()
+
+
+def test_users(agent: Agent, events: list[LogEvent]) -> None:
+    """
+    Only those in allowusers may ask; the others get the refusal. The log says what was
+    asked for.
+    """
     caller = agent.caller(user=b"bob")
     caller.send(b"".join([*map(encode_transaction, (b"EXEC", b"linux"))]))
     assert caller.transactions() == []
@@ -165,6 +197,8 @@ def test_users(agent: Agent) -> None:
     assert caller.transactions() == [REFUSAL, END_PAYLOAD]
     assert caller.closed
     assert REFUSED.endswith(END)
+    (refused,) = named(events, "request.refused")
+    assert formatEvent(refused).startswith("refused EXEC sync to bob from 192.0.2.1 (")
 
 
 def test_nothing_else_is_served(agent: Agent) -> None:
@@ -234,29 +268,108 @@ def slow_agent(folder: Path, more: str = LISTEN) -> tuple[Agent, Slow]:
     return agent, slow
 
 
-def test_a_run_that_is_under_way_is_joined(tmp_path: Path) -> None:
-    """Whoever asks during a run of the schedule gets the rest of it, and its end."""
+def test_a_run_that_is_under_way_is_followed_by_another(tmp_path: Path) -> None:
+    """
+    It may have seen the servers before what is asked for was there. Nothing of it is
+    told to whoever asks during it.
+    """
     agent, slow = slow_agent(tmp_path)
     agent.service.run_now()
     caller = agent.caller()
-    first = caller.execute()
-    assert first[1:] == [b"> a run is under way and is joined\n"]
-    slow.answers[0].callback(result())
+    got = caller.execute()
+    told = b"> a run is under way; the one that is asked for follows it\n"
+    assert got[1:] == [told]
+    slow.answers[0].callback(result(True))
+    got = agent.settled(caller)
+    assert got == [b"> a run begins (request)\n"]
+    slow.answers[1].callback(result())
     got = agent.settled(caller)
     assert got[-2:] == [b"(exit code: 0)\n", END_PAYLOAD]
-    assert len(slow.answers) == 1
+    assert len(slow.answers) == 2
 
 
-def test_two_callers_share_a_run(tmp_path: Path) -> None:
-    """The second joins what the first has asked for."""
-    agent, slow = slow_agent(tmp_path)
-    one, two = agent.caller(), agent.caller()
-    one.execute()
-    two.execute()
-    assert len(slow.answers) == 1
+def test_the_agent_stops_before_the_next_run(tmp_path: Path) -> None:
+    """Who waits for it is told."""
+    agent, _ = slow_agent(tmp_path)
+    agent.service.run_now()
+    caller = agent.caller()
+    caller.execute()
+    agent.service.stopService()
+    got = agent.settled(caller)
+    assert b"the service stops" in got[-2]
+    assert got[-1] == END_PAYLOAD
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_callers_share_a_run_that_has_not_begun(tmp_path: Path, at_once: int) -> None:
+    """All who ask while a run is under way are served by the one after it."""
+    agent, slow = slow_agent(tmp_path, LISTEN + f"[run]\nat_once = {at_once}\n")
+    callers = [agent.caller() for _ in range(4)]
+    for caller in callers:
+        caller.execute()
     slow.answers[0].callback(result())
-    for caller in (one, two):
+    assert agent.settled(callers[0])[-1] == END_PAYLOAD
+    for caller in callers[1:]:
+        assert END_PAYLOAD not in agent.settled(caller)
+    slow.answers[1].callback(result())
+    for caller in callers[1:]:
         assert agent.settled(caller)[-1] == END_PAYLOAD
+    assert len(slow.answers) == 2
+
+
+def test_whoever_asks_gets_what_is_new(tmp_path: Path) -> None:
+    """
+    Only a run that nobody has asked for may be told what a server found some seconds
+    before.
+    """
+    asked: list[bool] = []
+
+    def answer(request: SyncRequest) -> Answer:
+        asked.append(request.new)
+        return result()
+
+    agent = Agent(tmp_path, {A: answer})
+    agent.keys.add(A, key_pair(HUB).public)
+    agent.reactor.advance(FIRST)
+    agent.reactor.advance(300)
+    agent.caller().execute()
+    agent.service.run_now()
+    agent.reactor.advance(300)
+    assert asked == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize("hello", [False, True])
+def test_strangers_do_not_keep_callers_out(tmp_path: Path, hello: bool) -> None:
+    """
+    However many connect and do nothing, or say nothing more than hello. Those who are
+    closed for a caller are of the address that has most of them.
+    """
+    agent, slow = slow_agent(tmp_path)
+    listening = agent.service.listener
+    assert listening is not None
+    assert listening.factory is not None
+    counts = listening.factory.admission
+    held = []
+    for number in range(120):
+        where = IPv4Address("TCP", f"198.51.100.{number // 15}", 1024 + number)
+        protocol = agent.reactor.ports[5308].factory.buildProtocol(where)
+        held.append(MemoryClient(protocol, where, agent.reactor, key_pair(STRANGER)))
+        if hello:
+            held[-1].step()
+    assert counts.untrusted == counts.before_trust
+    alone = agent.dial(key_pair(HUB))
+    more = agent.dial(key_pair(HUB))
+    assert more.identify()
+    assert alone.identify()
+    more.execute()
+    assert len(slow.answers) == 1
+    for client in held:
+        client.hang_up()
+    alone.hang_up()
+    more.hang_up()
+    agent.reactor.advance(1)
+    assert (counts.total, counts.untrusted) == (0, 0)
+    assert (listening.factory._newcomers, listening.factory._dropped) == ({}, set())
 
 
 def test_a_caller_who_leaves(tmp_path: Path, events: list[LogEvent]) -> None:
@@ -347,6 +460,36 @@ def test_it_listens_where_it_is_told(tmp_path: Path, events: list[LogEvent]) -> 
     assert caller.closed
     reload(LISTEN)
     assert agent.caller().execute()[-1] == END_PAYLOAD
+
+
+def test_the_file_tells_where_it_listens(tmp_path: Path) -> None:
+    """
+    From the start on, and also where an old address takes its time to be given up: the
+    new one is in the file then, and not only after the next run. A stopped agent
+    listens nowhere.
+    """
+    agent = Agent(tmp_path)
+
+    def told() -> tuple[str, ...]:
+        status = read_status(str(tmp_path / "state"))
+        assert status is not None
+        return status.listening
+
+    assert told() == ("tcp:5308",)
+    stop = FakePort.stopListening
+    gone: Deferred[None] = Deferred()
+
+    def stop_slowly(port: FakePort) -> Deferred[None]:
+        stop(port)
+        return gone
+
+    with mock.patch.object(FakePort, "stopListening", stop_slowly):
+        agent.write(agent.file.read_text().replace("5308", "5309"))
+        assert agent.service.reload()
+    gone.callback(None)
+    assert told() == ("tcp:5309",)
+    agent.service.stopService()
+    assert told() == ()
 
 
 def test_an_address_that_cannot_be_had(tmp_path: Path) -> None:

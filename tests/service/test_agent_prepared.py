@@ -15,6 +15,7 @@ from nodecomm.access.evaluator import AccessEvaluator
 from nodecomm.access.requests import AccessRequest
 from nodecomm.client.address import ServerAddress
 from nodecomm.identity.peer import Peer
+from nodecomm.identity.server_keys import ServerKeyStore
 from nodecomm.service.agent_prepared import PreparedAgent, kept_at_start, prepare_agent
 from nodecomm.service.loading import is_of_agent, load_agent
 from nodecomm.testing import key_pair
@@ -273,8 +274,10 @@ def test_rules_for_those_who_ask_for_runs(tmp_path: Path) -> None:
     more = LISTENER.format(program=named)
     prepared, problems = prepare(tmp_path, more, copies=RULES)
     assert prepared is not None
-    # Folders of tests belong to others than root, which is warned about.
-    assert [one for one in problems if "who could have anything run" not in one] == []
+    # Folders of tests belong to others than root, and no key is known there, which is
+    # warned about.
+    expected = ("who could have anything run", "nobody may ask for a run yet")
+    assert [one for one in problems if not any(x in one for x in expected)] == []
     execution = prepared.snapshot.execution
     assert execution is not None
     assert execution.command == (str(program), "-K")
@@ -295,15 +298,44 @@ def test_rules_for_those_who_ask_for_runs(tmp_path: Path) -> None:
 
 def test_the_nodes_own_sync(tmp_path: Path) -> None:
     """It needs no program, and has no classes and no bundles."""
-    prepared, problems = prepare(
-        tmp_path, 'listen = ["tcp6:5308"]\ncfruncommand = "sync"'
-    )
+    more = 'listen = ["tcp6:5308"]\ncfruncommand = "sync"\ntrust_server = true'
+    prepared, problems = prepare(tmp_path, more)
     assert problems == []
     assert prepared is not None
     execution = prepared.snapshot.execution
     assert execution is not None
     assert (execution.is_sync, execution.program) == (True, None)
     assert prepared.snapshot.rules == ()
+
+
+def test_nobody_may_ask_yet(tmp_path: Path) -> None:
+    """
+    A listener is of no use while no key is known, which is told; a key of one of the
+    servers, stored or written down, is enough.
+    """
+    more = 'listen = ["tcp6:5308"]\ncfruncommand = "sync"'
+    _, (told,) = prepare(tmp_path, more)
+    assert "warning: agent.listen = " in told
+    assert "nobody may ask for a run yet" in told
+    assert "`nodecomm server-key accept hub.example.com:5308`" in told
+    # Without copies there is no first contact at which a key is trusted.
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'[agent]\npolicy_servers = ["hub"]\nstate_dir = "{tmp_path}/s"\n'
+        'trust_server = true\nlisten = ["tcp:5308"]\ncfruncommand = ["/bin/true"]\n'
+    )
+    _, loaded = prepare_agent(load_agent(file, environ={}))
+    (problem,) = loaded.problems
+    assert "nobody may ask for a run yet" in problem.message
+    digest = key_pair(2).public.md5
+    for name in ("server_keys", "run_keys"):
+        _, problems = prepare(tmp_path, f'{more}\n{name} = ["{digest}"]')
+        assert problems == []
+    store = ServerKeyStore(str(tmp_path / "state/server-keys"))
+    store.add("other.example.com:5308", key_pair(1).public)
+    assert len(prepare(tmp_path, more)[1]) == 1
+    store.add("[::1]:5309", key_pair(1).public)
+    assert prepare(tmp_path, more)[1] == []
 
 
 def test_nothing_is_run_unless_it_is_said(tmp_path: Path) -> None:
@@ -336,7 +368,7 @@ def test_what_is_wrong_with_a_listener(
     named = lines.partition(" ")[0]
     good = {"listen": '["tcp6:5308"]', "cfruncommand": '["/bin/sh"]'}
     rest = "\n".join(f"{k} = {value}" for k, value in good.items() if k != named)
-    _, problems = prepare(tmp_path, f"{rest}\n{lines}")
+    _, problems = prepare(tmp_path, f"trust_server = true\n{rest}\n{lines}")
     (told,) = problems
     assert told.startswith("agent.toml:")
     assert f" {severity}: agent.{key} = " in told
@@ -347,7 +379,7 @@ def test_hosts_and_addresses_of_bundles(tmp_path: Path) -> None:
     """What no address is, is an error at its place; there are no names for lists."""
     copies = RULES.replace('"192.0.2.0/24"', '"@allowed_networks", "10.0.0.300"')
     _, problems = prepare(tmp_path, LISTENER.format(program="/bin/sh"), copies=copies)
-    assert [one.partition(" ")[0] for one in problems] == [
+    assert [one.partition(" ")[0] for one in problems if "error:" in one] == [
         "agent.toml:18:14:",
         "agent.toml:18:35:",
     ]

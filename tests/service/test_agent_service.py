@@ -13,7 +13,7 @@ from typing import cast
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from nodecomm.client.address import ServerAddress
 from nodecomm.client.errors import (
@@ -25,10 +25,10 @@ from nodecomm.client.errors import (
     UntrustedServer,
 )
 from nodecomm.service.agent_schedule import share_of
-from nodecomm.service.agent_status import read_status
+from nodecomm.service.agent_status import ailments, describe, read_status
 from nodecomm.service.own_state import StartError, lock_holder
 from nodecomm.sync.errors import LocalError, VerificationFailed
-from nodecomm.sync.model import SyncRequest, SyncResult
+from nodecomm.sync.model import Change, SyncRequest, SyncResult
 from nodecomm.sync.staging import Commit
 from nodecomm.testing import key_pair
 from tests.service.agents import AGENT, COPY, Answer, FakeAgent, result
@@ -179,6 +179,15 @@ def test_pauses_grow_up_to_the_interval(tmp_path: Path) -> None:
     assert runs == [0, 30, 90, 210, 300, 600]
 
 
+def test_the_source_itself(tmp_path: Path, events: list[LogEvent]) -> None:
+    """What became of it is told under the name of a folder in itself."""
+    changes = (Change(b"", "added"), Change(b"a.cf", "added"))
+    agent = FakeAgent(tmp_path, {A: lambda request: result(True, changes=changes)})
+    agent.reactor.advance(FIRST)
+    (updated,) = named(events, "agent.updated")
+    assert updated["changes"] == ["added .", "added a.cf"]
+
+
 def test_copies_do_not_stop_each_other(tmp_path: Path) -> None:
     """A copy that fails for its own reasons does not keep others from being made."""
 
@@ -262,6 +271,40 @@ def test_reloading(tmp_path: Path, events: list[LogEvent]) -> None:
     agent.reactor.advance(10)
     assert agent.asked == [(B, "modules")]
     assert [copy.source for copy in agent.service.status.copies] == ["modules"]
+
+
+def test_nothing_to_copy(tmp_path: Path, events: list[LogEvent]) -> None:
+    """
+    An agent that is only there to be asked makes no runs of its own accord, says so,
+    and all is well with it. What is to be copied after a reload is copied, and again
+    nothing once it is not.
+    """
+    program = 'listen = ["tcp:5308"]\ncfruncommand = ["/bin/true"]\n'
+    agent = FakeAgent(tmp_path, {A: same}, copies=(), more=program)
+    (started,) = named(events, "agent.started")
+    assert "nothing is to be copied" in str(formatEvent(started))
+    agent.reactor.advance(1000)
+    status = read_status(str(tmp_path / "state"))
+    assert status is not None
+    assert (status.last_attempt, status.next_run) == (None, None)
+    assert ailments(status, running=True) == []
+    lines = describe(status, agent.service.point(), running=True)
+    assert lines[0].endswith("no run but those that are asked for")
+
+    agent.service.run_now()
+    assert agent.service.status.last_attempt is not None
+    assert agent.service.status.last_attempt.outcome == "succeeded"
+    assert agent.asked == []
+
+    agent.write(AGENT + program + COPY.format("masterfiles"))
+    assert agent.service.reload()
+    agent.reactor.advance(300)
+    assert agent.asked == [(A, "masterfiles")]
+    agent.write(AGENT + program)
+    assert agent.service.reload()
+    agent.reactor.advance(1000)
+    assert agent.asked == []
+    assert agent.service.status.next_run is None
 
 
 def test_a_reload_during_a_run(tmp_path: Path) -> None:

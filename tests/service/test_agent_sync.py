@@ -6,6 +6,7 @@ ask for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
@@ -32,12 +33,14 @@ class Watcher:
     said: bytearray = field(factory=bytearray)
     pieces: list[int] = field(factory=list)
     outcomes: list[RunOutcome] = field(factory=list)
+    then: Callable[[], object] = lambda: None
 
     def output(self, data: bytes) -> bool:
         """As `RunWatcher`."""
         assert not self.outcomes
         self.pieces.append(len(data))
         self.said += data
+        self.then()
         return True
 
     def ended(self, outcome: RunOutcome) -> None:
@@ -166,12 +169,18 @@ class SyncTests(SyncCase):
         self.assertEqual([b"again"], self.watcher.lines())
 
     def test_one_who_takes_nothing_at_the_end(self) -> None:
-        """What waits is given with the end."""
+        """What waits is given with the end, all of it, also when he says in the middle
+        of it that it is enough for now."""
         running = self.begin()
+        self.watcher.then = running.pause
         running.pause()
-        self.say("last")
-        self.events.run_over([])
-        self.assertEqual([b"last"], self.watcher.lines())
+        for _ in range(MOST_WAITING // 1000 + 5):
+            self.say("x" * 999)
+        self.events.run_over(["wrong"])
+        lines = self.watcher.lines()
+        self.assertEqual(MOST_WAITING // 1000 + 2, len(lines))
+        self.assertIn(b"more lines are only in the agent's log", lines[-1])
+        self.assertIn(b"error: wrong", lines)
         self.assertEqual(1, len(self.watcher.outcomes))
 
     @given(st.lists(st.one_of(st.text(), st.sampled_from(["pause", "resume"]))))

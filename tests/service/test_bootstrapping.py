@@ -86,6 +86,7 @@ class Hub:
 
     async def fetch(self, request: SyncRequest) -> SyncResult:
         assert self.is_open
+        assert request.new, "whoever types this wants what the server has now"
         source = request.source.decode()
         if source not in self.has:
             raise SourceRefused("refused", f"{source}: refused")

@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 
-from nodecomm.service.endpoints import what_is_wrong
+from nodecomm.service.endpoints import mistyped_address, what_is_wrong
 from nodecomm.service.loading import load
 from nodecomm.service.prepared import prepare
 
@@ -49,6 +49,11 @@ def told(tmp_path: Path, *endpoints: str) -> tuple[bool, list[str]]:
             "'tcp:PORT:interface=ADDRESS'",
         ),
         (
+            "tcp:5308:interface=127.0.5.99.1",
+            "127.0.5.99.1 is no address; write 'tcp:PORT' or "
+            "'tcp:PORT:interface=ADDRESS'",
+        ),
+        (
             "unix:/x:mode=zz",
             "'zz' is no number; write 'unix:/PATH' or 'unix:/PATH:mode=660'",
         ),
@@ -83,6 +88,26 @@ def test_socket_of_systemd_is_a_warning(tmp_path: Path) -> None:
     assert made
     assert "warning" in said
     assert "systemd gives this process no such socket" in said
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wrong"),
+    [
+        (r"tcp6:5308:interface=2001\:db8\:\:1\:\:2:backlog=9", "2001:db8::1::2"),
+        (r"tcp6:5308:interface=2001\:db8\:\:1:backlog=9", ""),
+        (r"tcp6:5308:interface=fe80\:\:1%eth0", ""),
+        ("TCP:5308:backlog=9:interface=10.1.2.", "10.1.2."),
+        ("tcp:5308:interface=0", ""),
+        ("tcp:port=5308:interface=10.1.2.3", ""),
+        ("tcp:5308:interface=node1.example.com", ""),
+        ("tcp:5308:interface=", ""),
+        ("tcp:5308", ""),
+        ("unix:/interface=1.2", ""),
+    ],
+)
+def test_mistyped_addresses(endpoint: str, wrong: str) -> None:
+    """Host names may be right; what can only be an address must be one."""
+    assert mistyped_address(endpoint) == wrong
 
 
 def test_names_of_functions_are_not_told() -> None:

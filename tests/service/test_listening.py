@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import CannotListenError
@@ -78,6 +79,19 @@ class ListeningTests(SynchronousTestCase):
             ' configuration that -c names: listen = ["tcp6:5309"] in [server]',
         )
         self.assertEqual(reactor.tcpServers, [])
+
+    def test_a_name_that_nobody_knows(self) -> None:
+        """What to write is told, and no number of an error."""
+        reactor = MemoryReactor()
+        unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        wrong = CannotListenError("nowhere", 5308, unknown)
+        with mock.patch.object(reactor, "listenTCP", side_effect=wrong):
+            named = self.listening(reactor, "tcp:5308:interface=nowhere")
+        self.assertEqual(
+            str(self.failureResultOf(named, ListenError).value),
+            "cannot listen on tcp:5308:interface=nowhere: Name or service not known;"
+            " write an address of this machine behind interface=, or leave that out",
+        )
 
     def test_what_is_no_endpoint(self) -> None:
         """A string that Twisted cannot read is the same kind of error."""

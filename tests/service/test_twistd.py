@@ -5,6 +5,7 @@ Tests for `nodecomm.service.twistd` and `nodecomm.service.own_state`.
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from twisted.python import usage
 from nodecomm import tap_agent, tap_server
 from nodecomm.service.logs import Verbosity
 from nodecomm.service.own_state import FolderLock, lock_holder
-from nodecomm.service.twistd import ServiceOptions, use_steady_time
+from nodecomm.service.twistd import (
+    ServiceOptions,
+    end_with_system_error,
+    use_steady_time,
+)
 
 
 class Clocks:
@@ -79,6 +84,28 @@ def test_options(options: type[ServiceOptions]) -> None:
     for wrong in (["x.toml"], ["--log-format", "xml"]):
         with pytest.raises(usage.UsageError):
             options().parseOptions(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none/log", "; make the folder {0}/none first, or name a file in another one"),
+        ("absent", ""),
+    ],
+)
+def test_a_file_in_a_folder_that_is_not_there(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    """The program ends, and says what to do about it."""
+    stderr = io.StringIO()
+    path = tmp_path / name
+    with pytest.raises(FileNotFoundError) as raised:
+        path.open()
+    with pytest.raises(SystemExit):
+        end_with_system_error(raised.value, stderr)
+    assert stderr.getvalue() == (
+        f"error: {path}: No such file or directory (ENOENT){said.format(tmp_path)}\n"
+    )
 
 
 def test_a_lock_tells_who_holds_it(tmp_path: Path) -> None:

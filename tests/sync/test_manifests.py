@@ -6,11 +6,13 @@ Updates from a server that has manifests.
 from __future__ import annotations
 
 import os
+import shutil
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from nodecomm.server import requests
 from nodecomm.sync.asking import Asking
 from nodecomm.sync.errors import LimitExceeded
 from nodecomm.sync.manifests import ask_for_listings, read_manifest, tree_of
@@ -98,6 +100,54 @@ class ManifestTests(SynchronousTestCase):
 
         self.same()
         self.assertEqual(result.changes, (Change(b"d1/f1", "updated"),))
+
+    def test_a_change_of_this_moment(self) -> None:
+        """
+        An update may be told what the server found some seconds before; one that asks
+        for what is new is not, with a manifest at hand or without one.
+        """
+        self.hub = self.make(manifest_max_age=10.0)
+        for number, forget in enumerate((False, True)):
+            self.hub.run()
+            self.hub.write("d1/f1", b"new%d" % number)
+            self.assertFalse(self.hub.run(dry_run=True).changed)
+            if forget:
+                shutil.rmtree(self.hub.root / "state")
+
+            result = self.hub.run(new=True)
+
+            self.same()
+            self.assertTrue(result.manifest)
+            self.assertEqual(result.changes, (Change(b"d1/f1", "updated"),))
+
+    def test_nothing_new_is_one_question(self) -> None:
+        """
+        Though it is made for this question.
+        """
+        self.hub = self.make(manifest_max_age=10.0)
+        self.hub.run()
+        made = self.hub.server.factory.manifests.made
+
+        result = self.hub.run(new=True)
+
+        self.assertEqual((result.manifest, result.changed), (True, False))
+        self.assertEqual(result.round_trips, 3)
+        self.assertLess(made, self.hub.server.factory.manifests.made)
+
+    def test_a_server_without_new_manifests(self) -> None:
+        """
+        One of an older release refuses them: it is asked for each object.
+        """
+        self.patch(requests, "_MANIFEST", b"/" + NAME)
+        for _ in range(2):
+            self.hub.run()
+            self.hub.write("d1/f1", os.urandom(9))
+
+            result = self.hub.run(new=True)
+
+            self.same()
+            self.assertFalse(result.manifest)
+            self.assertEqual(result.changes, (Change(b"d1/f1", "updated"),))
 
     def test_a_local_change_is_repaired(self) -> None:
         """

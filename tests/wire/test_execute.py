@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Remote runs: requests, the frames of answers, and answers as they are read.
+Remote runs: requests, and the frames of answers.
 """
 
 from __future__ import annotations
@@ -17,33 +17,23 @@ from nodecomm.wire.execute import (
     BUNDLE_DENIED,
     CLASS_DENIED,
     END,
-    MAX_LINE,
     REFUSED,
     ROLE_DENIED,
-    Announced,
     BadArguments,
     BadItem,
-    Denied,
-    Ended,
-    Event,
     ExecuteRequest,
-    ExitCode,
     InvalidArguments,
-    Line,
-    OutputLines,
-    Remark,
-    RunReader,
     announcement,
     encode_execute,
     exit_code,
     is_terminator,
     nothing_relevant,
-    output_line,
     parse_execute,
     split_classes,
 )
-from nodecomm.wire.framing import MAX_PAYLOAD, MAX_RECORD, TransactionBuffer
-from nodecomm.wire.replies import REFUSAL, TERMINATOR
+from nodecomm.wire.framing import MAX_PAYLOAD, MAX_RECORD
+from nodecomm.wire.replies import TERMINATOR
+from tests.wire.frames import payloads
 
 Names = tuple[bytes, ...]
 
@@ -126,42 +116,6 @@ MISTAKES: list[tuple[bytes, bytes, bytes]] = [
 ]
 
 
-def payloads(frames: bytes) -> list[bytes]:
-    """
-    What is in whole frames, none of which says that more follow.
-    """
-    buffer = TransactionBuffer()
-    buffer.feed(frames)
-    found = []
-    while (transaction := buffer.next_transaction()) is not None:
-        assert not transaction.more
-        found.append(transaction.payload)
-    assert not len(buffer)
-    return found
-
-
-def lines_of(pieces: Sequence[bytes]) -> list[bytes]:
-    """
-    The payloads that come of output in these pieces; every record must be one that
-    real programs can read.
-    """
-    lines = OutputLines()
-    records = [record for piece in pieces for record in lines.feed(piece)]
-    records += lines.finish()
-    assert all(0 < len(record) <= MAX_RECORD for record in records)
-    found = [payload for record in records for payload in payloads(record)]
-    assert lines.lines == len(found)
-    return found
-
-
-def read(*answer: bytes) -> list[Event]:
-    """
-    What payloads say to whom asked.
-    """
-    reader = RunReader()
-    return [event for payload in answer for event in reader.feed(payload)]
-
-
 item = st.text("abzAZ019_:", min_size=1, max_size=12).map(str.encode)
 items = st.lists(item, max_size=5)
 #: Classes of a selection, expressions among them.
@@ -170,16 +124,6 @@ chosen = st.lists(
     .map(lambda raw: bytes(byte for byte in raw if byte > 0x20 and byte != 0x7F))
     .filter(lambda raw: raw and not is_terminator(raw)),
     max_size=30,
-)
-pieces_of_output = st.lists(
-    st.one_of(
-        st.binary(max_size=60),
-        st.sampled_from(
-            [b"\n", b"\n\n", b"\0", b"\r\n", TERMINATOR, b"(exit code: 0)"]
-        ),
-        st.integers(MAX_LINE - 2, MAX_LINE + 2).map(lambda size: b"x" * size),
-    ),
-    max_size=12,
 )
 
 
@@ -438,302 +382,3 @@ class FrameTests(SynchronousTestCase):
 
         self.assertEqual((len(announced), announced[-2:]), (MAX_PAYLOAD, b"x\n"))
         self.assertEqual(hello, b"Hello " + b"x" * 255 + hello[261:])
-
-    def test_one_line(self) -> None:
-        """
-        A line of our own is one frame, whatever is in it.
-        """
-        for line, expected in [
-            (b"nodecomm: waiting", b"> nodecomm: waiting\n"),
-            (b"two\nlines", b"> two\n"),
-            (b"", b"> \n"),
-            (b"x" * 5000, b"> " + b"x" * MAX_LINE + b"\n"),
-        ]:
-            self.assertEqual(payloads(output_line(line)), [expected])
-
-
-class OutputTests(SynchronousTestCase):
-    """
-    Output becomes lines as the real server makes them.
-    """
-
-    def test_lines(self) -> None:
-        """
-        Each line is a frame; what is in it beyond a NUL or too much is lost.
-        """
-        table: list[tuple[bytes, list[bytes]]] = [
-            (b"", []),
-            (b"hello\n", [b"> hello\n"]),
-            (b"hello", [b"> hello\n"]),
-            (b"a\n\nb\n", [b"> a\n", b"> \n", b"> b\n"]),
-            (b"a\rb\r\n", [b"> a\rb\r\n"]),
-            (b"a\0b\nc\n", [b"> a\n", b"> c\n"]),
-            (b"\0x\n", [b"> \n"]),
-            (b"\0", [b"> \n"]),
-            (b"\xff\x1b[2J\x01\n", [b"> \xff\x1b[2J\x01\n"]),
-            (b"x" * MAX_LINE + b"\n", [b"> " + b"x" * MAX_LINE + b"\n"]),
-            (b"x" * (MAX_LINE + 1) + b"\n", [b"> " + b"x" * MAX_LINE + b"\n"]),
-            (
-                b"x" * 1_000_000 + b"\nnext\n",
-                [b"> " + b"x" * MAX_LINE + b"\n", b"> next\n"],
-            ),
-            (TERMINATOR + b"\n", [b"> " + TERMINATOR + b"\n"]),
-            (b"(exit code: 0)\n", [b"> (exit code: 0)\n"]),
-            (b"> (exit code: 0)\n", [b"> > (exit code: 0)\n"]),
-            (b"BAD: foo\n", [b"> BAD: foo\n"]),
-        ]
-        for output, expected in table:
-            self.assertEqual(lines_of([output]), expected, output[:40])
-
-    def test_a_line_is_sent_when_it_is_whole(self) -> None:
-        """
-        Not before its newline has come, and not later.
-        """
-        lines = OutputLines()
-
-        self.assertEqual(lines.feed(b"one\ntw"), [output_line(b"one")])
-        self.assertEqual(lines.feed(b""), [])
-        self.assertEqual(lines.feed(b"o"), [])
-        self.assertEqual(lines.feed(b"\n"), [output_line(b"two")])
-        self.assertEqual(lines.finish(), [])
-
-    @settings(max_examples=80)
-    @given(pieces_of_output)
-    def test_any_split(self, pieces: list[bytes]) -> None:
-        """
-        The frames do not depend on how the output was cut, and each line is one.
-        """
-        output = b"".join(pieces)
-
-        found = lines_of(pieces)
-
-        self.assertEqual(found, lines_of([output]))
-        expected = output.split(b"\n")
-        if not expected[-1]:
-            expected.pop()
-        self.assertEqual(
-            found,
-            [b"> %b\n" % line.partition(b"\0")[0][:MAX_LINE] for line in expected],
-        )
-
-    def test_an_endless_line_takes_no_memory(self) -> None:
-        """
-        Of a line that never ends only its beginning is kept.
-        """
-        lines = OutputLines()
-        for _ in range(100):
-            self.assertEqual(lines.feed(b"x" * 65536), [])
-
-        self.assertEqual(
-            [len(record) for record in lines.finish()], [8 + 2 + MAX_LINE + 1]
-        )
-
-    def test_many_lines_are_few_records(self) -> None:
-        """
-        What comes at once leaves in as few records as real programs can read.
-        """
-        records = OutputLines().feed(b"\n" * 6000)
-
-        self.assertEqual(sum(map(len, records)), 6000 * (8 + 3))
-        self.assertEqual(len(records), 5)
-
-
-class ReaderTests(SynchronousTestCase):
-    """
-    What an answer says to whom asked.
-    """
-
-    def test_a_run(self) -> None:
-        """
-        An announcement, lines, the exit code, the end.
-        """
-        self.assertEqual(
-            read(
-                b"cf-serverd executing cfruncommand: /bin/run -D a\n",
-                b"> one\n",
-                b"> \n",
-                b"> no newline",
-                b"(exit code: 3)\n",
-                TERMINATOR + b"\0",
-            ),
-            [
-                Announced(b"/bin/run -D a"),
-                Line(b"one"),
-                Line(b""),
-                Line(b"no newline"),
-                ExitCode(3),
-                Ended(),
-            ],
-        )
-
-    def test_ends_without_an_exit_code(self) -> None:
-        """
-        A command that a signal ended has none.
-        """
-        table: list[tuple[list[bytes], list[Event]]] = [
-            ([], [Ended()]),
-            (
-                [b"cf-serverd executing cfruncommand: x\n"],
-                [Announced(b"x"), Ended()],
-            ),
-            ([b"> x\n"], [Line(b"x"), Ended()]),
-        ]
-        for said, expected in table:
-            self.assertEqual(read(*said, TERMINATOR), expected)
-
-    def test_denials(self) -> None:
-        """
-        Each text is told by a word.
-        """
-        for text, code in [
-            (REFUSAL, "refused"),
-            (CLASS_DENIED, "class-match"),
-            (ROLE_DENIED, "role"),
-            (BUNDLE_DENIED, "bundle"),
-            (b"EXEC denied: invalid arguments: -K", "arguments"),
-            (b"EXEC denied: invalid arguments: ", "arguments"),
-            (b"EXEC denied for another reason", "error"),
-            (b"BAD: Request denied", "error"),
-        ]:
-            self.assertEqual(
-                read(text, TERMINATOR + b"\0"), [Denied(code, text.rstrip()), Ended()]
-            )
-
-    def test_nothing_relevant(self) -> None:
-        """
-        What the server says before a denial is a remark.
-        """
-        self.assertEqual(
-            read(
-                b"Hello  (127.0.0.1), nothing relevant to do here...\n\n",
-                CLASS_DENIED,
-                TERMINATOR + b"\0",
-            ),
-            [
-                Remark(b"Hello  (127.0.0.1), nothing relevant to do here..."),
-                Denied("class-match", CLASS_DENIED),
-                Ended(),
-            ],
-        )
-
-    def test_output_that_looks_like_more(self) -> None:
-        """
-        A command cannot end the answer, choose the exit code or refuse for the server.
-        """
-        texts = [
-            TERMINATOR,
-            b"(exit code: 0)",
-            b"> (exit code: 0)",
-            REFUSAL,
-            ROLE_DENIED,
-            b"cf-serverd executing cfruncommand: rm",
-        ]
-        lines = lines_of([b"\n".join(texts)])
-
-        found = read(*payloads(announcement(b"x")), *lines, *payloads(END))
-
-        self.assertEqual(
-            found, [Announced(b"x"), *[Line(text) for text in texts], Ended()]
-        )
-
-    def test_exit_codes(self) -> None:
-        """
-        It is believed in its own form and after an announcement; the last one counts.
-        Anything else is a remark.
-        """
-        begun = b"cf-serverd executing cfruncommand: x\n"
-        table: list[tuple[list[bytes], int | None, int]] = [
-            ([begun, b"(exit code: 0)\n"], 0, 0),
-            ([begun, b"(exit code: 255)"], 255, 0),
-            ([begun, b"(exit code: 0)\n", b"(exit code: 2)\n"], 2, 0),
-            ([begun, b"(exit code: 1)\n", b"> late\n"], 1, 0),
-            ([begun, b" (exit code: 0)\n"], None, 1),
-            ([begun, b"(exit code: x)\n"], None, 1),
-            ([begun, b"(exit code: 1_0)\n"], None, 1),
-            ([begun, b"(exit code: -1)\n"], None, 1),
-            ([begun, "(exit code: \N{ARABIC-INDIC DIGIT ONE})\n".encode()], None, 1),
-            ([begun, b"(exit code: 0) \n"], None, 1),
-            ([begun, b"(exit code: 0)\n(exit code: 0)\n"], None, 1),
-            ([begun, b"(exit code: 99999999999)\n"], None, 1),
-            ([b"(exit code: 0)\n"], None, 1),
-            ([ROLE_DENIED, b"(exit code: 0)\n"], None, 1),
-        ]
-        for said, number, remarks in table:
-            events = read(*said, TERMINATOR + b"\0")
-            codes = [e.number for e in events if isinstance(e, ExitCode)]
-            self.assertEqual(codes, [] if number is None else [number], said)
-            self.assertEqual(
-                len([e for e in events if isinstance(e, Remark)]), remarks, said
-            )
-            self.assertEqual(events[-1], Ended())
-
-    def test_the_second_word_of_a_server_is_a_remark(self) -> None:
-        """
-        There is one announcement, and one denial in its place.
-        """
-        begun = b"cf-serverd executing cfruncommand: x\n"
-
-        self.assertEqual(
-            read(begun, begun, ROLE_DENIED, REFUSAL),
-            [
-                Announced(b"x"),
-                Remark(begun.rstrip()),
-                Remark(ROLE_DENIED),
-                Remark(REFUSAL),
-            ],
-        )
-        self.assertEqual(
-            read(ROLE_DENIED, begun, REFUSAL),
-            [Denied("role", ROLE_DENIED), Remark(begun.rstrip()), Remark(REFUSAL)],
-        )
-
-    def test_nothing_after_the_end(self) -> None:
-        """
-        What comes after the terminator belongs to no run.
-        """
-        reader = RunReader()
-        reader.feed(TERMINATOR)
-
-        self.assertTrue(reader.ended)
-        self.assertRaises(RemoteProtocolError, reader.feed, b"> x\n")
-
-    @settings(max_examples=100)
-    @given(st.lists(st.binary(min_size=1, max_size=60), max_size=8))
-    def test_garbage(self, said: list[bytes]) -> None:
-        """
-        Anything is events, until the terminator; there is at most one announcement or
-        denial, and an exit code only right before the end.
-        """
-        said = [payload for payload in said if not is_terminator(payload)]
-        events = read(*said, TERMINATOR)
-
-        kinds = [type(event) for event in events]
-        self.assertEqual(kinds[-1], Ended)
-        self.assertLessEqual(kinds.count(Announced) + kinds.count(Denied), 1)
-        self.assertNotIn(ExitCode, kinds[:-2])
-
-    @settings(max_examples=60)
-    @given(st.binary(max_size=300), st.integers(0, 255))
-    def test_there_and_back(self, output: bytes, number: int) -> None:
-        """
-        Whatever a command writes arrives as its lines, without what a NUL hides.
-        """
-        lines = lines_of([output])
-
-        events = read(
-            *payloads(announcement(b"x")),
-            *lines,
-            *payloads(exit_code(number)),
-            *payloads(END),
-        )
-
-        expected = output.removesuffix(b"\n").split(b"\n") if output else []
-        self.assertEqual(
-            events,
-            [
-                Announced(b"x"),
-                *[Line(line.partition(b"\0")[0]) for line in expected],
-                ExitCode(number),
-                Ended(),
-            ],
-        )

@@ -23,9 +23,11 @@ from nodecomm.wire.errors import LocalProtocolError, RemoteProtocolError
 from nodecomm.wire.framing import (
     HEADER_SIZE,
     MAX_PAYLOAD,
+    MAX_RECORD,
     Transaction,
     TransactionBuffer,
     encode_transaction,
+    join_frames,
 )
 
 #: Frames as the real programs sent them (CFEngine 3.21).
@@ -348,3 +350,51 @@ class TransactionBufferTests(SynchronousTestCase):
             return result
 
         self.assertEqual(outcome([b"".join(pieces)]), outcome(pieces))
+
+    def test_nothing_in_it(self) -> None:
+        """
+        Where that may be, a payload of no bytes is one; else an error as ever.
+        """
+        wire = b"t 0\0\0\0\0\0" + encode_transaction(b"x")
+        buffer = TransactionBuffer()
+        buffer.takes_empty = True
+        buffer.feed(wire[:3])
+        self.assertIsNone(buffer.next_payload())
+        buffer.feed(wire[3:])
+        self.assertEqual([b"", b"x"], [buffer.next_payload(), buffer.next_payload()])
+        self.assertEqual(0, len(buffer))
+        buffer.takes_empty = False
+        buffer.feed(wire)
+
+        with self.assertRaises(RemoteProtocolError):
+            buffer.next_payload()
+
+
+class RecordTests(SynchronousTestCase):
+    """
+    Frames in records.
+    """
+
+    @given(lists(integers(1, MAX_PAYLOAD), max_size=40))
+    @settings(max_examples=60)
+    def test_records(self, sizes: list[int]) -> None:
+        """
+        They are whole, none could take the first frame of the next one, and together
+        they are what was given.
+        """
+        frames = [encode_transaction(b"x" * size) for size in sizes]
+
+        found = join_frames(frames)
+
+        self.assertEqual(b"".join(frames), b"".join(found))
+        for record in found:
+            self.assertLessEqual(len(record), MAX_RECORD)
+            buffer = TransactionBuffer()
+            buffer.feed(record)
+            drain(buffer)
+            self.assertEqual(0, len(buffer))
+        for one, two in pairwise(found):
+            buffer = TransactionBuffer()
+            buffer.feed(two)
+            first = buffer.next_payload() or b""
+            self.assertGreater(len(one) + HEADER_SIZE + len(first), MAX_RECORD)

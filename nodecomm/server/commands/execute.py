@@ -8,6 +8,7 @@ EXEC: a peer asks for a run of the operator's own command, and is sent what it p
 3. If the peer selects nodes by class, this one must have such a class. The classes
    and bundles that it wants must be admitted, in the order in which it names them.
    Else it is told which of these is wrong, no more, and may go on.
+   Rules that change while a run waits for its turn are asked again then.
 4. The run: an announcement, a frame for each line as it is printed, the exit code.
 
 Source: CFEngine 3.21, observed, for the order and all texts. The real server does not
@@ -29,6 +30,8 @@ from nodecomm.access.execution import (
     judge_roles,
     judge_user,
 )
+from nodecomm.access.requests import AccessRequest
+from nodecomm.config.execution import SYNC
 from nodecomm.interfaces import API, ICommand
 from nodecomm.server.execution.orders import RunOrder
 from nodecomm.server.replies import Frames, Live, Reply
@@ -42,7 +45,6 @@ from nodecomm.wire.execute import (
     BadArguments,
     ExecuteOption,
     ExecuteRequest,
-    OutputLines,
     announcement,
     denied,
     exit_code,
@@ -52,14 +54,20 @@ from nodecomm.wire.execute import (
     split_classes,
 )
 from nodecomm.wire.replies import REGULAR
+from nodecomm.wire.run_output import output_line
 from nodecomm.wire.text import from_text, to_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nodecomm.access.decision import Decision
     from nodecomm.access.execution import Execution
+    from nodecomm.access.snapshot import Snapshot
+    from nodecomm.identity.peer import Peer
     from nodecomm.server.execution.orders import IRunner, RunOutcome, Ticket
     from nodecomm.server.replies import LiveAnswer
     from nodecomm.server.requests import Request
+    from nodecomm.wire.run_output import Printed
 
 __all__ = ["ExecuteCommand"]
 
@@ -95,7 +103,6 @@ class _Listener:
 
     def __init__(self, answer: LiveAnswer) -> None:
         self._answer = answer
-        self._lines = OutputLines()
 
     def begun(self, command: bytes) -> None:
         """
@@ -103,11 +110,11 @@ class _Listener:
         """
         self._answer.send(announcement(command))
 
-    def output(self, data: bytes) -> None:
+    def output(self, printed: Printed) -> None:
         """
-        Send the lines that are whole now.
+        Send the lines.
         """
-        for record in self._lines.feed(data):
+        for record in printed.records:
             self._answer.send(record)
 
     def notice(self, text: str) -> None:
@@ -115,20 +122,14 @@ class _Listener:
         Say something in a line of its own.
         """
         words = from_text(f"{_OWN_WORDS}{text}").replace(b"\n", b" ")
-        self._send_all([*self._lines.finish(), *self._lines.feed(words + b"\n")])
+        self._answer.send(output_line(words))
 
     def ended(self, outcome: RunOutcome) -> None:
         """
-        Send what is left, and how it ended.
+        Say how it ended.
         """
         code = outcome.exit_code
-        self._send_all(
-            [
-                *self._lines.finish(),
-                b"" if code is None else exit_code(code),
-                END,
-            ]
-        )
+        self._answer.send((b"" if code is None else exit_code(code)) + END)
         self._answer.end()
 
     def refused(self, text: str) -> None:
@@ -139,15 +140,16 @@ class _Listener:
         self._answer.send(END)
         self._answer.end()
 
-    def _send_all(self, records: list[bytes]) -> None:
-        self._answer.send(b"".join(records))
-
 
 @implementer(ICommand)
 class ExecuteCommand:
     """
     A remote run. It is alone on its connection: what is asked behind it waits until
     it has ended, and finds what it left.
+
+    Args:
+        check: Asked first, when the request is complete and again when a run that had
+            to wait has its turn; raises `Refused` for a peer that may have none.
     """
 
     api = API
@@ -155,17 +157,26 @@ class ExecuteCommand:
     words = (b"EXEC",)
     versions = frozenset({1, 2, 3})
 
+    def __init__(self, check: Callable[[Peer], None] = lambda peer: None) -> None:
+        self._check = check
+
     def answer(self, request: Request) -> Deferred[Reply]:
         """
         A live answer, or two to three transactions that say why not.
         """
-        return Deferred.fromCoroutine(_answer(request))
+        return Deferred.fromCoroutine(_answer(request, self._check))
 
 
-async def _answer(request: Request) -> Reply:
-    frames = await request.collect(is_terminator)
+async def _answer(request: Request, check: Callable[[Peer], None]) -> Reply:
+    frames = await request.collect(is_terminator, empty=True)
+    # The rest may have come much later than the first of it.
+    request.snapshot = request.serving.evaluator.snapshot
+    if request.snapshot.execution is not None and request.snapshot.execution.is_sync:
+        # For the log, until there is a program with a name.
+        request.name = SYNC.encode()
     try:
-        runner, execution = await _admit(request)
+        check(request.peer)
+        runner, execution, program = await _admit(request)
         selected = _select(request, runner, frames[:-1])
         asked = _judge(request)
     except Refused as refusal:
@@ -173,7 +184,13 @@ async def _answer(request: Request) -> Reply:
     except _Denied as denial:
         return Frames(denial.wire, "refused", False, denial.code, denial.text)
     order = RunOrder(
-        asked.defined, asked.bundles, selected, request.peer, execution, asked.words
+        asked.defined,
+        asked.bundles,
+        selected,
+        request.peer,
+        execution,
+        asked.words,
+        partial(_withdrawn, request, check, program),
     )
     return Live(partial(_begin, runner, order))
 
@@ -182,9 +199,52 @@ def _begin(runner: IRunner, order: RunOrder, answer: LiveAnswer) -> Ticket:
     return runner.ask(order, _Listener(answer))
 
 
-async def _admit(request: Request) -> tuple[IRunner, Execution]:
+def _withdrawn(
+    request: Request, check: Callable[[Peer], None], program: AccessRequest | None
+) -> str:
+    """
+    Why the peer may not have the run that it waits for any more; empty: it may.
+
+    Args:
+        request: What was asked for, with the rules by which it was decided last.
+        check: As in `ExecuteCommand`.
+        program: What was decided about the program.
+    """
+    before, snapshot = request.snapshot, request.serving.evaluator.snapshot
+    request.snapshot = snapshot
+    try:
+        check(request.peer)
+        if snapshot is before:
+            return ""
+        _require(request, judge_command(snapshot))
+        if _what_runs(snapshot) != _what_runs(before):
+            return "cfruncommand or cfrunuser is another one now"
+        if program is not None:
+            evaluator = request.serving.evaluator
+            decision = evaluator.evaluate(snapshot, request.peer, program)
+            _require(request, decision)
+        _require(request, judge_user(snapshot, request.peer))
+        _judge(request)
+    except (Refused, _Denied) as refusal:
+        return refusal.text
+    except Undecidable as error:
+        return str(error) or "the peer's host name is not known"
+    return ""
+
+
+def _what_runs(snapshot: Snapshot) -> tuple[object, ...]:
+    execution = snapshot.execution
+    return () if execution is None else (execution.command, execution.user)
+
+
+async def _admit(
+    request: Request,
+) -> tuple[IRunner, Execution, AccessRequest | None]:
     """
     What of a run has to be there for anybody, and that the peer may have one.
+
+    Returns:
+        Also what was decided about the program, if there is one.
 
     Raises:
         Refused: It may not.
@@ -195,16 +255,20 @@ async def _admit(request: Request) -> tuple[IRunner, Execution]:
     _require(request, judge_command(snapshot))
     if runner is None or execution is None:
         raise Refused("no_runner", "this server runs nothing")
+    program = None
     if execution.program is not None:
         held = request.hold("exec", execution.program)
         if isinstance(held, Deferred):
             held = await held
-        kind = held.stat().kind
+        status = held.stat()
+        program = AccessRequest(
+            "exec", held.path, False, status.uid, status.mode, request.encrypted
+        )
         request.release()
-        if kind != REGULAR:
+        if status.kind != REGULAR:
             raise Refused("no_program", "the program of cfruncommand is no plain file")
     _require(request, judge_user(snapshot, peer))
-    return runner, execution
+    return runner, execution, program
 
 
 def _require(request: Request, decision: Decision) -> None:
@@ -227,11 +291,19 @@ def _select(
     Raises:
         _Denied: None is.
     """
+    # Source: CFEngine 3.21, observed: an empty frame ends the list, and no hello stands
+    # before the denial then.
+    broken = b"" in frames
+    if broken:
+        frames = frames[: frames.index(b"")]
     selected = tuple([item for frame in frames for item in split_classes(frame)])
-    # A frame with nothing in it selects nothing, unlike no frame.
-    if frames and not (selected and runner.selects(selected)):
+    # A frame with nothing but spaces in it selects nothing, unlike no frame.
+    if (frames or broken) and not (selected and runner.selects(selected)):
         peer = request.peer
-        hello = nothing_relevant(peer.calls_itself, peer.address.encode("ascii"))
+        hello = b""
+        if not broken:
+            address = peer.address.encode("ascii")
+            hello = nothing_relevant(peer.calls_itself, address)
         shown = to_text(b" ".join(selected)[:_SHOWN])
         raise _Denied(
             hello + denied(CLASS_DENIED),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.logger import Logger
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Executable", "Programs", "RunWatcher", "Running"]
 
-#: Pieces of output on their way from a program's thread to the reactor, beyond which
+#: Pieces of output on their way from a program's thread to the reactor, from which on
 #: it is not read. Each is at most 64 KiB.
 _ON_THE_WAY = 2
+
+#: Lines in one piece of output, of which there is one in each turn of the reactor: each
+#: of them is a frame to be made. A pipe may hold 65,536 at once.
+_LINES_A_TURN = 1024
 
 #: Source: CFEngine 3.21, observed, of a program that exists and cannot be started.
 _NOT_STARTED = 1
@@ -150,7 +155,9 @@ class _Thread:
         self._name = to_text(os.fsencode(command_line(order)[0]))
         self._why = ""
         self._lock = threading.Lock()
-        self._on_the_way = 0
+        #: What is on its way, and whether the reactor will come for it.
+        self._arriving: deque[bytes | Ended] = deque()
+        self._called = False
         self._held = False
         self._muted = False
         self._program = Program(
@@ -177,7 +184,8 @@ class _Thread:
         Read again, once what is on its way has arrived.
         """
         self._held = False
-        self._go_on(0)
+        with self._lock:
+            self._go_on()
 
     def stop(self, why: str, grace: float | None = None) -> None:
         """
@@ -194,32 +202,43 @@ class _Thread:
         except Exception:
             self._log.failure("the program {name} is out of sight", name=self._name)
             ended = Ended(None, 0.0, "internal error")
-        self._from_thread(self._over, ended)
+        self._send([ended])
 
     def _tell(self, data: bytes) -> None:
-        if self._muted:
-            return
+        if not self._muted:
+            self._send(_pieces(data))
+
+    def _send(self, items: Iterable[bytes | Ended]) -> None:
         with self._lock:
-            self._on_the_way += 1
-            if self._on_the_way >= _ON_THE_WAY:
+            self._arriving += items
+            if len(self._arriving) >= _ON_THE_WAY:
                 self._program.pause()
-        self._from_thread(self._arrived, data)
+            called, self._called = self._called, True
+        if not called:
+            self._from_thread(self._arrive)
 
     # In the reactor's.
 
-    def _arrived(self, data: bytes) -> None:
-        if not self._watcher.output(data):
-            self._muted = True
-        self._go_on(1)
-
-    def _go_on(self, arrived: int) -> None:
+    def _arrive(self) -> None:
+        """
+        Take the next piece. Others have their turn before there is another.
+        """
         with self._lock:
-            self._on_the_way -= arrived
-            if self._on_the_way < _ON_THE_WAY and not self._held:
-                self._program.resume()
+            item = self._arriving.popleft()
+            more = self._called = bool(self._arriving)
+        if isinstance(item, Ended):
+            self._watcher.ended(self._outcome(item))
+            return
+        if more:
+            self._from_thread(self._arrive)
+        if not self._watcher.output(item):
+            self._muted = True
+        with self._lock:
+            self._go_on()
 
-    def _over(self, ended: Ended) -> None:
-        self._watcher.ended(self._outcome(ended))
+    def _go_on(self) -> None:
+        if len(self._arriving) < _ON_THE_WAY and not self._held:
+            self._program.resume()
 
     def _outcome(self, ended: Ended) -> RunOutcome:
         """
@@ -232,3 +251,15 @@ class _Thread:
         if status is not None and status < 0:
             return RunOutcome(None, -status, seconds, why)
         return RunOutcome(status, None, seconds, why)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """
+    *data* in pieces, none of which has too many lines.
+    """
+    if data.count(b"\n") <= _LINES_A_TURN:
+        yield data
+        return
+    middle = len(data) // 2
+    yield from _pieces(data[:middle])
+    yield from _pieces(data[middle:])

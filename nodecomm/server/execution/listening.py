@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
-    from nodecomm.server.execution.orders import RunOutcome, RunSink
+    from nodecomm.server.execution.orders import RunOrder, RunOutcome, RunSink
+    from nodecomm.wire.run_output import Printed
 
 __all__ = ["BACKLOG", "Listener"]
 
-#: Bytes of output that wait for one who has joined a run and does not read. The run
-#: does not wait for him; what comes then is lost to him.
+#: Bytes of output, as they leave, that wait for one who has joined a run and does not
+#: read. The run does not wait for him; what comes then is lost to him.
 BACKLOG = 262144
-
-#: Bytes of output that one call gives at the most.
-_PIECE = 65536
 
 
 class Listened(Protocol):
@@ -54,13 +52,18 @@ class Listener:
     A sink with what waits for it (`Ticket`).
 
     Args:
+        order: What was asked for.
         sink: Who listens.
         run: What to; None: to nothing.
+
+    Attributes:
+        order: What was asked for.
     """
 
     _log = Logger()
 
-    def __init__(self, sink: RunSink, run: Listened | None) -> None:
+    def __init__(self, order: RunOrder, sink: RunSink, run: Listened | None) -> None:
+        self.order = order
         self._sink = sink
         self._run = run
         self._paused = False
@@ -123,25 +126,18 @@ class Listener:
         if not self._gone:
             self._put(partial(self._sink.begun, command))
 
-    def output(self, data: bytes) -> None:
+    def output(self, printed: Printed) -> None:
         """
-        It has printed *data*.
+        It has printed this.
         """
         if self._gone:
             return
-        if self._is_lost(len(data)):
-            self._lost += len(data)
+        if self._is_lost(printed.size):
+            self._lost += len(printed.lines)
             return
         if self._lost:
-            # Not in the middle of a line.
-            skipped, newline, data = data.partition(b"\n")
-            self._lost += len(skipped) + len(newline)
-            if not newline:
-                return
             self._tell_lost()
-        for at in range(0, len(data), _PIECE):
-            piece = data[at : at + _PIECE]
-            self._put(partial(self._sink.output, piece), len(piece))
+        self._put(partial(self._sink.output, printed), printed.size)
 
     def notice(self, text: str) -> None:
         """

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from zope.interface import Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
 
     from nodecomm.access.execution import Execution
     from nodecomm.identity.peer import Peer
+    from nodecomm.wire.run_output import Printed
 
 __all__ = ["IRunner", "RunOrder", "RunOutcome", "RunSink", "Ticket"]
 
@@ -29,7 +30,8 @@ __all__ = ["IRunner", "RunOrder", "RunOutcome", "RunSink", "Ticket"]
 @frozen(eq=False)
 class RunOrder:
     """
-    A run that a peer may have: all has been decided already.
+    A run that a peer may have: all has been decided already. For one that waits it is
+    decided again when it is its turn.
 
     Attributes:
         defined: Classes to define, each of `A-Za-z0-9_:`, or empty.
@@ -39,6 +41,8 @@ class RunOrder:
         execution: What there is to run, of the snapshot that the request began with.
         words: What is added to the command, word by word: `-D` or `--bundlesequence`,
             each with its list as the peer wrote it, in its order, as often as it came.
+        withdrawn: Asked when it is this one's turn: why the peer may not have the run
+            any more, by the rules that are in force then; empty: it may.
     """
 
     defined: tuple[bytes, ...]
@@ -47,6 +51,7 @@ class RunOrder:
     peer: Peer
     execution: Execution
     words: tuple[bytes, ...] = ()
+    withdrawn: Callable[[], str] = field(default=lambda: "", repr=False)
 
 
 @frozen
@@ -89,17 +94,17 @@ class RunSink(Protocol):
         """
         ...
 
-    def output(self, data: bytes) -> None:
+    def output(self, printed: Printed) -> None:
         """
-        The program has printed *data*, cut anywhere; not more than 65536 bytes.
+        The program has printed these lines; not more than 70,000 bytes. All who listen
+        are given the same object.
         """
         ...
 
     def notice(self, text: str) -> None:
         """
         The peer is to know *text*, one line without an end: that the run waits for
-        its turn, was joined or cut short, that output was dropped. An unfinished line
-        of output is finished before.
+        its turn, was joined or cut short, that output was dropped.
         """
         ...
 

@@ -18,28 +18,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from nodecomm.server.execution.accounts import Account, AccountError
 from nodecomm.server.execution.processes import Family
 
 __all__ = [
     "KILL_AFTER",
-    "LONGEST_LINE",
-    "MOST_LINES",
     "READ_SIZE",
     "Ended",
-    "Lines",
     "Program",
     "exit_text",
 ]
 
 #: Seconds between asking a program to end and ending it.
 KILL_AFTER = 10.0
-
-#: Lines of output that are told, and bytes of each; the rest is only counted.
-MOST_LINES = 200
-LONGEST_LINE = 1000
 
 #: Bytes of output that are read at a time: what a pipe holds on Linux.
 READ_SIZE = 65536
@@ -105,57 +98,6 @@ def exit_text(status: int | None) -> str:
     except ValueError:
         name = str(-status)
     return f"ended by {name}"
-
-
-@define
-class Lines:
-    """
-    Output on its way to lines, of which only so many are told and only so much of
-    each.
-
-    Attributes:
-        tell: Takes each line, without its end.
-        told: Lines that were told.
-        dropped: Lines that were not.
-    """
-
-    tell: Callable[[bytes], object]
-    told: int = 0
-    dropped: int = 0
-    _rest: bytearray = field(factory=bytearray)
-    _cut: bool = False
-
-    def add(self, data: bytes) -> None:
-        """
-        More output.
-        """
-        *whole, last = data.split(b"\n")
-        for line in whole:
-            self._keep(line)
-            self._end()
-        self._keep(last)
-
-    def finish(self) -> None:
-        """
-        There is no more.
-        """
-        if self._rest:
-            self._end()
-
-    def _keep(self, data: bytes) -> None:
-        room = LONGEST_LINE - len(self._rest)
-        self._rest += data[:room]
-        self._cut |= len(data) > room
-
-    def _end(self) -> None:
-        line = bytes(self._rest).rstrip(b"\r") + (b"..." if self._cut else b"")
-        self._rest.clear()
-        self._cut = False
-        if self.told < MOST_LINES:
-            self.told += 1
-            self.tell(line)
-        else:
-            self.dropped += 1
 
 
 class Program:
@@ -249,91 +191,108 @@ class Program:
         began = self._monotonic()
         if self._stop:
             return Ended(None, 0.0, self._stop)
+        watch: _Watch | None = None
         try:
-            account = self._account() if self._account is not None else None
-            process = subprocess.Popen(  # noqa: S603
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env=None if account is None else account.environment,
-                start_new_session=True,
-                bufsize=0,
-                umask=self._umask,
-                **({} if account is None else account.switch),
-            )
+            # What can be lacking is there before the program is.
+            watch = _Watch(self, began)
+            process = self._begin()
         except (
             AccountError,
             OSError,
             ValueError,
             subprocess.SubprocessError,
         ) as error:
+            if watch is not None:
+                watch.close()
             reason = getattr(error, "strerror", None) or str(error)
             return Ended(None, self._monotonic() - began, f"{reason}")
-        _limit_descriptors(process.pid)
-        heard, bell = os.pipe()
-        os.set_blocking(heard, False)
-        os.set_blocking(bell, False)
         with self._lock:
-            self._bell = bell
-        watch = _Watch(process, self, heard, began)
+            self._bell = watch.bell
         try:
-            reason = watch.until_end()
+            reason = watch.until_end(process)
+        except BaseException:
+            # Nobody would look after it, nor know that it is there.
+            _end_now(process)
+            raise
         finally:
             with self._lock:
                 self._bell = None
-            os.close(heard)
-            os.close(bell)
             watch.close()
         return Ended(process.returncode, self._monotonic() - began, reason)
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        account = self._account() if self._account is not None else None
+        return subprocess.Popen(  # noqa: S603
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=None if account is None else account.environment,
+            start_new_session=True,
+            bufsize=0,
+            umask=self._umask,
+            **({} if account is None else account.switch),
+        )
 
 
 class _Watch:
     """
     The look at one process until it has ended.
+
+    Attributes:
+        bell: What is written into it wakes the thread that looks.
     """
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        program: Program,
-        bell: int,
-        began: float,
-    ) -> None:
-        assert process.stdout is not None  # noqa: S101
-        self._process = process
+    _process: subprocess.Popen[bytes]
+    _family: Family
+    _output: int
+
+    def __init__(self, program: Program, began: float) -> None:
         self._program = program
-        self._bell = bell
-        self._output = process.stdout.fileno()
         self._clock = program._monotonic
         self._limit = began + program._timeout
-        self._family = Family(process.pid)
         self._open = True
         self._ended = False
         self._reads = 0
         self._reading = False
+        self._pidfd: int | None = None
         self._selector = selectors.DefaultSelector()
-        os.set_blocking(self._output, False)
-        self._selector.register(bell, selectors.EVENT_READ)
-        self._pidfd = _pidfd(process.pid)
-        if self._pidfd is not None:
-            self._selector.register(self._pidfd, selectors.EVENT_READ)
+        try:
+            self._heard, self.bell = os.pipe()
+        except BaseException:
+            self._selector.close()
+            raise
+        os.set_blocking(self._heard, False)
+        os.set_blocking(self.bell, False)
 
     def close(self) -> None:
         """
         Give back what this has opened.
         """
         self._selector.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-        assert self._process.stdout is not None  # noqa: S101
-        self._process.stdout.close()
+        for descriptor in (self._heard, self.bell, self._pidfd):
+            if descriptor is not None:
+                os.close(descriptor)
 
-    def until_end(self) -> str:
+    def until_end(self, process: subprocess.Popen[bytes]) -> str:
         """
         Read until the process has ended; returns why it was ended.
         """
+        assert process.stdout is not None  # noqa: S101
+        _limit_descriptors(process.pid)
+        with process.stdout:
+            self._process = process
+            self._family = Family(process.pid)
+            self._output = process.stdout.fileno()
+            os.set_blocking(self._output, False)
+            self._selector.register(self._heard, selectors.EVENT_READ)
+            self._pidfd = _pidfd(process.pid)
+            if self._pidfd is not None:
+                self._selector.register(self._pidfd, selectors.EVENT_READ)
+            return self._until_end()
+
+    def _until_end(self) -> str:
         reason = self._while_running()
         if reason:
             self._end_all()
@@ -425,9 +384,9 @@ class _Watch:
         if self._pidfd is None and not self._ended:
             seconds = _LOOK_LAST if seconds is None else min(seconds, _LOOK_LAST)
         for key, _ in self._selector.select(seconds):
-            if key.fd == self._bell:
+            if key.fd == self._heard:
                 with contextlib.suppress(BlockingIOError):
-                    os.read(self._bell, 4096)
+                    os.read(self._heard, 4096)
             elif key.fd == self._output:
                 self._read()
             else:
@@ -452,6 +411,21 @@ class _Watch:
             self._selector.unregister(self._output)
             self._reading = False
         return False
+
+
+def _end_now(process: subprocess.Popen[bytes]) -> None:
+    """
+    End a process, and what it has started, without another look at it.
+    """
+    if process.returncode is not None:
+        # Its number may be another's by now.
+        return
+    with contextlib.suppress(Exception):
+        Family(process.pid).send(signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GIVE_UP)
 
 
 def _pauses() -> Iterator[float]:

@@ -57,7 +57,7 @@ class RunLog:
             before: How many runs come first.
         """
         self.log.info(
-            "a run for {log_user} from {peer} ({key}) waits; {before} come before it",
+            "a run for {log_user} from {peer} ({key}) waits; before it: {before}",
             event="run.waits",
             before=before,
             **_who(order),
@@ -88,8 +88,8 @@ class RunLog:
 
         Args:
             order: What it asked for.
-            reason: A stable word: `busy`, `too_many_waiting`, `stopping`.
-            text: What it was told.
+            reason: A stable word: `busy`, `too_many_waiting`, `stopping`, `withdrawn`.
+            text: What it was told; for `withdrawn`, why it may not have it any more.
         """
         self.log.warn(
             "no run for {log_user} from {peer} ({key}): {text}",

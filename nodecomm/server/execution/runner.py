@@ -114,6 +114,15 @@ class Runner:
         if self._stopping:
             return self._refuse(order, sink, "stopping", _STOPPING)
         same = self._find(order)
+        if (
+            same is not None
+            and same.began is not None
+            and order.execution.is_sync
+            and self._settings.again == "join"
+        ):
+            # It may have seen the policy server before what is asked for now was
+            # there. Those who come while another one waits share that.
+            same = self._find(order, self._waiting)
         if same is not None and self._settings.again == "join":
             return self._join(same, order, sink)
         if same is not None and self._settings.again == "refuse":
@@ -201,12 +210,12 @@ class Runner:
 
     # Within.
 
-    def _find(self, order: RunOrder) -> Run | None:
+    def _find(self, order: RunOrder, among: Sequence[Run] | None = None) -> Run | None:
         """
         A run for the same that is under way, or waits.
         """
         key = run_key(order)
-        for run in (*self._running, *self._waiting):
+        for run in (*self._running, *self._waiting) if among is None else among:
             if run.key == key and not run.over and run.listeners:
                 return run
         return None
@@ -224,7 +233,7 @@ class Runner:
 
     def _refuse(self, order: RunOrder, sink: RunSink, reason: str, text: str) -> Ticket:
         self.log.refused(order, reason, text)
-        listener = Listener(sink, None)
+        listener = Listener(order, sink, None)
         listener.refused(text)
         return listener
 
@@ -246,8 +255,9 @@ class Runner:
         try:
             while self._waiting and len(self._running) < self._settings.at_once:
                 run = self._waiting.pop(0)
-                self._running.append(run)
-                run.begin(self._executable)
+                if run.judge():
+                    self._running.append(run)
+                    run.begin(self._executable)
         finally:
             self._letting_begin = False
         self._keep_time()

@@ -5,6 +5,7 @@ One run, from the first who asks for it to its end.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.logger import Logger
@@ -12,6 +13,7 @@ from twisted.logger import Logger
 from nodecomm.config.durations import duration_text
 from nodecomm.server.execution.listening import Listener
 from nodecomm.server.execution.orders import RunOutcome
+from nodecomm.wire.run_output import OutputLines, Printed
 
 if TYPE_CHECKING:
     from nodecomm.config.execution import RunSettings
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SILENCE", "TAIL", "Run", "Runs", "run_key"]
 
-#: Bytes of a run's output that are kept for those who join it.
+#: Bytes of a run's output that are kept for those who join it, at least; there is
+#: never one piece more.
 TAIL = 65536
+
+#: What those are told who might have a run when they asked for it.
+_WITHDRAWN = "the configuration has changed meanwhile; not begun"
 
 #: Seconds without a word after which those who listen are told that the run goes on.
 #: Source: cf-runagent of CFEngine 3.21, observed: with its defaults it gives up after
@@ -86,7 +92,12 @@ class Run:
         self._running: Running | None = None
         self._paused = False
         self._joined = 0
-        self._tail = bytearray()
+        #: The last of what was printed, for those who join; with its bytes, and those
+        #: of all that was ever given.
+        self._tail: deque[Printed] = deque()
+        self._kept = 0
+        self._given = 0
+        self._output = OutputLines()
         self._printed = 0
         self._lines = 0
         self._in_line = False
@@ -98,7 +109,7 @@ class Run:
         """
         One more listens from now on.
         """
-        listener = Listener(sink, self)
+        listener = Listener(order, sink, self)
         self.listeners.append(listener)
         if len(self.listeners) > 1:
             self._joined += 1
@@ -126,6 +137,26 @@ class Run:
             self._running = running
             self.look()
 
+    def judge(self) -> bool:
+        """
+        Send away those who may not have it any more; whether anybody is left.
+        """
+        for listener in list(self.listeners):
+            try:
+                why = listener.order.withdrawn()
+            except Exception:
+                self._log.failure("whether a run may begin could not be decided")
+                why = "internal error"
+            if why:
+                self.listeners.remove(listener)
+                self._runs.log.refused(listener.order, "withdrawn", why)
+                listener.refused(_WITHDRAWN)
+        if self.listeners:
+            self.order = self.listeners[0].order
+        else:
+            self.over = True
+        return not self.over
+
     def stop(self, why: str, grace: float | None = None) -> None:
         """
         End it, if it has begun.
@@ -142,6 +173,7 @@ class Run:
             return
         self._heard = now
         text = f"the run goes on, since {duration_text(now - self.began)}"
+        self._give(self._output.finish())
         for listener in list(self.listeners):
             if not listener.behind:
                 listener.notice(text)
@@ -202,13 +234,11 @@ class Run:
         self._lines += data.count(b"\n")
         self._in_line = not data.endswith(b"\n")
         if room > 0:
-            shown = data[:room]
             self._heard = self._runs.monotonic()
-            self._tail = (self._tail + shown)[-TAIL:]
-            for listener in list(self.listeners):
-                listener.output(shown)
+            self._give(self._output.feed(data[:room]))
         if self._printed > limit and not self._cut:
             self._cut = True
+            self._give(self._output.finish())
             for listener in list(self.listeners):
                 listener.notice(_cut_text(limit))
         self.look()
@@ -224,6 +254,7 @@ class Run:
         self._running = None
         # Before anybody hears of it, and asks for the next.
         self._runs.forget(self)
+        self._give(self._output.finish())
         text = _end_text(outcome, self.order.execution.settings)
         listeners, self.listeners = self.listeners, []
         for listener in listeners:
@@ -248,6 +279,21 @@ class Run:
             joined=self._joined,
         )
 
+    def _give(self, lines: bytes) -> None:
+        """
+        Tell all of these lines, and keep them for those who join.
+        """
+        if not lines:
+            return
+        printed = Printed(lines)
+        self._given += len(lines)
+        self._kept += len(lines)
+        self._tail.append(printed)
+        while self._kept - len(self._tail[0].lines) >= TAIL:
+            self._kept -= len(self._tail.popleft().lines)
+        for listener in list(self.listeners):
+            listener.output(printed)
+
     def _catch_up(self, listener: Listener) -> None:
         """
         What was before the listener came.
@@ -255,18 +301,14 @@ class Run:
         assert self.began is not None  # noqa: S101
         listener.begun(self._command)
         limit = self.order.execution.settings.output_limit
-        printed = min(self._printed, limit)
-        tail = bytes(self._tail)
         seconds = duration_text(self._runs.monotonic() - self.began)
         text = f"joined a run that was begun {seconds} ago"
-        if len(tail) < printed:
-            # What is kept may begin within a line.
-            head, newline, rest = tail.partition(b"\n")
-            tail = rest if newline else head
-            text += f"; the first {printed - len(tail)} bytes of its output are missing"
+        missing = self._given - self._kept
+        if missing:
+            text += f"; the first {missing} bytes of its output are missing"
         listener.notice(text)
-        if tail:
-            listener.output(tail)
+        for printed in list(self._tail):
+            listener.output(printed)
         if self._cut:
             listener.notice(_cut_text(limit))
 

@@ -20,24 +20,31 @@ from nodecomm.server.execution.command_line import shown_command
 from nodecomm.server.execution.executables import RunWatcher
 from nodecomm.server.execution.orders import RunOrder, RunOutcome, Ticket
 from nodecomm.server.execution.runner import Runner
+from nodecomm.wire.run_output import Printed
 
 
 def make_order(
     *defined: str,
     bundles: tuple[str, ...] = (),
+    selected: tuple[str, ...] = (),
     user: str = "root",
     address: str = "10.0.0.1",
     command: tuple[str, ...] | str = ("/usr/bin/agent", "-K"),
     run_as: str | None = None,
+    withdrawn: Callable[[], str] = lambda: "",
+    is_sync: bool = False,
     **settings: Any,
 ) -> RunOrder:
     """A run with these classes."""
     return RunOrder(
         tuple(name.encode() for name in defined),
         tuple(name.encode() for name in bundles),
-        (),
+        tuple(name.encode() for name in selected),
         Peer(address, 4711, user=user),
-        Execution(command, user=run_as, settings=RunSettings(**settings)),
+        Execution(
+            command, user=run_as, is_sync=is_sync, settings=RunSettings(**settings)
+        ),
+        withdrawn=withdrawn,
     )
 
 
@@ -105,6 +112,7 @@ class Heard:
     """
 
     calls: list[tuple[str, Any]] = field(factory=list)
+    given: list[Printed] = field(factory=list)
     ticket: Ticket | None = None
     then: Callable[[str], object] = lambda call: None
 
@@ -112,8 +120,10 @@ class Heard:
         """The announcement."""
         self._hear("begun", command)
 
-    def output(self, data: bytes) -> None:
+    def output(self, printed: Printed) -> None:
         """Output; that which comes in pieces is one call here."""
+        data = printed.lines
+        self.given.append(printed)
         if self.calls and self.calls[-1][0] == "output":
             self.calls[-1] = ("output", self.calls[-1][1] + data)
         else:

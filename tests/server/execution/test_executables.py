@@ -169,14 +169,28 @@ def test_no_more_than_a_few_pieces_are_on_their_way() -> None:
     taken all of it comes.
     """
     watched = Watched((sys.executable, "-c", "print('x' * 5_000_000, end='')"))
-    watched.begin()
-    wait_until(lambda: watched.calls.qsize() == 2, "two pieces", PATIENCE)
+    running: Any = watched.begin()
+    wait_until(lambda: len(running._arriving) == 2, "two pieces", PATIENCE)
     watched.take()
-    wait_until(lambda: watched.calls.qsize() == 2, "two pieces again", PATIENCE)
+    wait_until(lambda: len(running._arriving) == 2, "two pieces again", PATIENCE)
     outcome = watched.until_end()
 
     assert outcome.exit_code == 0
     assert watched.printed == b"x" * 5_000_000
+
+
+def test_few_lines_in_a_turn() -> None:
+    """
+    Of many short lines there are not more in one turn of the reactor than it makes
+    frames of in a moment; the end comes behind all of them.
+    """
+    watched = Watched((sys.executable, "-c", "print('\\n' * 200_000 + 'end', end='')"))
+    watched.begin()
+
+    assert watched.until_end().exit_code == 0
+    assert watched.printed == b"\n" * 200_000 + b"end"
+    assert max(piece.count(b"\n") for piece in watched.output_) <= 1024
+    assert watched.calls.empty()
 
 
 def test_pausing() -> None:

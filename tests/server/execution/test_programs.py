@@ -5,9 +5,11 @@ Tests for `nodecomm.server.execution.programs`.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import pwd
+import selectors
 import signal
 import sys
 import threading
@@ -22,15 +24,8 @@ from hypothesis import strategies as st
 from nodecomm.server.execution import programs
 from nodecomm.server.execution.accounts import find_account, own_account
 from nodecomm.server.execution.processes import Family
-from nodecomm.server.execution.programs import (
-    LONGEST_LINE,
-    MOST_LINES,
-    READ_SIZE,
-    Ended,
-    Lines,
-    Program,
-    exit_text,
-)
+from nodecomm.server.execution.programs import READ_SIZE, Ended, Program, exit_text
+from nodecomm.server.execution.told_lines import LONGEST_LINE, MOST_LINES, Lines
 from nodecomm.transport.limits import raise_descriptor_limit
 from tests.interop.machine import wait_until
 
@@ -77,6 +72,23 @@ def group_lives(number: int) -> bool:
         if int(group) == number and state != "Z":
             return True
     return False
+
+
+def test_there_is_no_input() -> None:
+    """
+    A program reads nothing of what this process could read, nor waits for it.
+    """
+    behind, ahead = os.pipe()
+    own = os.dup(0)
+    try:
+        os.dup2(behind, 0)
+        os.write(ahead, b"not for programs\n")
+        ended, said = run("/bin/sh", "-c", "cat; echo end")
+    finally:
+        os.dup2(own, 0)
+        for descriptor in (behind, ahead, own):
+            os.close(descriptor)
+    assert (ended.status, said) == (0, [b"end"])
 
 
 def test_output_and_status() -> None:
@@ -278,6 +290,65 @@ def test_where_ends_are_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     ended, _ = run("/bin/sleep", "1000", timeout=0.1)
 
     assert (ended.status, ended.reason) == (-signal.SIGTERM, "timeout")
+
+
+@pytest.mark.parametrize("broken", ["register", "select"])
+def test_what_fails_when_it_runs_already(
+    monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """
+    A program that cannot be looked after is ended, with what it has started, and
+    nothing is left open.
+    """
+    began: list[int] = []
+    begin = Program._begin
+
+    def note(self: Program) -> Any:
+        process = begin(self)
+        began.append(process.pid)
+        return process
+
+    class Failing(selectors.DefaultSelector):
+        """Lacks memory."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError("made up")
+
+    setattr(Failing, broken, fail)
+    monkeypatch.setattr(Program, "_begin", note)
+    monkeypatch.setattr(selectors, "DefaultSelector", Failing)
+    opened = len(os.listdir("/proc/self/fd"))
+    program = Program("sleep 1000 & exec sleep 1000", timeout=60, tell=print)
+    with pytest.raises(MemoryError, match="made up"):
+        program.run()
+    program.stop()
+
+    assert not group_lives(began[0])
+    with pytest.raises(ChildProcessError):
+        os.waitpid(began[0], 0)
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+@pytest.mark.parametrize("lacking", ["pipe", "selector", "program"])
+def test_what_is_lacking_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    """Without descriptors nothing begins, the reason is told, nothing is left open."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    if lacking == "pipe":
+        monkeypatch.setattr(os, "pipe", fail)
+    elif lacking == "selector":
+        monkeypatch.setattr(selectors, "DefaultSelector", fail)
+    else:
+        monkeypatch.setattr(Program, "_begin", fail)
+    opened = len(os.listdir("/proc/self/fd"))
+    ended, lines = run("/bin/sh", "-c", "echo up")
+
+    assert (ended.status, ended.reason, lines) == (None, "Too many open files", [])
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_one_that_no_signal_reaches(monkeypatch: pytest.MonkeyPatch) -> None:

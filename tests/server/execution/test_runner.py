@@ -44,21 +44,31 @@ class PlainTests(RunTestCase):
         (run,) = self.runs
         command = COMMAND + b" -D one,two --bundlesequence main"
         self.assertEqual([("begun", command)], heard.calls)
-        run.say(b"half")
-        self.assertEqual(("output", b"half"), heard.calls[-1])
+        run.say(b"one\nhalf")
+        self.assertEqual(("output", b"one\n"), heard.calls[-1])
         run.say(b" a line\n")
         outcome = RunOutcome(3, None, 1.5)
         run.watcher.ended(outcome)
 
         self.assertEqual(
-            [("begun", command), ("output", b"half a line\n"), ("ended", outcome)],
+            [
+                ("begun", command),
+                ("output", b"one\nhalf a line\n"),
+                ("ended", outcome),
+            ],
             heard.calls,
         )
         self.assertEqual((0, 0), (self.runner.running, self.runner.waiting))
 
     def test_what_is_logged(self) -> None:
         """Who asked for what, and what came of it, is in two events."""
-        self.ask("one", bundles=("main",), user="bob", address="10.9.8.7")
+        self.ask(
+            "one",
+            bundles=("main",),
+            selected=("linux", "a|b"),
+            user="bob",
+            address="10.9.8.7",
+        )
         self.runs[0].say(b"a\nb\nlast")
         self.runs[0].end(7, seconds=2.0)
 
@@ -69,7 +79,7 @@ class PlainTests(RunTestCase):
             "key": "",
             "classes": ["one"],
             "bundles": ["main"],
-            "selected": [],
+            "selected": ["linux", "a|b"],
         }
         (started,) = self.told("run.started")
         self.assertEqual(who, {key: started[key] for key in who})
@@ -256,6 +266,52 @@ class TurnTests(RunTestCase):
         whys = [each["why"] for each in self.told("run.ended")]
         self.assertEqual(["left", ""], whys)
 
+    def test_withdrawn_while_it_waited(self) -> None:
+        """
+        What nobody may have any more never begins; of several who wait for one run
+        those go without it who may not have it, and it is the others' then.
+        """
+        why = ["", "no rule", "no role", ""]
+        asked = [("a", "ann"), ("b", "bob"), ("b", "ben"), ("b", "bea")]
+        heard = [
+            self.ask(name, user=user, withdrawn=lambda text=text: text)
+            for (name, user), text in zip(asked, why, strict=True)
+        ]
+        gone = self.ask("c", withdrawn=lambda: "no command")
+        self.runs[0].end()
+        self.runs[1].say(b"x\n")
+        self.runs[1].end()
+
+        text = "the configuration has changed meanwhile; not begun"
+        for each in (*heard[1:3], gone):
+            self.assertEqual(["notice", "refused"], each.names)
+            self.assertEqual(text, each.calls[-1][1])
+        self.assertEqual(["notice", "begun", "output", "ended"], heard[3].names)
+        self.assertEqual((2, 0), (len(self.runs), self.runner.waiting))
+        refused = self.told("run.refused")
+        self.assertEqual({"withdrawn"}, {each["reason"] for each in refused})
+        self.assertEqual(
+            [("bob", "no rule"), ("ben", "no role"), ("root", "no command")],
+            [(each["user"], each["text"]) for each in refused],
+        )
+        users = [each["user"] for each in self.told("run.ended")]
+        self.assertEqual(["ann", "bea"], users)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_what_cannot_be_decided_again(self) -> None:
+        """A mistake of ours there is logged, and nothing runs for it."""
+
+        def fail() -> str:
+            raise RuntimeError("made up")
+
+        self.ask("a")
+        heard, last = self.ask("b", withdrawn=fail), self.ask("c")
+        self.runs[0].end()
+
+        self.assertEqual("refused", heard.names[-1])
+        self.assertEqual("begun", last.names[-1])
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+
     def test_a_thousand_that_end_at_once(self) -> None:
         """However many wait, one after another begins."""
         self.runner = self.make_runner(waiting=2000)
@@ -295,6 +351,31 @@ class AgainTests(RunTestCase):
         self.assertEqual(("bob", 61), (joined["user"], joined["begun"]))
         self.assertEqual(1, self.told("run.ended")[0]["joined"])
 
+    def test_joiners_share_what_they_are_given(self) -> None:
+        """What is printed is made once for all who listen, also for who comes later."""
+        heard = [self.ask(), self.ask()]
+        self.runs[0].say(b"a\nb")
+        self.runs[0].say(b"c\n")
+        heard.append(self.ask())
+
+        given = [each.given for each in heard]
+        self.assertEqual([b"a\n", b"bc\n"], [each.lines for each in given[0]])
+        for one, two, three in zip(*given, strict=True):
+            self.assertIs(one, two)
+            self.assertIs(one, three)
+
+    def test_words_within_a_line(self) -> None:
+        """A line that is not whole is told before the runner's own words."""
+        heard = self.ask()
+        self.runs[0].say(b"half")
+        self.clock.pump([SAY_AGAIN] * 4)
+        self.runs[0].say(b" a line")
+        self.runs[0].end()
+
+        names = ["begun", "output", "notice", "output", "ended"]
+        self.assertEqual(names, heard.names)
+        self.assertEqual(b"half\n a line\n", heard.printed)
+
     def test_joining_late(self) -> None:
         """Of long output the last is kept, from the beginning of a line on."""
         self.ask()
@@ -327,6 +408,22 @@ class AgainTests(RunTestCase):
 
         for each in (second, third):
             self.assertEqual(["notice", "begun", "output"], each.names)
+
+    def test_a_sync_that_has_begun_is_not_joined(self) -> None:
+        """It may have seen the server before what is asked for now was there. Who
+        asks during it shares the next one."""
+        self.ask(is_sync=True)
+        second, third = (self.ask(is_sync=True) for _ in range(2))
+        self.assertEqual((1, 1), (self.runner.running, self.runner.waiting))
+        self.runs[0].end()
+        fourth = self.ask(is_sync=True)
+        self.assertEqual((1, 1), (self.runner.running, self.runner.waiting))
+        self.runs[1].end()
+        self.runs[2].end()
+
+        for each in (second, third, fourth):
+            self.assertEqual(["notice", "begun", "ended"], each.names)
+        self.assertEqual(3, len(self.runs))
 
     def test_what_is_the_same(self) -> None:
         """Another command, user, class or bundle makes another run; order matters
@@ -421,21 +518,35 @@ class SlowTests(RunTestCase):
         assert ticket is not None
         heard.then = lambda call: ticket.pause()
         for _ in range(3):
-            self.runs[0].say(b"x")
-        self.assertEqual(b"x", heard.printed)
+            self.runs[0].say(b"x\n")
+        self.assertEqual(b"x\n", heard.printed)
         ticket.resume()
-        self.assertEqual(b"xx", heard.printed)
+        self.assertEqual(b"x\n" * 2, heard.printed)
         self.assertTrue(self.runs[0].paused)
         heard.then = lambda call: None
         ticket.resume()
 
-        self.assertEqual(b"xxx", heard.printed)
+        self.assertEqual(b"x\n" * 3, heard.printed)
         self.assertFalse(self.runs[0].paused)
+
+    def test_the_first_loses_nothing(self) -> None:
+        """Whatever was on its way when the program was told to stand still comes."""
+        heard = self.ask()
+        assert heard.ticket is not None
+        heard.ticket.pause()
+        count = 0
+        while count * 1024 < 2 * BACKLOG:
+            self.runs[0].say(b"0123456789abcde\n" * 64)
+            count += 1
+        heard.ticket.resume()
+
+        self.assertEqual(b"0123456789abcde\n" * 64 * count, heard.printed)
+        self.assertEqual([], heard.notices)
 
     def test_the_run_does_not_wait_for_others(self) -> None:
         """
-        One who has joined and does not read loses output, is told how much, and goes
-        on at the beginning of a line.
+        One who has joined and does not read loses whole lines, is told how much, and
+        goes on with what comes next.
         """
         first, second = self.ask(), self.ask()
         assert second.ticket is not None
@@ -448,10 +559,10 @@ class SlowTests(RunTestCase):
         self.assertFalse(self.runs[0].paused)
         second.ticket.resume()
         self.assertLessEqual(len(second.printed), BACKLOG)
-        self.runs[0].say(b"the end of a line\nnext\n")
+        self.runs[0].say(b"next\n")
         self.runs[0].end()
 
-        self.assertEqual(line * count + b"the end of a line\nnext\n", first.printed)
+        self.assertEqual(line * count + b"next\n", first.printed)
         lost = len(first.printed) - len(second.printed)
         self.assertEqual(
             f"{lost} bytes of output are missing here: they were not read in time",
@@ -465,12 +576,13 @@ class SlowTests(RunTestCase):
         second = self.ask()
         assert second.ticket is not None
         second.ticket.pause()
+        line = b"x" * 1013 + b"\n"
         for _ in range(BACKLOG // 65536 + 1):
-            self.runs[0].say(b"x" * 65536)
+            self.runs[0].say(line * 64)
         self.runs[0].end()
         second.ticket.resume()
 
-        self.assertTrue(second.notices[-1].startswith("65536 bytes of output are"))
+        self.assertTrue(second.notices[-1].startswith("64896 bytes of output are"))
         self.assertEqual("ended", second.names[-1])
 
     def test_the_next_becomes_the_first(self) -> None:
@@ -530,8 +642,8 @@ class LeavingTests(RunTestCase):
         ticket = heard.ticket
         assert ticket is not None
         heard.then = lambda call: ticket.leave()
-        self.runs[0].say(b"a")
-        self.runs[0].say(b"b")
+        self.runs[0].say(b"a\n")
+        self.runs[0].say(b"b\n")
         self.runs[0].end(None, why="left")
 
         self.assertEqual(["begun", "output"], heard.names)
@@ -555,8 +667,9 @@ class LimitTests(RunTestCase):
 
         text = "the output is cut here: 2000 bytes are the limit; the run goes on"
         self.assertEqual(["begun", "output", "notice", "ended"], heard.names)
-        self.assertEqual((b"x" * 2000, [text]), (heard.printed, heard.notices))
-        self.assertEqual((b"x" * 2000, text), (late.printed, late.notices[-1]))
+        shown = b"x" * 2000 + b"\n"
+        self.assertEqual((shown, [text]), (heard.printed, heard.notices))
+        self.assertEqual((shown, text), (late.printed, late.notices[-1]))
         (ended,) = self.told("run.ended")
         self.assertTrue(ended["cut"])
         self.assertEqual(0, ended["exit_code"])
@@ -567,7 +680,7 @@ class LimitTests(RunTestCase):
         self.runs[0].say(b"x" * 1990)
         self.runs[0].say(b"0123456789abc")
 
-        self.assertEqual(b"x" * 1990 + b"0123456789", heard.printed)
+        self.assertEqual(b"x" * 1990 + b"0123456789\n", heard.printed)
 
 
 class StoppingTests(RunTestCase):
