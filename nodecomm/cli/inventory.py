@@ -21,8 +21,9 @@ from nodecomm.cli.inventory_make import (
 )
 from nodecomm.cli.key_file import read_key_file
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
+from nodecomm.cli.server_state import CONFIG, find_state
 from nodecomm.inventory.document import read_document
-from nodecomm.inventory.failures import failed_facts, read_failed
+from nodecomm.inventory.failures import SPOOL_NAME, failed_facts, read_failed
 from nodecomm.inventory.keys import (
     KeyRefused,
     read_agent_key,
@@ -74,13 +75,16 @@ class _ShowOptions(CommandOptions):
 
 
 class _FailedOptions(CommandOptions):
-    takes = "[options] FOLDER"
+    takes = "[options] [FOLDER]"
     subjects = (("folder", "FOLDER"),)
+    optional = 1
     longdesc = (
         "List what a server has received and not believed, the oldest first, with the "
-        "reason. FOLDER is where it keeps what it has received; the files are in "
-        "FOLDER/failed/NUMBER. With --json all that is known of each."
+        "reason. FOLDER is where it keeps what it has received, by default "
+        "`inventories` in the state folder; the files are in FOLDER/failed/NUMBER. "
+        "With --json all that is known of each."
     )
+    optParameters = [CONFIG]
 
 
 class Options(GroupOptions):
@@ -226,8 +230,13 @@ def _chosen(options: GroupOptions) -> CommandOptions:
     return cast(CommandOptions, options.subOptions)
 
 
-def _failed(options: CommandOptions) -> tuple[Any, list[str]]:
-    found = read_failed(options["folder"])
+def _failed(options: GroupOptions) -> tuple[Any, list[str]]:
+    chosen = _chosen(options)
+    folder = chosen["folder"]
+    if folder is None:
+        state = find_state(chosen["config"], options.named_state_dir)
+        folder = state.folder / SPOOL_NAME
+    found = read_failed(folder)
     lines = []
     for each in found:
         when = each.failed.strftime("%Y-%m-%d %H:%M:%S %Z")
@@ -243,5 +252,5 @@ _COMMANDS: dict[str, Callable[[GroupOptions, TextIO], tuple[Any, list[str]]]] = 
     "sign": lambda options, stdout: sign_document(options),
     "verify": lambda options, stdout: _verify(_chosen(options)),
     "show": lambda options, stdout: _show(_chosen(options)),
-    "failed": lambda options, stdout: _failed(_chosen(options)),
+    "failed": lambda options, stdout: _failed(options),
 }

@@ -35,6 +35,7 @@ from nodecomm.cli.options import (
     repeat_state_dir,
     write_json,
 )
+from nodecomm.cli.server_state import CONFIG, find_state
 from nodecomm.inventory.keys import KeyRefused
 from nodecomm.inventory.lifecycle import (
     Accept,
@@ -81,9 +82,10 @@ class _NodesOptions(CommandOptions):
         [
             "database",
             None,
-            NODES_DATABASE,
+            None,
             "where the nodes are: sqlite:///FILE, relative to the state folder",
         ],
+        CONFIG,
     ]
 
 
@@ -312,7 +314,9 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     chosen = cast(CommandOptions, options.subOptions)
     command = _COMMANDS[cast(str, options.subCommand)]
     try:
-        path = database_path(chosen["database"], options.state_dir)
+        state = find_state(chosen["config"], options.named_state_dir)
+        database = chosen["database"] or state.database or NODES_DATABASE
+        path = database_path(database, state.folder)
     except UnknownDatabase as error:
         raise usage.UsageError(f"--database: {error}") from error
     try:
@@ -330,7 +334,8 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         else:
             stdout.writelines(f"{safe(line)}\n" for line in lines)
         return 0
-    text = safe(repeat_state_dir(text, options.named_state_dir))
+    named = state.folder if chosen["config"] else options.named_state_dir
+    text = safe(repeat_state_dir(text, named))
     if options.as_json:
         error_facts = {"code": code, "text": text, "status": 1}
         write_json({"error": error_facts}, stdout, indent=None)

@@ -39,7 +39,7 @@ _SERVER_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,49}")
 #: Source: Rudder 5.0, the check of a node's id.
 _NODE_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9\-]{0,49}")
 
-_DATABASE = re.compile(r"sqlite:///.+|postgresql://.+", re.DOTALL)
+_DATABASE = re.compile(r"sqlite:///.+", re.DOTALL)
 
 
 @frozen(kw_only=True)
@@ -150,8 +150,7 @@ class InventorySettings:
     database: str = field(
         default="sqlite:///nodes.sqlite",
         metadata=about(
-            "Where the nodes are kept: `sqlite:///FILE`, relative to `state_dir`, or "
-            "`postgresql://...` for several servers together.",
+            "Where the nodes are kept: `sqlite:///FILE`, relative to `state_dir`.",
         ),
     )
     signatures: Literal["strict", "compat"] = field(
@@ -200,6 +199,7 @@ class InventorySettings:
         metadata=about(
             "A document of more than 1 MiB may be so many times as large as its "
             "compressed form.",
+            unit="times",
             minimum=10,
         ),
     )
@@ -286,7 +286,7 @@ def check_inventory(
             "this names no database",
             # It may hold a password.
             None,
-            'write "sqlite:///nodes.sqlite" or "postgresql://user@host/name"',
+            'write "sqlite:///nodes.sqlite"',
         )
     yield from _check_registered(checks, registered)
 

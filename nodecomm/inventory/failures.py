@@ -19,11 +19,15 @@ from nodecomm.inventory.pairs import Box, Sender
 __all__ = [
     "FAILED_NAME",
     "REASON_NAME",
+    "SPOOL_NAME",
     "Failed",
     "failed_facts",
     "read_failed",
     "write_reason",
 ]
+
+#: The folder of what was received, in the state folder.
+SPOOL_NAME = "inventories"
 
 #: The folder of what failed, in that of the spool.
 FAILED_NAME = "failed"

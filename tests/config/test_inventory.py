@@ -76,7 +76,7 @@ def test_every_key_is_read() -> None:
         first_password = { env = "FIRST" }
         update_user = "later"
         update_password = { file = "/etc/later" }
-        database = "postgresql://nodes@db/nodes"
+        database = "sqlite:////srv/nodes.sqlite"
         signatures = "compat"
         max_age = "1d"
         max_ahead = "1h"
@@ -105,7 +105,7 @@ def test_every_key_is_read() -> None:
         first_password=Secret(env="FIRST"),
         update_user="later",
         update_password=Secret(file="/etc/later"),
-        database="postgresql://nodes@db/nodes",
+        database="sqlite:////srv/nodes.sqlite",
         signatures="compat",
         max_age="1d",
         max_ahead="1h",
