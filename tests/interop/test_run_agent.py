@@ -91,7 +91,8 @@ def test_an_agent_is_asked_for_runs(
         options = agent_command.Options()
         options.parseOptions(["run", "--state-dir", str(agent.state)])
         assert agent_command.run(options, out, errors) == 0, errors.getvalue()
-        assert out.getvalue().startswith(f"masterfiles -> {agent.destination}: ")
+        # On a busy machine it tells first that the run takes its time.
+        assert f"masterfiles -> {agent.destination}: " in out.getvalue()
 
         command = Command.made(tmp_path / "run")
         tables = (
