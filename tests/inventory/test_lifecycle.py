@@ -178,7 +178,11 @@ def test_accept_tells_the_key() -> None:
     assert change.node.opens is not None
 
 
-@pytest.mark.parametrize("digest", [key().md5, key().sha, key().md5.upper()])
+@pytest.mark.parametrize(
+    "digest",
+    [key().md5, key().sha, key().md5.upper()],
+    ids=["md5", "sha", "upper"],
+)
 def test_accept_with_the_right_digest(digest: str) -> None:
     """
     Who names the key that the node shows accepts it.
@@ -186,7 +190,11 @@ def test_accept_with_the_right_digest(digest: str) -> None:
     assert do(a_node(), Accept(NODE, digest)).node.status is Status.ACCEPTED
 
 
-@pytest.mark.parametrize("digest", [key(1).md5, key(1).sha, "MD5=", "", "nonsense"])
+@pytest.mark.parametrize(
+    "digest",
+    [key(1).md5, key(1).sha, "MD5=", "", "nonsense"],
+    ids=["md5", "sha", "short", "empty", "nonsense"],
+)
 @pytest.mark.parametrize("status", [Status.PENDING, Status.ACCEPTED])
 def test_accept_with_another_digest(digest: str, status: Status) -> None:
     """
