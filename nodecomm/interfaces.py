@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from twisted.internet.defer import Deferred
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from nodecomm.identity.keys import PublicKey
     from nodecomm.identity.peer import Peer
     from nodecomm.identity.store import KeyMatch, StoredKey
+    from nodecomm.inventory.lifecycle import Decision as NodeDecision
+    from nodecomm.inventory.nodes import Event, KeptDocument, Node, NodesAt, Status
+    from nodecomm.inventory.records import Received
     from nodecomm.server.held import FileStatus
     from nodecomm.server.replies import Reply
     from nodecomm.server.requests import Request
@@ -74,6 +78,62 @@ class IKeyStore(Interface):
     def entries() -> Sequence[StoredKey] | Deferred[Sequence[StoredKey]]:
         """
         Everything stored, in name order.
+        """
+
+
+class INodeRegistry(Interface):
+    """
+    The nodes that have sent inventories, and what operators have decided about them.
+    Ids of nodes are the same in any case of letters.
+    """
+
+    def receive(
+        document: bytes,
+        signature: bytes | None,
+        *,
+        when: datetime | None = None,
+        accept_as: str | None = None,
+    ) -> Received | Deferred[Received]:
+        """
+        Read and judge a document (not compressed) with the content of its signature's
+        file, and keep what follows, durably. A refused document is no error: the
+        result says why. *when* is the time at which it had come, if not now: its age
+        counts from then. With *accept_as* a node that is pending then is accepted in
+        that name, if it can be.
+        """
+
+    def decide(decision: NodeDecision, by: str) -> Node | Deferred[Node]:
+        """
+        Put an operator's decision in force, durably, and return the node.
+
+        Raises:
+            NotPossible: It cannot be. Nothing has changed.
+        """
+
+    def node(node_id: str) -> Node | Deferred[Node | None] | None:
+        """
+        The node with this id.
+        """
+
+    def nodes(*statuses: Status) -> NodesAt | Deferred[NodesAt]:
+        """
+        The nodes with one of these statuses, or all, as they are at one moment.
+        """
+
+    def document(node_id: str) -> KeptDocument | Deferred[KeptDocument | None] | None:
+        """
+        The newest document of a node.
+        """
+
+    def history(node_id: str) -> Sequence[Event] | Deferred[Sequence[Event]]:
+        """
+        What happened to a node, the oldest first.
+        """
+
+    def generation() -> int | Deferred[int]:
+        """
+        A number that grows whenever what is open to any node changes, in whichever
+        process that shares the nodes.
         """
 
 

@@ -19,14 +19,14 @@ from nodecomm.cli.inventory_make import (
     make,
     sign_document,
 )
+from nodecomm.cli.key_file import read_key_file
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
-from nodecomm.identity.keys import PublicKey
+from nodecomm.cli.server_state import CONFIG, find_state
 from nodecomm.inventory.document import read_document
+from nodecomm.inventory.failures import SPOOL_NAME, failed_facts, read_failed
 from nodecomm.inventory.keys import (
     KeyRefused,
     read_agent_key,
-    read_certificate,
-    read_public_key,
 )
 from nodecomm.inventory.limits import (
     DocumentLimits,
@@ -44,9 +44,6 @@ from nodecomm.inventory.signature import (
 from nodecomm.wire.text import safe
 
 __all__ = ["Options", "run"]
-
-#: Bytes of a file with a key or a certificate.
-_KEY_SIZE = 64 * 1024
 
 
 class _VerifyOptions(CommandOptions):
@@ -77,20 +74,34 @@ class _ShowOptions(CommandOptions):
     )
 
 
+class _FailedOptions(CommandOptions):
+    takes = "[options] [FOLDER]"
+    subjects = (("folder", "FOLDER"),)
+    optional = 1
+    longdesc = (
+        "List what a server has received and not believed, the oldest first, with the "
+        "reason. FOLDER is where it keeps what it has received, by default "
+        "`inventories` in the state folder; the files are in FOLDER/failed/NUMBER. "
+        "With --json all that is known of each."
+    )
+    optParameters = [CONFIG]
+
+
 class Options(GroupOptions):
     """
     The command line of `nodecomm inventory`.
     """
 
-    longdesc = "Make, sign, verify and show inventories."
+    longdesc = "Make, sign, verify and show inventories; list what was not believed."
     subCommands = [
         ["make", None, MakeOptions, "make an inventory of this node"],
         ["sign", None, SignOptions, "sign a document with this machine's key"],
         ["verify", None, _VerifyOptions, "check a document and its signature"],
         ["show", None, _ShowOptions, "print what a document says"],
+        ["failed", None, _FailedOptions, "list what a server did not believe"],
     ]
     takes = "COMMAND [options]"
-    unnamed = "what about inventories? Commands: make, sign, verify, show"
+    unnamed = "what about inventories? Commands: make, sign, verify, show, failed"
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
@@ -131,27 +142,11 @@ def _document(path: str) -> bytes:
     return uncompress(data, limits) if is_compressed(data) else data
 
 
-def _named_key(path: str) -> PublicKey:
-    data = _read(path, _KEY_SIZE)
-    if len(data) > _KEY_SIZE:
-        msg = f"{path}: more than {_KEY_SIZE} bytes, that is no key"
-        raise KeyRefused("bad-key", msg)
-    text = data.decode("latin-1")
-    try:
-        if "BEGIN CERTIFICATE" in text:
-            return read_certificate(text).key
-        return read_public_key(text)
-    except KeyRefused as error:
-        # What it is about is the file, not an element.
-        refusal = error.refusal
-        raise KeyRefused(refusal.code, f"{path}: {refusal.text}") from error
-
-
 def _verify(options: CommandOptions) -> tuple[Any, list[str]]:
     data = _document(options["document"])
     inventory = read_document(data)
     own = read_agent_key(inventory.agent, inventory.node_id).key
-    key = _named_key(options["key"]) if options["key"] else own
+    key = read_key_file(options["key"]).key if options["key"] else own
     signature = read_signature(_read(options["signature"], MAX_SIGNATURE_SIZE))
     verify(data, signature, key)
     facts = {
@@ -235,9 +230,27 @@ def _chosen(options: GroupOptions) -> CommandOptions:
     return cast(CommandOptions, options.subOptions)
 
 
+def _failed(options: GroupOptions) -> tuple[Any, list[str]]:
+    chosen = _chosen(options)
+    folder = chosen["folder"]
+    if folder is None:
+        state = find_state(chosen["config"], options.named_state_dir)
+        folder = state.folder / SPOOL_NAME
+    found = read_failed(folder)
+    lines = []
+    for each in found:
+        when = each.failed.strftime("%Y-%m-%d %H:%M:%S %Z")
+        sender = each.sender.address or "an unknown address"
+        lines.append(f"{each.serial} {when} {each.name} from {sender}")
+        lines.append(f"    {each.refusal.code}: {each.refusal.text}")
+    facts = [{"number": each.serial, **failed_facts(each)} for each in found]
+    return facts, lines
+
+
 _COMMANDS: dict[str, Callable[[GroupOptions, TextIO], tuple[Any, list[str]]]] = {
     "make": make,
     "sign": lambda options, stdout: sign_document(options),
     "verify": lambda options, stdout: _verify(_chosen(options)),
     "show": lambda options, stdout: _show(_chosen(options)),
+    "failed": lambda options, stdout: _failed(options),
 }

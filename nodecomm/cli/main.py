@@ -81,6 +81,11 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
         "make, sign, verify and show what nodes tell about themselves",
     ),
     (
+        "nodes",
+        "nodecomm.cli.nodes",
+        "list, accept, refuse and remove the nodes that send inventories",
+    ),
+    (
         "config",
         "nodecomm.cli.config",
         "check a configuration, show the result and where each value comes from",

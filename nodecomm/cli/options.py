@@ -32,7 +32,7 @@ __all__ = [
 
 #: Commands about this machine's own state, as texts name them.
 _ADVICE = re.compile(
-    r"`nodecomm (?:server-key|bootstrap|key (?:generate|list|remove))\b[^`]*`"
+    r"`nodecomm (?:server-key|bootstrap|nodes|key (?:generate|list|remove))\b[^`]*`"
 )
 
 

@@ -16,6 +16,7 @@ from attrs import frozen
 from nodecomm.config.errors import Problem, child_path, element_path
 from nodecomm.config.execution import SYNC, check_execution
 from nodecomm.config.fields import About
+from nodecomm.config.inventory import check_inventory
 from nodecomm.config.model import AccessSettings, LogSettings, Settings
 from nodecomm.config.placed import Checks
 from nodecomm.config.shapes import MismatchError, check_about
@@ -40,6 +41,7 @@ def check_settings(settings: Settings) -> list[Problem]:
         *checks.access(),
         *check_log(checks, settings.log),
         *checks.repeated("plugins.commands", settings.plugins.commands),
+        *checks.inventory(),
     ]
 
 
@@ -83,6 +85,22 @@ class _Checks(Checks[Settings]):
                 "not a list of cipher suites",
                 server.allowciphers,
                 'write names divided by ":", or leave the key out',
+            )
+
+    def inventory(self) -> Iterator[Problem]:
+        """
+        `[inventory]` and each `[[registered]]`.
+        """
+        inventory, registered = self.whole.inventory, self.whole.registered
+        if inventory is not None:
+            yield from check_inventory(self, inventory, registered)
+        elif registered:
+            yield self.problem(
+                "registered",
+                "without [inventory] the server knows no nodes",
+                None,
+                "write [inventory], or leave [[registered]] out",
+                warning=True,
             )
 
     def access(self) -> Iterator[Problem]:

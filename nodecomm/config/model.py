@@ -16,6 +16,7 @@ from attrs import field, frozen
 
 from nodecomm.config.execution import RoleSettings, RunSettings
 from nodecomm.config.fields import about
+from nodecomm.config.inventory import InventorySettings, RegisteredSettings
 from nodecomm.config.limits import LimitSettings
 from nodecomm.config.peers import PeerSettings
 from nodecomm.config.placed import Placed
@@ -387,4 +388,18 @@ class Settings(Placed):
     plugins: PluginSettings = field(
         factory=PluginSettings,
         metadata=about("Which plugins are active."),
+    )
+    inventory: InventorySettings | None = field(
+        default=None,
+        metadata=about(
+            "Where nodes send their inventories, and what is believed. Without the "
+            "table the server takes none."
+        ),
+    )
+    registered: tuple[RegisteredSettings, ...] = field(
+        default=(),
+        metadata=about(
+            "Nodes that are accepted before their first inventory, by their keys. They "
+            "are registered at a start; what was decided since then stands."
+        ),
     )

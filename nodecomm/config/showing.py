@@ -48,7 +48,7 @@ def _values(value: Any, path: str, settings: Placed) -> Iterator[Shown]:
     for key in keys_of(value.__class__):
         inner, here = getattr(value, key.name), child_path(path, key.name)
         if not key.is_list:
-            if key.element is not None:
+            if key.element is not None and inner is not None:
                 yield from _values(inner, here, settings)
             else:
                 yield Shown(here, _visible(inner), settings.origin(here))
@@ -98,7 +98,8 @@ class _Writer:
                 yield ""
             divided = True
             yield header
-            yield from self.table(table, path)
+            if table is not None:
+                yield from self.table(table, path)
 
     def sections(self) -> Iterator[tuple[str, str, Any]]:
         """
@@ -112,6 +113,8 @@ class _Writer:
                 for index, one in enumerate(value):
                     path = element_path(key.name, index)
                     yield f"[[{key.name}]]  # {self.place(path)}", path, one
+            elif value is None:
+                yield f"# [{key.name}] is not set", key.name, None
             else:
                 yield f"[{key.name}]", key.name, value
 
@@ -125,6 +128,9 @@ class _Writer:
                 yield f"# {key.name} is not set"
             elif key.is_list and inner:
                 yield from self.array(key, inner, here)
+            elif key.element is not None and not key.is_list:
+                shown, place = self.inline(key, inner, here)
+                yield f"{key.name} = {shown}  # {place}"
             else:
                 shown = in_toml(list(inner) if key.is_list else _visible(inner))
                 yield f"{key.name} = {shown}  # {self.place(here)}"
@@ -139,17 +145,23 @@ class _Writer:
             if key.element is None:
                 shown, place = in_toml(_visible(value)), self.place(here)
             else:
-                shown = in_toml(
-                    {
-                        inner.name: _visible(getattr(value, inner.name))
-                        for inner in keys_of(key.element)
-                        if getattr(value, inner.name) is not None
-                    }
-                )
-                first = child_path(here, keys_of(key.element)[0].name)
-                place = self.place(first if self.settings.origin(first) else here)
+                shown, place = self.inline(key, value, here)
             yield f"    {shown},  # {place}"
         yield "]"
+
+    def inline(self, key: Key, value: Any, path: str) -> tuple[str, str]:
+        """
+        A table within a line, and its origin in words.
+        """
+        shown = in_toml(
+            {
+                inner.name: _visible(getattr(value, inner.name))
+                for inner in keys_of(key.element)
+                if getattr(value, inner.name) is not None
+            }
+        )
+        first = child_path(path, keys_of(key.element)[0].name)
+        return shown, self.place(first if self.settings.origin(first) else path)
 
     def place(self, path: str) -> str:
         """

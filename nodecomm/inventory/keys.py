@@ -33,6 +33,7 @@ __all__ = [
     "pem_certificate",
     "read_agent_key",
     "read_certificate",
+    "read_pem",
     "read_public_key",
     "same_node",
 ]
@@ -294,6 +295,19 @@ def _check_sane(key: PublicKey, element: str) -> None:
         check_sane(key)
     except UnusableKey as error:
         raise KeyRefused("insane-key", str(error), element) from error
+
+
+def read_pem(text: str) -> AgentKey:
+    """
+    A public key, or that of a certificate, in PEM form.
+
+    Raises:
+        KeyRefused: It is none that can be used.
+    """
+    if "BEGIN CERTIFICATE" in text:
+        certificate = read_certificate(text)
+        return AgentKey(certificate.key, certificate)
+    return AgentKey(read_public_key(text))
 
 
 def read_agent_key(agent: Agent, node_id: str) -> AgentKey:

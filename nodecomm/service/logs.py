@@ -69,6 +69,7 @@ NEEDED_VERBOSITY: Mapping[str, Verbosity] = {
     "agent.unchanged": Verbosity.VERBOSE,
     "classic.claimed": Verbosity.VERBOSE,
     "manifest.made": Verbosity.VERBOSE,
+    "upload.stored": Verbosity.VERBOSE,
     "dialogue": Verbosity.DEBUG,
 }
 

@@ -23,6 +23,7 @@ from nodecomm.identity.own import KEYS_FOLDER, OwnKeyError, load_own_key
 from nodecomm.server.commands import builtin_commands
 from nodecomm.service.classic import classic_problems
 from nodecomm.service.endpoints import endpoint_problems
+from nodecomm.service.inventory_checks import inventory_problems
 from nodecomm.service.loading import resolve_path
 from nodecomm.service.plugins import (
     FoundPlugins,
@@ -94,6 +95,7 @@ def prepare(
     windows, wrong = trust_windows(settings)
     problems += wrong
     problems += endpoint_problems(settings, "server.listen", settings.server.listen)
+    problems += inventory_problems(settings)
     problems += _cipher_problems(settings)
     problems += classic_problems(settings, snapshot, _own_key(settings))
     commands: list[ICommand] = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nodecomm.config.errors import Problem
 from nodecomm.server.commands import builtin_commands, command_table
 from nodecomm.server.execution.accounts import AccountError, find_account
+from nodecomm.service.inventory_checks import waits_for_restart
 from nodecomm.service.telling import changed_keys
 from nodecomm.transport.limits import raise_descriptor_limit
 
@@ -70,7 +71,7 @@ def needs_restart(old: Settings, new: Settings) -> list[str]:
     """
     The keys whose new value will be in force only after a restart.
     """
-    return changed_keys(old, new, _AT_START)
+    return [*changed_keys(old, new, _AT_START), *waits_for_restart(old, new)]
 
 
 def folders_gone(old: Snapshot, new: Snapshot) -> list[Problem]:

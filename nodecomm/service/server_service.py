@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
     from nodecomm.config.model import Settings
     from nodecomm.identity.keys import KeyPair
+    from nodecomm.service.inventory_receiving import InventoryReceiver
     from nodecomm.service.loading import Loaded
 
 __all__ = ["ServerService", "StartError"]
@@ -138,6 +139,7 @@ class ServerService(MultiService):
         self._seen: SeenTable | None = None
         self._digests: DigestTable | None = None
         self._runner: Runner | None = None
+        self._inventories: InventoryReceiver | None = None
 
     @property
     def settings(self) -> Settings:
@@ -235,6 +237,15 @@ class ServerService(MultiService):
         )
         classic = ClassicFactory.beside(self.factory, pair)
         self._above = PortFactory(self.factory, classic)
+        if settings.inventory is not None:
+            # It brings a web server along, which others need not load.
+            from nodecomm.service.inventory_receiving import (  # noqa: PLC0415
+                InventoryReceiver,
+            )
+
+            self._inventories = InventoryReceiver(
+                settings, folder, pair, reactor=self._reactor, now=self._now
+            )
 
     def _open_database(self, folder: str) -> Database:
         path = os.path.join(folder, DATABASE_NAME)
@@ -266,6 +277,14 @@ class ServerService(MultiService):
 
     async def _listen(self) -> None:
         opened = await self._open_ports(self.settings.server.listen)
+        if self._inventories is not None:
+            try:
+                await self._inventories.listen()
+            except ListenError:
+                for ports in opened.values():
+                    # Nobody waits for what is given up: who started hears at once.
+                    Deferred.fromCoroutine(stop_listening(ports))
+                raise
         # Now that nothing is in the way, the threads may start.
         self.ports.update(opened)
         if self._files is not None:
@@ -274,6 +293,8 @@ class ServerService(MultiService):
             self._database.start().addErrback(self._database_failed)
         if self._audit is not None:
             globalLogPublisher.addObserver(self._audit)
+        if self._inventories is not None:
+            await self._inventories.start()
         tell_problems(self.prepared.loaded.problems, self._log)
         assert self.key_pair is not None  # noqa: S101
         numbers = [port_number(port) for ports in opened.values() for port in ports]
@@ -345,6 +366,8 @@ class ServerService(MultiService):
         self._generation = prepared.snapshot.generation
         self.prepared = prepared
         apply(self.factory, prepared, self._max_connections(prepared.settings))
+        if self._inventories is not None:
+            self._inventories.apply(prepared.settings)
         self._log.info(
             "the configuration is in force, generation {generation} ({configuration})",
             event="config.loaded",
@@ -409,6 +432,8 @@ class ServerService(MultiService):
         )
         for endpoint in list(self.ports):
             await self._close(endpoint)
+        if self._inventories is not None:
+            await self._inventories.stop()
         if self.factory is not None:
             await self.factory.stop(grace)
         for table in (self._seen, self._digests):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +21,8 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from nodecomm.storage.migrations import migrate
+from nodecomm.identity.files import sync_folder
+from nodecomm.storage.migrations import MIGRATIONS, migrate
 
 __all__ = [
     "BUSY_TIMEOUT",
@@ -91,16 +93,21 @@ def one_thread() -> IPool:
 
 
 def connect(
-    path: str | os.PathLike[str], busy_timeout: float = BUSY_TIMEOUT
+    path: str | os.PathLike[str],
+    busy_timeout: float = BUSY_TIMEOUT,
+    steps: Sequence[Sequence[str]] = MIGRATIONS,
 ) -> sqlite3.Connection:
     """
-    Open the database and bring it up to date. Blocks; meant for a thread, or for a
-    program that has nothing else to do. Any thread may use the connection, one at a
+    Open the database and bring it up to date; one of an older release is first copied
+    to a file beside it, whose name ends in the number of its last step
+    (`nodecomm.sqlite.1`). Blocks; meant for a thread, or for a program that has nothing
+    else to do. Any thread may use the connection, one at a
     time.
 
     Args:
         path: The file; it is made, readable by its owner only, when it is missing.
         busy_timeout: Seconds to wait for a lock that another process holds.
+        steps: What makes this kind of database, see `nodecomm.storage.migrations`.
 
     Raises:
         sqlite3.Error: It cannot be opened, or is no database.
@@ -118,11 +125,35 @@ def connect(
         _use_write_ahead_log(connection, busy_timeout)
         # A power cut must not give back what was taken from a trust window.
         connection.execute("PRAGMA synchronous = FULL")
-        migrate(connection)
+        migrate(connection, steps, lambda found: _copy(name, f"{name}.{found}"))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _copy(name: str, copy: str) -> None:
+    """
+    Copy the database as it was committed last, whole or not at all. Another connection
+    may hold the write lock.
+    """
+    made = f"{copy}.new"
+    # What a process that was killed has left.
+    with suppress(FileNotFoundError):
+        os.unlink(made)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(made, flags, 0o600)
+    try:
+        with (
+            closing(sqlite3.connect(name)) as source,
+            closing(sqlite3.connect(made)) as target,
+        ):
+            source.backup(target)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(made, copy)
+    sync_folder(os.path.dirname(copy) or ".")
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, busy_timeout: float) -> None:
@@ -153,6 +184,7 @@ class Database:
         make_pool: Makes the thread.
         busy_timeout: Seconds to wait for a lock that another process holds.
         queue_limit: Calls that may wait for the thread.
+        steps: What makes this kind of database, see `nodecomm.storage.migrations`.
     """
 
     def __init__(
@@ -163,8 +195,10 @@ class Database:
         make_pool: Callable[[], IPool] = one_thread,
         busy_timeout: float = BUSY_TIMEOUT,
         queue_limit: int = QUEUE_LIMIT,
+        steps: Sequence[Sequence[str]] = MIGRATIONS,
     ) -> None:
         self.path = Path(path)
+        self._steps = steps
         self._reactor = reactor
         self._make_pool = make_pool
         self._busy_timeout = busy_timeout
@@ -266,7 +300,7 @@ class Database:
     # What follows runs on the thread.
 
     def _open(self) -> None:
-        self._connection = connect(self.path, self._busy_timeout)
+        self._connection = connect(self.path, self._busy_timeout, self._steps)
 
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._connection

@@ -9,7 +9,7 @@ number of the last step done stands in the database itself (`PRAGMA user_version
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = ["MIGRATIONS", "DatabaseTooNew", "immediate", "migrate", "version"]
@@ -91,11 +91,19 @@ def version(connection: sqlite3.Connection) -> int:
 
 
 def migrate(
-    connection: sqlite3.Connection, steps: Sequence[Sequence[str]] = MIGRATIONS
+    connection: sqlite3.Connection,
+    steps: Sequence[Sequence[str]] = MIGRATIONS,
+    keep: Callable[[int], None] | None = None,
 ) -> int:
     """
     Do the steps that are missing and return how many there were. Two processes may
     try at once: one does them, the other finds them done.
+
+    Args:
+        connection: The database.
+        steps: All that there are.
+        keep: Called with the number of the last step done, before a database that has
+            something in it is changed; nobody writes to it meanwhile.
 
     Raises:
         DatabaseTooNew: A newer release wrote it.
@@ -106,6 +114,8 @@ def migrate(
         found = version(connection)
         if found > len(steps):
             raise DatabaseTooNew(found, len(steps))
+        if keep is not None and 0 < found < len(steps):
+            keep(found)
         for statements in steps[found:]:
             for statement in statements:
                 connection.execute(statement)

@@ -15,6 +15,7 @@ from nodecomm.testing.classic import MemoryClassicClient
 from nodecomm.testing.client import MemoryClient
 from nodecomm.testing.keys import MemoryKeyStore, key_pair
 from nodecomm.testing.network import MemoryConnection, MemoryNetwork
+from nodecomm.testing.nodes import MemoryNodeRegistry
 from nodecomm.testing.runner import MemoryRun, MemoryRunner
 from nodecomm.testing.server import MemoryServer, memory_server
 from nodecomm.testing.sources import MemoryObject, MemorySource
@@ -25,6 +26,7 @@ __all__ = [
     "MemoryConnection",
     "MemoryKeyStore",
     "MemoryNetwork",
+    "MemoryNodeRegistry",
     "MemoryObject",
     "MemoryRun",
     "MemoryRunner",

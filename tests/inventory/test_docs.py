@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 #: What makes a refusal; its first argument is the code.
 MAKERS = {
     *("DocumentRefused", "KeyRefused", "SignatureRefused"),
-    *("_Refused", "_refuse"),
+    *("Refusal", "_Refused", "_refuse"),
 }
 
 
@@ -30,8 +30,12 @@ def codes_in_source() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in MAKERS:
                 code = node.args[0]
-                if isinstance(code, ast.Constant):
-                    found.add(str(code.value))
+                codes = [code]
+                if isinstance(code, ast.IfExp):
+                    codes = [code.body, code.orelse]
+                for each in codes:
+                    if isinstance(each, ast.Constant):
+                        found.add(str(each.value))
     return found
 
 

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from typing import Any
 
 from twisted.internet import reactor
@@ -201,6 +202,86 @@ class OpenTests(DatabaseCase):
 
         failure = self.failureResultOf(self.database.start(), DatabaseTooNew)
         self.assertIn("99", failure.getErrorMessage())
+
+
+class CopyTests(SynchronousTestCase):
+    """
+    What is kept of a database of an older release.
+    """
+
+    STEPS = (
+        ["CREATE TABLE one (x)", "INSERT INTO one VALUES (7)"],
+        ["DROP TABLE one"],
+        ["CREATE TABLE two (x)"],
+    )
+
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+        self.path = self.folder / "nodes.sqlite"
+
+    def open(self, steps: int) -> None:
+        connect(self.path, steps=self.STEPS[:steps]).close()
+
+    def values(self, name: str) -> list[tuple[int]]:
+        with closing(sqlite3.connect(self.folder / name)) as connection:
+            return connection.execute("SELECT x FROM one").fetchall()
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir())
+
+    def test_copied_before_it_is_changed(self) -> None:
+        """
+        The file as it was stands beside the new one, for its owner only.
+        """
+        self.open(1)
+        self.open(3)
+
+        self.assertEqual(["nodes.sqlite", "nodes.sqlite.1"], self.names())
+        self.assertEqual([(7,)], self.values("nodes.sqlite.1"))
+        self.assertRaises(sqlite3.OperationalError, self.values, "nodes.sqlite")
+        mode = (self.folder / "nodes.sqlite.1").stat().st_mode
+        self.assertEqual(0o600, mode & 0o777)
+
+    def test_nothing_to_copy(self) -> None:
+        """
+        A new file, and one that is of this release, is not copied.
+        """
+        self.open(2)
+        self.open(2)
+
+        self.assertEqual(["nodes.sqlite"], self.names())
+
+    def test_after_a_kill(self) -> None:
+        """
+        What a process left that was killed while it copied is no copy.
+        """
+        self.open(1)
+        (self.folder / "nodes.sqlite.1.new").write_bytes(b"half")
+        self.open(2)
+
+        self.assertEqual(["nodes.sqlite", "nodes.sqlite.1"], self.names())
+        self.assertEqual([(7,)], self.values("nodes.sqlite.1"))
+
+    def test_no_copy_no_change(self) -> None:
+        """
+        Where it cannot be copied it is left as it is.
+        """
+        self.open(1)
+        (self.folder / "nodes.sqlite.1").mkdir()
+
+        self.assertRaises(OSError, self.open, 2)
+        self.assertEqual([(7,)], self.values("nodes.sqlite"))
+
+    def test_what_is_committed_is_copied(self) -> None:
+        """
+        Another process has the file open, and its last words are not in it yet but in
+        the log beside it.
+        """
+        with closing(connect(self.path, steps=self.STEPS[:1])) as other:
+            other.execute("INSERT INTO one VALUES (8)")
+            self.open(2)
+
+            self.assertEqual([(7,), (8,)], self.values("nodes.sqlite.1"))
 
 
 class MigrationTests(SynchronousTestCase):

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""
+How nodes are shown: lines for people, facts for programs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from attrs import asdict
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from nodecomm.identity.keys import PublicKey
+from nodecomm.inventory.nodes import Event, Node
+from nodecomm.inventory.suspicions import Suspicion
+
+__all__ = [
+    "event_facts",
+    "event_lines",
+    "key_lines",
+    "list_lines",
+    "node_facts",
+    "node_lines",
+    "pin",
+    "suspicion_facts",
+]
+
+#: Where the digests of a node's own key can be read on it.
+COMPARE = (
+    "compare with what `nodecomm key show`, or `rudder agent info` (Key hash), prints "
+    "on the node itself"
+)
+
+
+def pin(key: PublicKey) -> str:
+    """
+    The digest of a key as `rudder agent info` and `curl --pinnedpubkey` write it.
+    """
+    der = (
+        rsa.RSAPublicNumbers(key.exponent, key.modulus)
+        .public_key()
+        .public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return f"sha256//{base64.b64encode(hashlib.sha256(der).digest()).decode()}"
+
+
+def _date(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")
+
+
+def _key_facts(key: PublicKey | None) -> dict[str, Any] | None:
+    if key is None:
+        return None
+    return {"md5": key.md5, "sha": key.sha, "pin": pin(key), "bits": key.bits}
+
+
+def suspicion_facts(found: Iterable[Suspicion]) -> list[dict[str, Any]]:
+    """
+    Warnings, for programs.
+    """
+    return [{"code": x.code, "text": x.text, "nodes": list(x.node_ids)} for x in found]
+
+
+def event_facts(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """
+    A history, for programs.
+    """
+    return [{**asdict(event), "when": _date(event.when)} for event in events]
+
+
+def node_facts(node: Node, found: Iterable[Suspicion] = ()) -> dict[str, Any]:
+    """
+    A node, for programs, with the warnings that are about it.
+    """
+    facts, known, rejected = node.facts, node.known, node.rejected
+    own = [x for x in found if node.node_id in x.node_ids]
+    return {
+        "id": node.node_id,
+        "status": node.status.value,
+        "since": _date(node.since),
+        "key": _key_facts(node.key),
+        "signed": known.signed,
+        "refused_keys": [key.md5 for key in known.refused_keys],
+        "last_inventory": _date(known.last),
+        "received": _date(node.received),
+        "hostname": node.hostname,
+        "policy_server": facts.policy_server_id if facts else None,
+        "owner": facts.owner if facts else None,
+        "agent": facts.agent_name if facts else None,
+        "agent_version": facts.agent_version if facts else None,
+        "system": facts.system if facts else None,
+        "addresses": list(facts.addresses) if facts else [],
+        "device_id": facts.device_id if facts else None,
+        "machine_id": facts.machine_id if facts else None,
+        "last_refused": None
+        if rejected is None
+        else {"when": _date(rejected.when), **asdict(rejected.refusal)},
+        "warnings": suspicion_facts(own),
+    }
+
+
+def key_lines(key: PublicKey | None) -> list[str]:
+    """
+    The digests of a key, each in the form of another program.
+    """
+    if key is None:
+        return ["none: the next inventory decides"]
+    return [key.md5, key.sha, pin(key)]
+
+
+def list_lines(nodes: Sequence[Node], found: Iterable[Suspicion]) -> Iterator[str]:
+    """
+    A line for each node, then the warnings.
+    """
+    rows = [
+        (
+            node.node_id,
+            node.status.value,
+            node.hostname or "-",
+            node.key.md5 if node.key else "no key",
+            _date(node.known.last) or "no inventory",
+        )
+        for node in nodes
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+    yield from (f"warning: {x.text}" for x in found)
+
+
+def node_lines(node: Node, found: Iterable[Suspicion]) -> Iterator[str]:
+    """
+    All about a node.
+    """
+    for name, value in _parts(node):
+        yield f"{name:<15} {value}".rstrip()
+    for suspicion in found:
+        if node.node_id in suspicion.node_ids:
+            yield f"warning: {suspicion.text}"
+
+
+def _parts(node: Node) -> Iterator[tuple[str, object]]:
+    facts, known, rejected = node.facts, node.known, node.rejected
+    yield "node", node.node_id
+    yield "status", f"{node.status.value} since {_date(node.since)}"
+    if facts is not None:
+        yield "hostname", facts.hostname
+    for place, line in enumerate(key_lines(node.key)):
+        yield "" if place else "key", line
+    for key in known.refused_keys:
+        yield "refused key", key.md5
+    yield "last inventory", _date(known.last) or "none"
+    if node.received is not None:
+        yield "received", _date(node.received)
+    if facts is not None:
+        yield "policy server", facts.policy_server_id
+        yield "agent", f"{facts.agent_name} {facts.agent_version}, as {facts.owner}"
+        yield "system", facts.system
+        yield "addresses", " ".join(facts.addresses)
+    if rejected is not None:
+        refusal = rejected.refusal
+        yield "last refused", f"{_date(rejected.when)} {refusal.code}: {refusal.text}"
+
+
+def event_lines(events: Iterable[Event]) -> Iterator[str]:
+    """
+    A history, the oldest first.
+    """
+    for event in events:
+        yield f"{_date(event.when)}  {event.what}  by {event.by}  {event.text}".rstrip()

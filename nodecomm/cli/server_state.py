@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""
+Where a server keeps its nodes and inventories, for commands that work on them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+from twisted.python import usage
+
+from nodecomm.cli.options import default_state_dir
+
+__all__ = ["CONFIG", "ServerState", "find_state"]
+
+#: The option that names a server's configuration.
+CONFIG = [
+    "config",
+    "c",
+    None,
+    "the server's configuration, which says where its state is",
+]
+
+#: Faults in secrets are none of ours: they may be out of an operator's reach.
+_SECRETS = ("inventory.first_password", "inventory.update_password")
+
+
+@frozen
+class ServerState:
+    """
+    Where a server keeps what it has.
+
+    Attributes:
+        folder: The state folder.
+        database: Where the nodes are, as a configuration names it; None where nothing
+            says so.
+    """
+
+    folder: Path
+    database: str | None = None
+
+
+def find_state(config: str | None, named: Path | None) -> ServerState:
+    """
+    Where the state is of the server that has this configuration. Without one it is the
+    folder that all commands work on.
+
+    Args:
+        config: The file; None for no file.
+        named: The folder that a command line names, which goes before it.
+
+    Raises:
+        UsageError: The file cannot be used.
+    """
+    if config is None:
+        return ServerState(named or default_state_dir())
+    # Reading a configuration needs much that most calls do not.
+    from nodecomm.service.loading import file_path, load  # noqa: PLC0415
+
+    loaded = load(Path(config), state_dir=named)
+    for problem in loaded.problems:
+        if problem.is_error and not problem.key_path.startswith(_SECRETS):
+            raise usage.UsageError(str(problem))
+    settings = loaded.partial
+    inventory = settings.inventory
+    return ServerState(
+        file_path(settings.server.state_dir),
+        None if inventory is None else inventory.database,
+    )

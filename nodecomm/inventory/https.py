@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""
+TLS for the site that takes inventories.
+
+TLS is made here, above whatever stream the bytes come on, so that every endpoint will
+do. Nodes do not ask who has issued the server's certificate: they compare its key with
+the one that they know from connections, or nothing. So it is made from that key.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IReactorTime,
+)
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from nodecomm.identity.keys import KeyPair, PublicKey, UnusableKey, check_sane
+from nodecomm.inventory.own import node_certificate
+from nodecomm.transport.context import certificate_key
+
+__all__ = [
+    "CertificateError",
+    "certificate_from_files",
+    "own_key_certificate",
+    "peer_key",
+    "tls_factory",
+]
+
+#: What a session would be resumed in; OpenSSL wants a name where certificates of
+#: clients are asked for. None is resumed.
+_SESSION_ID = b"nodecomm-inventory"
+
+
+class CertificateError(Exception):
+    """
+    A certificate or its key cannot be used. The text names the file; put the right ones
+    there, or write `certificate = "own-key"`.
+    """
+
+
+def own_key_certificate(pair: KeyPair, server_id: str, now: datetime) -> SSL.Context:
+    """
+    A context with a certificate made from the server's own key, for its id. It is made
+    anew at each start, which nobody notices who compares keys.
+
+    Source: Rudder 7.0, whose web server has the certificate of its agent.
+
+    Raises:
+        CertificateError: OpenSSL does not take a key like that for TLS; one of less
+            than 2048 bits, for example.
+    """
+    context = _context()
+    try:
+        context.use_certificate(node_certificate(pair, server_id, now))
+        context.use_privatekey(pair.private)
+    except SSL.Error as error:
+        raise CertificateError(f"the server's own key: {_words(error)}") from error
+    return context
+
+
+def certificate_from_files(certificate: str, key: str) -> SSL.Context:
+    """
+    A context with a certificate from a file in PEM form, those of its issuers behind
+    it, and with its key.
+
+    Raises:
+        CertificateError: They cannot be read, or do not belong together.
+    """
+    context = _context()
+    try:
+        with open(certificate, "rb") as file:
+            first, *issuers = x509.load_pem_x509_certificates(file.read())
+        context.use_certificate(first)
+        for issuer in issuers:
+            context.add_extra_chain_cert(issuer)
+    except (OSError, ValueError, SSL.Error) as error:
+        raise CertificateError(f"{certificate}: {_words(error)}") from error
+    try:
+        with open(key, "rb") as file:
+            # One with a passphrase is refused: nobody is there to be asked.
+            private = load_pem_private_key(file.read(), None)
+        context.use_privatekey(private)  # type: ignore[arg-type]
+        context.check_privatekey()
+    except (OSError, ValueError, TypeError, SSL.Error) as error:
+        raise CertificateError(f"{key}: {_words(error)}") from error
+    return context
+
+
+def tls_factory(
+    context: SSL.Context,
+    factory: IProtocolFactory,
+    *,
+    reactor: IReactorTime,
+    ask_for_keys: bool = False,
+) -> IProtocolFactory:
+    """
+    TLS around the connections of *factory*; any endpoint may listen with it.
+
+    Args:
+        context: The server's certificate and key.
+        factory: Who is behind it, an `UploadSite` for example.
+        reactor: For time.
+        ask_for_keys: Whether clients are asked for a certificate. Those that have none
+            are welcome, too; `peer_key` tells the key of those that have.
+    """
+    if ask_for_keys:
+        # Everything is accepted: it is an envelope for the key, as in connections.
+        context.set_verify_depth(0)
+        context.set_verify(SSL.VERIFY_PEER, _accept)
+    creator = _Connections(context)
+    return TLSMemoryBIOFactory(creator, False, factory, reactor)
+
+
+def peer_key(transport: Any) -> PublicKey | None:
+    """
+    The key that the client at the other end of a connection has proved to have; None
+    if it has shown none, or one that is not fit for that.
+    """
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if not isinstance(handle, SSL.Connection):
+        return None
+    key = certificate_key(handle)
+    try:
+        if key is None:
+            return None
+        found = PublicKey.from_cryptography(key)
+        check_sane(found)
+    except UnusableKey:
+        return None
+    return found
+
+
+def _context() -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(
+        SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET
+    )
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_id(_SESSION_ID)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    return context
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, SSL.Error):
+        told = error.args[0] if error.args else ()
+        return "; ".join(each[2] for each in told) or "cannot be used"
+    if isinstance(error, TypeError):
+        return "the key has a passphrase"
+    return "cannot be read as PEM"
+
+
+def _accept(*_arguments: object) -> bool:
+    return True
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class _Connections:
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        return SSL.Connection(self._context, None)

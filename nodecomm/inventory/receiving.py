@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: MIT
+"""
+What becomes of the inventories that were stored: each pair is read, given to whoever
+decides, and forgotten or put aside by what he says.
+
+A pair that nobody could decide about, because the database is away or this program has
+a mistake, stays where it is and is tried again, with growing pauses; the others go on
+meanwhile. So what a sender was told to be stored ends in exactly one of three ways:
+somebody else has it, it is in `failed/` with a reason, or it waits.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from nodecomm.inventory.failures import Failed
+from nodecomm.inventory.judgement import Judgement, Outcome
+from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
+from nodecomm.inventory.names import UploadName
+from nodecomm.inventory.pairs import Box, Pair, Part, Sender
+from nodecomm.inventory.spool import Placed, Spool
+from nodecomm.server.pools import Pool
+
+__all__ = ["Delivery", "Receive", "Receiving", "Waits"]
+
+T = TypeVar("T")
+
+#: Seconds between two looks for halves that have waited too long.
+LOOK_EVERY = 30.0
+
+#: Seconds before a pair that nobody could decide about is tried again: at first, and at
+#: the most. Each pause is twice the one before.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+
+#: Of so many pairs that are begun while others wait, one is an update, if any waits:
+#: whoever has the password for first inventories must not stop those of all others.
+_UPDATE_EACH = 4
+
+
+@frozen
+class Delivery:
+    """
+    An inventory to decide about.
+
+    Attributes:
+        document: The document, not compressed.
+        signature: The content of its signature's file; None where there is none.
+        name: What both files have in common in their names. Nothing follows from it.
+        when: When the document had come, in UTC. Its age counts from then: what waited
+            here has not become too old by that.
+        sender: Where it came from.
+    """
+
+    document: bytes = field(repr=False)
+    signature: bytes | None = field(repr=False)
+    name: str
+    when: datetime
+    sender: Sender
+
+
+#: Whoever decides: durably, before the Deferred fires, for the files are gone then. It
+#: fails when there could be no decision.
+Receive = Callable[[Delivery], Deferred[Judgement]]
+
+
+@frozen
+class Waits:
+    """
+    How long is waited, in seconds.
+
+    Attributes:
+        orphan: For the other half, before one is put aside.
+        unsigned: For a signature, before a document is decided about without one; None
+            where those are never believed.
+    """
+
+    orphan: float = 600.0
+    unsigned: float | None = None
+
+
+@define(order=True)
+class _Turn:
+    """
+    A pair in the order in which pairs are decided about.
+    """
+
+    serial: str
+    pair: Pair = field(order=False)
+    pause: float = field(default=FIRST_PAUSE, order=False)
+
+
+class Receiving:
+    """
+    Decides about what is stored, and keeps the folder in order.
+
+    Args:
+        spool: The folder. It is opened and closed here.
+        receive: Who decides.
+        reactor: For pauses.
+        pool: Where what blocks is done.
+        limits: How much of a document is read.
+        waits: How long is waited for halves.
+        at_once: Pairs that are decided about at a time.
+    """
+
+    _log = Logger("nodecomm.inventory")
+
+    def __init__(
+        self,
+        spool: Spool,
+        receive: Receive,
+        *,
+        reactor: IReactorTime,
+        pool: Pool,
+        limits: DocumentLimits | None = None,
+        waits: Waits | None = None,
+        at_once: int = 2,
+    ) -> None:
+        self.spool = spool
+        self.limits = limits or DocumentLimits()
+        self._receive = receive
+        self._reactor = reactor
+        self._pool = pool
+        self._waits = waits or Waits()
+        self._at_once = at_once
+        self._turns: dict[Box, list[_Turn]] = {box: [] for box in Box}
+        self._begun = 0
+        self._running: set[Deferred[None]] = set()
+        self._pauses: set[IDelayedCall] = set()
+        self._started = False
+        self._look = LoopingCall(self._look_for_orphans)
+        self._look.clock = reactor
+
+    def start(self) -> Deferred[None]:
+        """
+        Open the folder and begin with what waits in it.
+
+        Raises:
+            SpoolInUse: Another program has it.
+            OSError: It cannot be used.
+        """
+        return self._away(self.spool.open).addCallback(self._opened)
+
+    def _opened(self, pairs: list[Pair]) -> None:
+        self._started = True
+        for pair in pairs:
+            self._add(_Turn(pair.serial, pair))
+        looking = self._look.start(LOOK_EVERY)
+        looking.addErrback(self._failed_looking)
+        self._next()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Begin nothing more, wait for what runs, and close the folder.
+        """
+        self._started = False
+        if self._look.running:
+            self._look.stop()
+        for call in self._pauses:
+            call.cancel()
+        self._pauses.clear()
+        for turns in self._turns.values():
+            turns.clear()
+        running = DeferredList(list(self._running))
+        return running.addCallback(lambda _: self.spool.close())
+
+    @property
+    def is_running(self) -> bool:
+        """
+        Whether uploads can be stored.
+        """
+        return self._started
+
+    def store(
+        self, part: Part, name: UploadName, sender: Sender, *, only_new: bool
+    ) -> Deferred[Placed]:
+        """
+        Store an upload that is whole, and decide about it if it completes a pair.
+
+        Returns:
+            Fires when it is on disk; fails as `Spool.place` does, or with `QueueFull`.
+        """
+
+        def work() -> Placed:
+            return self.spool.place(part, name, sender, only_new=only_new)
+
+        return self._away(work).addCallback(self._stored)
+
+    def _stored(self, placed: Placed) -> Placed:
+        if placed.replaced is not None:
+            self._tell_failed(placed.replaced)
+        if placed.pair is not None and self._started:
+            self._add(_Turn(placed.pair.serial, placed.pair))
+            self._next()
+        return placed
+
+    # Turns
+
+    def _add(self, turn: _Turn) -> None:
+        heapq.heappush(self._turns[turn.pair.sender.box], turn)
+
+    def _next(self) -> None:
+        while self._started and len(self._running) < self._at_once:
+            turn = self._take()
+            if turn is None:
+                return
+            work = self._decide(turn)
+            done = Deferred.fromCoroutine(work)
+            if not done.called:
+                self._running.add(done)
+                done.addCallback(self._ended, done)
+
+    def _ended(self, _: None, done: Deferred[None]) -> None:
+        self._running.discard(done)
+        self._next()
+
+    def _take(self) -> _Turn | None:
+        first, updates = self._turns[Box.FIRST], self._turns[Box.UPDATE]
+        if not first and not updates:
+            return None
+        self._begun += 1
+        if not first or (updates and self._begun % _UPDATE_EACH == 0):
+            return heapq.heappop(updates)
+        return heapq.heappop(first)
+
+    async def _decide(self, turn: _Turn) -> None:
+        """
+        Decide about one pair. Whatever goes wrong, it is told, and the others go on.
+        """
+        try:
+            await self._decide_once(turn.pair)
+        except Exception:
+            self._again(turn, Failure())  # type: ignore[no-untyped-call]
+
+    async def _decide_once(self, pair: Pair) -> None:
+        began = self._reactor.seconds()
+        try:
+            document, signature = await self._away(pair.read, self.limits)
+        except DocumentRefused as error:
+            judgement = Judgement(Outcome.REFUSED, "", refusal=error.refusal)
+        except FileNotFoundError:
+            # Somebody has removed the files: there is nothing to decide about.
+            self._log.warn(
+                "the inventory {name} is gone from {folder}",
+                event="inventory.gone",
+                name=pair.name,
+                folder=self.spool.folder,
+                peer=pair.sender.address,
+            )
+            await self._away(self.spool.forget, pair)
+            return
+        else:
+            delivery = Delivery(document, signature, pair.name, pair.when, pair.sender)
+            judgement = await maybeDeferred(self._receive, delivery)
+        failed = await self._put_in_force(pair, judgement)
+        if failed is not None:
+            self._tell_failed(failed, judgement)
+            return
+        inventory = judgement.inventory
+        self._log.info(
+            "inventory of {hostname} ({node}) from {peer}: {outcome}",
+            event="inventory.received",
+            node=inventory.node_id if inventory else "",
+            hostname=inventory.hostname if inventory else "",
+            outcome=judgement.outcome.value,
+            name=pair.name,
+            box=pair.sender.box.value,
+            peer=pair.sender.address,
+            seconds=self._reactor.seconds() - began,
+        )
+
+    async def _put_in_force(self, pair: Pair, judgement: Judgement) -> Failed | None:
+        if judgement.outcome is not Outcome.REFUSED:
+            await self._away(self.spool.finish, pair)
+            return None
+        if judgement.refusal is None:
+            raise ValueError("refused without a reason")
+        return await self._away(self.spool.fail, pair, judgement.refusal)
+
+    def _again(self, turn: _Turn, failure: Failure) -> None:
+        """
+        Try again later.
+        """
+        self._log.failure(
+            "the inventory {name} from {peer} waits {pause} s for a decision",
+            failure,
+            event="inventory.delayed",
+            name=turn.pair.name,
+            peer=turn.pair.sender.address,
+            pause=turn.pause,
+        )
+        if not self._started:
+            return
+        pause, turn.pause = turn.pause, min(2 * turn.pause, LONGEST_PAUSE)
+
+        def go_on() -> None:
+            self._pauses.discard(call)
+            self._add(turn)
+            self._next()
+
+        call = self._reactor.callLater(pause, go_on)
+        self._pauses.add(call)
+
+    # What has waited too long
+
+    def _look_for_orphans(self) -> Deferred[None]:
+        looking = Deferred.fromCoroutine(self._look_once())
+        return looking.addErrback(self._failed_looking)
+
+    async def _look_once(self) -> None:
+        failed, claimed, gone = await self._away(self._expire)
+        for each in failed:
+            self._tell_failed(each)
+        if gone:
+            self._log.warn(
+                "{count} failed inventories were removed, the oldest: {folder} holds"
+                " no more",
+                event="inventory.forgotten",
+                count=len(gone),
+                serials=gone,
+                folder=self.spool.folder,
+            )
+        if self._started:
+            for pair in claimed:
+                self._add(_Turn(pair.serial, pair))
+            self._next()
+
+    def _expire(self) -> tuple[list[Failed], list[Pair], list[str]]:
+        claimed = []
+        if self._waits.unsigned is not None:
+            claimed = self.spool.claim_unsigned(waited=self._waits.unsigned)
+        failed = self.spool.expire(waited=self._waits.orphan)
+        return failed, claimed, self.spool.trim_failed()
+
+    def _failed_looking(self, failure: Failure) -> None:
+        self._log.failure(
+            "cannot look through {folder}; it is tried again",
+            failure,
+            event="inventory.unsearchable",
+            folder=self.spool.folder,
+        )
+
+    def _tell_failed(self, failed: Failed, judgement: Judgement | None = None) -> None:
+        inventory = judgement.inventory if judgement else None
+        self._log.warn(
+            "inventory {name} from {peer} is not believed: {text}",
+            event="inventory.failed",
+            name=failed.name,
+            node=inventory.node_id if inventory else "",
+            reason=failed.refusal.code,
+            text=failed.refusal.text,
+            element=failed.refusal.element,
+            box=failed.sender.box.value,
+            peer=failed.sender.address,
+            serial=failed.serial,
+        )
+
+    def _away(self, work: Callable[..., T], *args: Any) -> Deferred[T]:
+        return maybeDeferred(self._pool.run, work, *args)

@@ -1,0 +1,526 @@
+# SPDX-License-Identifier: MIT
+"""
+The folder where inventories wait between their upload and the decision about them.
+
+What an upload was told to be stored is on disk, and stays there until somebody has
+decided about it: a program that is killed, at any moment, finds it again. Four folders,
+on one file system, and whatever goes from one to the other goes by renaming:
+
+`partial/`
+    Uploads under way. Nobody was told anything about them; emptied at the start.
+`incoming/`
+    Halves that wait for the other one, each `NAME~BOX~ADDRESS`.
+`ready/`
+    Pairs, each in a folder of its own, until they are decided about. A pair that was
+    not, because the program ended in between, is decided about again.
+`failed/`
+    What was not believed, each in a folder of its own, with the reason in
+    `reason.json`.
+
+One program owns the folder at a time. Everything here blocks; all of it may be called
+from several threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from attrs import evolve, frozen
+
+from nodecomm.identity.files import ensure_folder, sync_folder
+from nodecomm.inventory.failures import (
+    FAILED_NAME,
+    REASON_NAME,
+    Failed,
+    read_failed,
+    write_reason,
+)
+from nodecomm.inventory.model import Refusal
+from nodecomm.inventory.names import Half, UploadName
+from nodecomm.inventory.pairs import (
+    BETWEEN,
+    Pair,
+    Part,
+    Sender,
+    Waiting,
+    held_name,
+    pair_of,
+    read_waiting,
+    same_content,
+    sent_name,
+)
+
+__all__ = ["FAILED_KEPT", "NameTaken", "Placed", "Spool", "SpoolInUse"]
+
+#: Failed inventories that are kept; the oldest go first, and that is told.
+FAILED_KEPT = 1000
+
+
+class SpoolInUse(Exception):  # noqa: N818
+    """
+    Another program owns the folder. Give each server a state folder of its own.
+    """
+
+
+class NameTaken(Exception):  # noqa: N818
+    """
+    A file of this name waits already, and was not to be replaced.
+    """
+
+
+@frozen
+class Placed:
+    """
+    What became of an upload.
+
+    Attributes:
+        existed: Whether a file of this name waited already.
+        pair: The pair that it completes; None if it waits.
+        replaced: What made room for it and is in `failed/` now.
+    """
+
+    existed: bool = False
+    pair: Pair | None = None
+    replaced: Failed | None = None
+
+
+class Spool:
+    """
+    The folder.
+
+    Args:
+        folder: Where; it is made if it is not there.
+        seconds: A clock for durations that never goes back, such as `time.monotonic`.
+        now: Civil time in UTC.
+        failed_kept: How much is kept in `failed/`.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        seconds: Callable[[], float],
+        now: Callable[[], datetime],
+        failed_kept: int = FAILED_KEPT,
+    ) -> None:
+        self.folder = os.fspath(folder)
+        self._seconds = seconds
+        self._now = now
+        self._failed_kept = failed_kept
+        self._partial = os.path.join(self.folder, "partial")
+        self._incoming = os.path.join(self.folder, "incoming")
+        self._ready = os.path.join(self.folder, "ready")
+        self._done = os.path.join(self.folder, "done")
+        self._failed = os.path.join(self.folder, FAILED_NAME)
+        self._lock = threading.Lock()
+        self._owned: int | None = None
+        self._waiting: dict[str, dict[Half, Waiting]] = {}
+        self._pairs: dict[str, Pair] = {}
+        self._last_serial = 0
+
+    # Opening and closing
+
+    def open(self) -> list[Pair]:
+        """
+        Take the folder, and find what an earlier program has left in it.
+
+        Returns:
+            The pairs that wait for a decision, the longest waiting first.
+
+        Raises:
+            SpoolInUse: Another program has it.
+            OSError: It cannot be used.
+        """
+        ensure_folder(self.folder)
+        self._own()
+        try:
+            for each in (self._partial, self._done):
+                shutil.rmtree(each, ignore_errors=True)
+            for each in (
+                self._partial,
+                self._incoming,
+                self._ready,
+                self._done,
+                self._failed,
+            ):
+                ensure_folder(each)
+            with self._lock:
+                self._find_halves()
+                self._find_pairs()
+                for name in list(self._waiting):
+                    self._claim(name)
+                return sorted(self._pairs.values(), key=lambda pair: pair.serial)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """
+        Leave the folder to others.
+        """
+        if self._owned is not None:
+            os.close(self._owned)
+            self._owned = None
+        with self._lock:
+            self._waiting.clear()
+            self._pairs.clear()
+
+    def _own(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(os.path.join(self.folder, "lock"), flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            msg = f"another program uses {self.folder}"
+            raise SpoolInUse(msg) from None
+        self._owned = descriptor
+
+    # What a sender does
+
+    # The next three are asked by the reactor, and so do not wait for the lock, which is
+    # held while something is written. Each looks at a dict once.
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many names there are of which one half waits for the other.
+        """
+        return len(self._waiting)
+
+    @property
+    def undecided(self) -> int:
+        """
+        How many pairs wait for a decision.
+        """
+        return len(self._pairs)
+
+    def holds(self, name: UploadName) -> bool:
+        """
+        Whether a file of exactly this name waits for its other half.
+        """
+        found = self._waiting.get(name.pair, {}).get(name.half)
+        return found is not None and found.name == name
+
+    def free(self) -> int:
+        """
+        Bytes that the file system has left for this user.
+        """
+        status = os.statvfs(self.folder)
+        return status.f_bavail * status.f_frsize
+
+    def begin(self) -> Part:
+        """
+        An upload, of which nothing is seen before `place`.
+
+        Raises:
+            OSError: There is no room, or no descriptor.
+        """
+        descriptor, path = tempfile.mkstemp(dir=self._partial)
+        return Part(path, descriptor)
+
+    def place(
+        self, part: Part, name: UploadName, sender: Sender, *, only_new: bool = False
+    ) -> Placed:
+        """
+        Store an upload that is whole. When this returns it is on disk, and stays there
+        until a decision about it is.
+
+        A half with other content that waits under the same name goes to `failed/`; the
+        same content again changes nothing.
+
+        Args:
+            part: What was sent.
+            name: What it is called.
+            sender: Where it came from.
+            only_new: Whether a file of this name that waits already is in the way.
+
+        Raises:
+            NameTaken: There is one, and *only_new*.
+            OSError: It could not be stored.
+        """
+        part.finish(self._now())
+        target = os.path.join(self._incoming, held_name(name, sender))
+        replaced = None
+        with self._lock:
+            before = self._waiting.get(name.pair, {}).get(name.half)
+            existed = before is not None and before.name == name
+            if existed and only_new:
+                raise NameTaken(name.text)
+            if before is not None and same_content(before, part, name):
+                mine = before
+                part.discard()
+            else:
+                if before is not None:
+                    replaced = self._replace(name.pair, before)
+                os.rename(part.path, target)
+                arrived = self._seconds()
+                mine = Waiting(target, name, sender, arrived, durable=False)
+                halves = self._waiting.setdefault(name.pair, {})
+                halves[name.half] = mine
+        sync_folder(self._incoming)
+        pair = None
+        with self._lock:
+            # Another upload of the same name may have come in between.
+            halves = self._waiting.get(name.pair, {})
+            if halves.get(name.half) == mine:
+                halves[name.half] = evolve(mine, durable=True)
+                pair = self._claim(name.pair)
+        return Placed(existed, pair, replaced)
+
+    # What the one who decides does
+
+    def finish(self, pair: Pair) -> None:
+        """
+        Forget a pair: somebody else has what it says, durably.
+
+        Raises:
+            OSError: It could not be removed, and will be decided about again.
+        """
+        with self._lock:
+            done = os.path.join(self._done, pair.serial)
+            os.rename(os.path.join(self._ready, pair.serial), done)
+            self._pairs.pop(pair.serial, None)
+        # From here on nobody would look at it again.
+        shutil.rmtree(done, ignore_errors=True)
+
+    def fail(self, pair: Pair, refusal: Refusal) -> Failed:
+        """
+        Put a pair aside, with the reason beside it.
+
+        Raises:
+            OSError: It could not be moved, and will be decided about again.
+        """
+        with self._lock:
+            failed = self._set_aside(pair, refusal)
+            self._pairs.pop(pair.serial, None)
+        return failed
+
+    def forget(self, pair: Pair) -> None:
+        """
+        Forget a pair whose files somebody has removed.
+        """
+        with self._lock:
+            self._pairs.pop(pair.serial, None)
+            folder = os.path.join(self._ready, pair.serial)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def claim_unsigned(self, waited: float) -> list[Pair]:
+        """
+        The documents that have waited so many seconds for their signature: as pairs
+        without one.
+        """
+        claimed = []
+        arrived_before = self._seconds() - waited
+        with self._lock:
+            for name, halves in list(self._waiting.items()):
+                document = halves.get(Half.DOCUMENT)
+                if document is None or Half.SIGNATURE in halves:
+                    continue
+                if document.durable and document.arrived <= arrived_before:
+                    claimed.append(self._make_pair(name, document, None))
+        return claimed
+
+    def expire(self, waited: float) -> list[Failed]:
+        """
+        Put aside the halves that have waited so many seconds for the other one.
+        """
+        failed = []
+        arrived_before = self._seconds() - waited
+        with self._lock:
+            for name, halves in list(self._waiting.items()):
+                if len(halves) != 1:
+                    continue
+                (waiting,) = halves.values()
+                if not waiting.durable or waiting.arrived > arrived_before:
+                    continue
+                half = waiting.name.half
+                refusal = Refusal(
+                    "no-signature" if half is Half.DOCUMENT else "no-document",
+                    f"the {half.other.value} did not come in time",
+                )
+                failed.append(self._fail_half(name, waiting, refusal))
+        return failed
+
+    def failed(self) -> list[Failed]:
+        """
+        What is in `failed/`, the oldest first.
+        """
+        return read_failed(self.folder)
+
+    def trim_failed(self) -> list[str]:
+        """
+        Remove the oldest of what failed beyond what is kept.
+
+        Returns:
+            The serials of what was removed.
+        """
+        with self._lock:
+            serials = sorted(os.listdir(self._failed))
+            oldest = serials[: max(0, len(serials) - self._failed_kept)]
+            for serial in oldest:
+                shutil.rmtree(os.path.join(self._failed, serial), ignore_errors=True)
+        return oldest
+
+    # What holds it together; all of it under the lock
+
+    def _replace(self, name: str, before: Waiting) -> Failed:
+        msg = "another file of this name came before the other half did"
+        return self._fail_half(name, before, Refusal("replaced", msg))
+
+    def _fail_half(self, name: str, waiting: Waiting, refusal: Refusal) -> Failed:
+        if waiting.name.half is Half.DOCUMENT:
+            pair = self._make_pair(name, waiting, None)
+        else:
+            pair = self._make_pair(name, None, waiting)
+        del self._pairs[pair.serial]
+        return self._set_aside(pair, refusal)
+
+    def _claim(self, name: str) -> Pair | None:
+        """
+        Make a pair of two halves, if they are both there.
+        """
+        halves = self._waiting.get(name, {})
+        document, signature = halves.get(Half.DOCUMENT), halves.get(Half.SIGNATURE)
+        if document is None or signature is None:
+            return None
+        if not document.durable or not signature.durable:
+            return None
+        return self._make_pair(name, document, signature)
+
+    def _make_pair(
+        self, name: str, document: Waiting | None, signature: Waiting | None
+    ) -> Pair:
+        """
+        Move halves into a folder of their own. When the program ends in the middle,
+        `_find_pairs` goes on here.
+        """
+        serial = self._new_serial()
+        folder = os.path.join(self._ready, serial)
+        os.mkdir(folder, 0o700)
+        moved: list[Waiting] = []
+        for waiting in (signature, document):
+            if waiting is not None:
+                path = os.path.join(folder, os.path.basename(waiting.path))
+                os.rename(waiting.path, path)
+                moved.append(evolve(waiting, path=path))
+        halves = self._waiting.get(name, {})
+        for each in moved:
+            halves.pop(each.name.half, None)
+        if not halves:
+            self._waiting.pop(name, None)
+        pair = pair_of(serial, moved)
+        self._pairs[serial] = pair
+        return pair
+
+    def _new_serial(self) -> str:
+        microseconds = int(self._now().timestamp() * 1_000_000)
+        self._last_serial = max(microseconds, self._last_serial + 1)
+        return f"{self._last_serial:020d}"
+
+    def _set_aside(self, pair: Pair, refusal: Refusal) -> Failed:
+        """
+        Move a pair's folder to `failed/`, with the reason, and its files as they were
+        called by their sender.
+        """
+        folder = os.path.join(self._ready, pair.serial)
+        found = [x for x in (pair.document, pair.signature) if x]
+        failed = Failed(
+            serial=pair.serial,
+            name=pair.name,
+            refusal=refusal,
+            sender=pair.sender,
+            when=pair.when,
+            failed=self._now(),
+            files=tuple(map(sent_name, found)),
+        )
+        # The reason first: a folder that has one is decided about.
+        write_reason(folder, failed)
+        self._move_failed(folder)
+        return failed
+
+    def _move_failed(self, folder: str) -> None:
+        """
+        Move a folder with a reason in it.
+        """
+        for name in os.listdir(folder):
+            if BETWEEN in name:
+                path = os.path.join(folder, name)
+                os.rename(path, os.path.join(folder, sent_name(path)))
+        os.rename(folder, os.path.join(self._failed, os.path.basename(folder)))
+
+    def _find_halves(self) -> None:
+        """
+        What waits in `incoming/`. Of two of one kind the later one counts.
+        """
+        self._waiting.clear()
+        arrived = self._seconds()
+        found = []
+        for entry in os.scandir(self._incoming):
+            waiting = read_waiting(entry.path, arrived)
+            if waiting is not None:
+                found.append((entry.stat().st_mtime, waiting))
+        for _, waiting in sorted(found, key=lambda each: each[0]):
+            name = waiting.name
+            before = self._waiting.setdefault(name.pair, {}).get(name.half)
+            if before is not None:
+                self._replace(name.pair, before)
+            self._waiting.setdefault(name.pair, {})[name.half] = waiting
+
+    def _find_pairs(self) -> None:
+        """
+        What waits in `ready/`.
+        """
+        self._pairs.clear()
+        arrived = self._seconds()
+        for serial in sorted(os.listdir(self._ready)):
+            folder = os.path.join(self._ready, serial)
+            self._last_serial = max(self._last_serial, _number(serial))
+            if not os.path.isdir(folder):
+                continue
+            if os.path.exists(os.path.join(folder, REASON_NAME)):
+                self._move_failed(folder)
+                continue
+            found = []
+            for entry in os.scandir(folder):
+                waiting = read_waiting(entry.path, arrived)
+                if waiting is not None:
+                    found.append(waiting)
+            if not found:
+                # Empty, or with something in it that somebody else has put there.
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+                continue
+            halves = {waiting.name.half for waiting in found}
+            if len(halves) == 1:
+                # It was to be a pair, an unsigned document, or something to put aside:
+                # with its other half it waits again for all of that.
+                self._put_back(folder, found[0])
+                continue
+            self._pairs[serial] = pair_of(serial, found)
+
+    def _put_back(self, folder: str, waiting: Waiting) -> None:
+        name = waiting.name
+        path = os.path.join(self._incoming, os.path.basename(waiting.path))
+        before = self._waiting.get(name.pair, {}).get(name.half)
+        if before is not None:
+            # A later one came after it, and has replaced it.
+            pair = pair_of(os.path.basename(folder), [waiting])
+            refusal = Refusal("replaced", "another file of this name came later")
+            self._set_aside(pair, refusal)
+            return
+        os.rename(waiting.path, path)
+        shutil.rmtree(folder, ignore_errors=True)
+        halves = self._waiting.setdefault(name.pair, {})
+        halves[name.half] = evolve(waiting, path=path)
+
+
+def _number(serial: str) -> int:
+    return int(serial) if serial.isdigit() else 0

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""
+Which nodes may be copies of each other, or other than they seem.
+
+Nothing is merged or repaired because of it: an operator is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from nodecomm.inventory.nodes import Node
+
+__all__ = ["Suspicion", "suspicions"]
+
+#: Names of nodes in one text.
+_NAMED = 5
+
+
+@frozen
+class Suspicion:
+    """
+    Something that an operator should look at.
+
+    Attributes:
+        code: `duplicate-key`, `duplicate-hostname`, `id-conflict`, `alternating`.
+        text: For people. It may hold text of whoever sent a document: make it safe
+            before it reaches a terminal.
+        node_ids: The nodes that it is about, in order.
+    """
+
+    code: str
+    text: str
+    node_ids: tuple[str, ...]
+
+
+def suspicions(nodes: Iterable[Node]) -> tuple[Suspicion, ...]:
+    """
+    What is suspicious about these nodes, of which those that are pending or accepted
+    count.
+    """
+    live = sorted(
+        (node for node in nodes if node.status.is_live), key=lambda x: x.node_id.lower()
+    )
+    keys: dict[object, list[Node]] = {}
+    names: dict[str, list[Node]] = {}
+    found: list[Suspicion] = []
+    for node in live:
+        if node.key is not None:
+            keys.setdefault(node.key, []).append(node)
+        if node.hostname:
+            names.setdefault(node.hostname.lower(), []).append(node)
+        found += _alone(node)
+    for same in keys.values():
+        if len(same) > 1 and same[0].key is not None:
+            text = f"{_listed(same)} have the same key {same[0].key.md5}: copies"
+            found.append(Suspicion("duplicate-key", text, _ids(same)))
+    for name, same in names.items():
+        if len(same) > 1:
+            text = f"{_listed(same)} are called {name}"
+            found.append(Suspicion("duplicate-hostname", text, _ids(same)))
+    return tuple(found)
+
+
+def _alone(node: Node) -> Iterable[Suspicion]:
+    """
+    What is suspicious about a node whatever others there are.
+    """
+    conflict, alternation = node.conflict, node.alternation
+    if conflict is not None:
+        has = "no key" if node.key is None else node.key.md5
+        text = (
+            f"{node.node_id} has {has}, and {conflict.hostname} sent an inventory of "
+            f"this id with {conflict.key} at {conflict.when.isoformat()}: the node has "
+            "a new key, or another machine has its id"
+        )
+        yield Suspicion("id-conflict", text, (node.node_id,))
+    if alternation is not None:
+        one, other = alternation.one, alternation.other
+        text = (
+            f"{node.node_id} is {one.hostname} (device {one.device_id}) and "
+            f"{other.hostname} (device {other.device_id}) in turn, at last at "
+            f"{alternation.when.isoformat()}: two machines with one id and one key"
+        )
+        yield Suspicion("alternating", text, (node.node_id,))
+
+
+def _ids(nodes: list[Node]) -> tuple[str, ...]:
+    return tuple(node.node_id for node in nodes)
+
+
+def _listed(nodes: list[Node]) -> str:
+    named = ", ".join(node.node_id for node in nodes[:_NAMED])
+    more = len(nodes) - _NAMED
+    return f"{named} and {more} more" if more > 0 else named

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""
+What of `[inventory]` can only be judged where addresses, endpoints and keys are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nodecomm.access.networks import AddressList, parse_entry
+from nodecomm.config.errors import Problem, child_path, element_path
+from nodecomm.inventory.keys import KeyRefused, read_pem
+from nodecomm.service.endpoints import endpoint_problems
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nodecomm.config.model import Settings
+
+__all__ = ["address_list", "inventory_problems", "waits_for_restart"]
+
+#: The lists of addresses.
+_NETWORKS = ("networks", "trusted_proxies", "auto_accept")
+
+#: Keys whose new value is in force after a reload; that of all others after a restart.
+_AT_ONCE = frozenset(
+    {
+        "networks",
+        "trusted_proxies",
+        "first_user",
+        "first_password",
+        "update_user",
+        "update_password",
+        "upload_timeout",
+        "uploads_at_once",
+        "waiting",
+        "min_free",
+    }
+)
+
+
+def inventory_problems(settings: Settings) -> list[Problem]:
+    """
+    Everything that is wrong with `[inventory]` and `[[registered]]` beyond their form.
+    """
+    inventory = settings.inventory
+    if inventory is None:
+        return []
+    return [
+        *endpoint_problems(settings, "inventory.listen", inventory.listen),
+        *_network_problems(settings),
+        *_key_problems(settings),
+    ]
+
+
+def address_list(texts: Iterable[str]) -> AddressList:
+    """
+    A list of addresses that has passed `inventory_problems`.
+    """
+    return AddressList([parse_entry(text, acl=False) for text in texts])
+
+
+def waits_for_restart(old: Settings, new: Settings) -> list[str]:
+    """
+    The keys about inventories whose new value will be in force only after a restart.
+    """
+    before, after = old.inventory, new.inventory
+    if before is None or after is None:
+        return [] if before is after else ["inventory"]
+    waiting = [
+        child_path("inventory", name)
+        for name in before.__class__.__annotations__
+        if name not in _AT_ONCE and getattr(before, name) != getattr(after, name)
+    ]
+    if old.registered != new.registered:
+        waiting.append("registered")
+    return waiting
+
+
+def _network_problems(settings: Settings) -> Iterator[Problem]:
+    for name in _NETWORKS:
+        for index, text in enumerate(getattr(settings.inventory, name)):
+            path = element_path(child_path("inventory", name), index)
+            try:
+                pattern = parse_entry(text, acl=False)
+            except ValueError as error:
+                why, _, hint = str(error).partition("; ")
+            else:
+                if pattern.form not in ("word", "nothing"):
+                    continue
+                why = pattern.ineffective or "this matches no address of its own"
+                hint = "write an address or a network"
+            yield Problem(path, why, text, hint, settings.nearest_origin(path))
+
+
+def _key_problems(settings: Settings) -> Iterator[Problem]:
+    for index, node in enumerate(settings.registered):
+        path = child_path(element_path("registered", index), "key")
+        try:
+            read_pem(node.key)
+        except KeyRefused as error:
+            origin = settings.nearest_origin(path)
+            hint = "write the node's public key, or its certificate, in PEM form"
+            yield Problem(path, str(error), None, hint, origin)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""
+A registry of nodes in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+
+from nodecomm.identity.keys import PublicKey
+from nodecomm.inventory.judgement import Rules
+from nodecomm.inventory.nodes import Event, KeptDocument, Node, Status
+from nodecomm.inventory.records import MAX_PENDING, Records
+from nodecomm.inventory.registry import NodeRegistry
+from nodecomm.storage.database import DatabaseClosed
+
+__all__ = ["MemoryNodeRegistry"]
+
+T = TypeVar("T")
+
+
+class _MemoryRecords:
+    """
+    `nodecomm.inventory.records.Records` in dictionaries.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Node] = {}
+        self._documents: dict[str, KeptDocument] = {}
+        self._events: dict[str, tuple[Event, ...]] = {}
+        self._generation = 0
+
+    def copy(self) -> _MemoryRecords:
+        """
+        The same, to be changed on its own: all values are immutable.
+        """
+        other = _MemoryRecords()
+        other._nodes = dict(self._nodes)
+        other._documents = dict(self._documents)
+        other._events = dict(self._events)
+        other._generation = self._generation
+        return other
+
+    def node(self, node_id: str) -> Node | None:
+        return self._nodes.get(_id(node_id))
+
+    def nodes(self, *statuses: Status) -> Sequence[Node]:
+        return [
+            node
+            for _, node in sorted(self._nodes.items())
+            if not statuses or node.status in statuses
+        ]
+
+    def with_key(self, key: PublicKey) -> Sequence[Node]:
+        return [node for node in self.nodes() if node.key == key]
+
+    def with_hostname(self, hostname: str) -> Sequence[Node]:
+        name = hostname.lower()
+        return [node for node in self.nodes() if (node.hostname or "").lower() == name]
+
+    def count(self, status: Status) -> int:
+        return len(self.nodes(status))
+
+    def save(self, node: Node) -> None:
+        self._nodes[_id(node.node_id)] = node
+
+    def document(self, node_id: str) -> KeptDocument | None:
+        return self._documents.get(_id(node_id))
+
+    def save_document(self, node_id: str, document: KeptDocument) -> None:
+        self._documents[_id(node_id)] = document
+
+    def events(self, node_id: str) -> Sequence[Event]:
+        return list(self._events.get(_id(node_id), ()))
+
+    def add_event(self, node_id: str, event: Event, limit: int) -> None:
+        before = self._events.get(_id(node_id), ())
+        self._events[_id(node_id)] = (*before, event)[-limit:]
+
+    def generation(self) -> int:
+        return self._generation
+
+    def advance(self) -> None:
+        self._generation += 1
+
+
+def _id(node_id: str) -> str:
+    return node_id.strip().lower()
+
+
+class _MemoryStore:
+    """
+    Works at once, while it is started.
+    """
+
+    def __init__(self) -> None:
+        self._records = _MemoryRecords()
+        self._running = False
+
+    def start(self) -> Deferred[None]:
+        self._running = True
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        self._running = False
+        return succeed(None)
+
+    def run(self, work: Callable[[Records], T], *, write: bool) -> Deferred[T]:
+        if not self._running:
+            return fail(DatabaseClosed("the registry is not started"))
+        changed = self._records.copy()
+
+        def keep(result: T) -> T:
+            if write:
+                self._records = changed
+            return result
+
+        return maybeDeferred(work, changed).addCallback(keep)
+
+
+def _at_once(function: Callable[..., T], /, *args: Any, **kw: Any) -> Deferred[T]:
+    return maybeDeferred(function, *args, **kw)
+
+
+class MemoryNodeRegistry(NodeRegistry):
+    """
+    An `INodeRegistry` that forgets when the process ends. Everything is done at once.
+
+    Args:
+        now: Civil time, with a zone.
+        rules: What the operator has chosen about documents.
+        max_pending: Nodes that may wait for a decision.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        rules: Rules | None = None,
+        *,
+        max_pending: int = MAX_PENDING,
+    ) -> None:
+        super().__init__(
+            _MemoryStore(), _at_once, rules=rules, max_pending=max_pending, now=now
+        )

@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: MIT
+"""
+`nodecomm nodes`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pwd
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import pytest
+
+from nodecomm.cli import main, nodes
+from nodecomm.cli.nodes_shown import pin
+from nodecomm.inventory.document import read_document
+from nodecomm.inventory.keys import read_certificate
+from nodecomm.inventory.node_sqlite import open_nodes
+from nodecomm.inventory.records import put_document, read_files
+from nodecomm.inventory.signature import sign
+from tests.identity.sample import key, pair
+from tests.inventory.documents import (
+    NODE,
+    OTHER_NODE,
+    WRITTEN,
+    agent,
+    certificate,
+    document,
+    node_document,
+    real,
+    rudder,
+)
+
+ROOT = Path(__file__).parents[2]
+
+MINUTE = timedelta(minutes=1)
+
+
+class Server:
+    """
+    A server's state folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "nodes.sqlite"
+
+    def run(self, *words: str | Path) -> tuple[int, str, str]:
+        """
+        Status, output, errors of `nodecomm nodes`.
+        """
+        out, err = io.StringIO(), io.StringIO()
+        given = ["nodes", *map(str, words), "--state-dir", str(self.folder)]
+        return main.run(given, out, err), out.getvalue(), err.getvalue()
+
+    def facts(self, *words: str | Path) -> Any:
+        """
+        What a command that succeeds prints as JSON.
+        """
+        status, out, err = self.run(*words, "--json")
+        assert (status, err) == (0, "")
+        return json.loads(out)
+
+    def denied(self, *words: str | Path) -> tuple[str, str]:
+        """
+        Code and text of a command that fails.
+        """
+        status, out, err = self.run(*words, "--json")
+        error = json.loads(out)["error"]
+        assert (status, error["status"]) == (1, 1)
+        assert err == f"error: {error['text']}\n"
+        return error["code"], error["text"]
+
+    def receive(
+        self,
+        number: int = 0,
+        node_id: str = NODE,
+        written: datetime = WRITTEN,
+        data: bytes | None = None,
+    ) -> None:
+        """
+        A node's document comes.
+        """
+        data = data or node_document(pair(number), written, node_id=node_id)
+        read = read_files(data, sign(data, pair(number)))
+        with open_nodes(self.path) as run:
+            run(lambda records: put_document(records, read, written + MINUTE), True)
+
+    def key(self, number: int = 1) -> Path:
+        """
+        A file with a public key.
+        """
+        path = self.folder / f"{number}.pub"
+        path.write_bytes(key(number).to_pem())
+        return path
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    """
+    A server that no node is known to.
+    """
+    return Server(tmp_path)
+
+
+def test_nobody(server: Server) -> None:
+    """
+    Where there are no nodes yet, looking for them makes no database.
+    """
+    assert server.run("list") == (0, "there is no such node\n", "")
+    assert server.facts("list") == {"nodes": [], "warnings": []}
+    for command in ("show", "history", "accept", "refuse", "delete", "reset-date"):
+        code, text = server.denied(command, NODE)
+        assert code == "unknown-node"
+        assert NODE in text
+    assert not server.path.exists()
+
+
+def test_accept(server: Server) -> None:
+    """
+    It prints the digests of the key in each form, and what to compare them with.
+    """
+    server.receive()
+    status, out, err = server.run("accept", NODE)
+
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"accepted: node.example.com, node {NODE}"
+    digests = [key().md5, key().sha, pin(key())]
+    assert lines[1:4] == [f"key {x}" for x in digests]
+    assert "nodecomm key show" in lines[4]
+    assert "rudder agent info" in lines[4]
+    assert server.facts("show", NODE)["status"] == "accepted"
+
+
+def test_pin() -> None:
+    """
+    It is the digest that OpenSSL makes of the key, as curl wants it: `openssl pkey
+    -pubin -outform der | openssl dgst -sha256 -binary | base64`.
+    """
+    text = read_document(real("8.0/debian12.ocs")[0]).agent.certificate
+    found = pin(read_certificate(text or "").key)
+
+    assert found == "sha256//FcpLzif93gkwF1YayqeS9EaZgWqcye3E31uMkx/1LaI="
+
+
+def test_accept_by_digest(server: Server) -> None:
+    """
+    With --key another key is not accepted.
+    """
+    server.receive()
+
+    assert server.denied("accept", NODE, "--key", key(1).md5)[0] == "other-key"
+    assert server.facts("accept", NODE, "--key", key().sha)["key"]["md5"] == key().md5
+
+
+def test_accept_says_what_is_in_the_way(server: Server) -> None:
+    """
+    A copy cannot be accepted; a second node of one name can, if that is said.
+    """
+    server.receive()
+    server.receive(node_id="copy")
+    server.receive(1, OTHER_NODE)
+    server.facts("accept", NODE)
+
+    assert server.denied("accept", "copy")[0] == "key-in-use"
+    code, text = server.denied("accept", OTHER_NODE)
+    assert code == "duplicate-hostname"
+    assert "--duplicate-hostname" in text
+    facts = server.facts("accept", OTHER_NODE, "--duplicate-hostname")
+    assert [x["code"] for x in facts["warnings"]] == ["duplicate-hostname"]
+
+
+def test_list(server: Server) -> None:
+    """
+    Refused and deleted nodes are left out unless they are wanted.
+    """
+    server.receive()
+    server.receive(1, OTHER_NODE)
+    server.facts("delete", OTHER_NODE)
+    server.facts("block", "blocked")
+
+    def ids(*words: str) -> list[str]:
+        return [node["id"] for node in server.facts("list", *words)["nodes"]]
+
+    assert ids() == [NODE, "blocked"]
+    assert ids("--all") == [OTHER_NODE, NODE, "blocked"]
+    assert ids("--status", "deleted") == [OTHER_NODE]
+    status, out, _ = server.run("list")
+    assert status == 0
+    assert out.splitlines()[0].split() == [
+        *(NODE, "pending", "node.example.com", key().md5, "2024-03-21T16:07:29+00:00")
+    ]
+
+
+def test_show(server: Server) -> None:
+    """
+    All that is known is printed, for people and for programs.
+    """
+    server.receive()
+    facts = server.facts("show", NODE.upper())
+    _, out, _ = server.run("show", NODE)
+
+    assert facts["id"] == NODE
+    assert facts["hostname"] == "node.example.com"
+    assert facts["policy_server"] == "root"
+    assert facts["received"] == "2024-03-21T16:08:29+00:00"
+    assert facts["key"]["bits"] == key().bits
+    for part in (NODE, "pending", key().md5, "node.example.com", "root", "Debian"):
+        assert part in out
+
+
+def test_what_a_node_says_is_made_safe(server: Server) -> None:
+    """
+    Nothing of a document reaches the terminal as it is.
+    """
+    own = agent(certificate=certificate(pair()), owner="ro\u202eot\u009b2J")
+    server.receive(data=document(rudder(own)))
+
+    for command in ("show", "accept", "history"):
+        _, out, _ = server.run(command, NODE)
+        assert not re.search("[\u202e\u009b]", out)
+
+
+def test_history(server: Server) -> None:
+    """
+    Who did what when.
+    """
+    server.receive()
+    server.facts("refuse", NODE)
+    events = server.facts("history", NODE)["history"]
+
+    assert [x["what"] for x in events] == ["pending", "refused"]
+    assert events[0]["when"] == "2024-03-21T16:08:29+00:00"
+    assert events[1]["by"] == nodes._operator()
+    assert server.run("history", NODE)[1].count("\n") == 2
+
+
+def test_operator() -> None:
+    """
+    The name of who runs the command, or of who became root for it.
+    """
+    name = pwd.getpwuid(os.getuid()).pw_name
+    with mock.patch.dict(os.environ, {"SUDO_USER": "alice"}):
+        assert nodes._operator() == ("alice" if os.getuid() == 0 else name)
+        with mock.patch.object(os, "getuid", lambda: 4_000_000):
+            assert nodes._operator() == "uid 4000000"
+
+
+def test_register(server: Server) -> None:
+    """
+    A node is accepted before it comes, with a key or the certificate of this very node.
+    """
+    facts = server.facts("register", NODE, server.key())
+    assert (facts["status"], facts["key"]["md5"]) == ("accepted", key(1).md5)
+
+    path = server.folder / "cert.pem"
+    path.write_text(certificate(pair(2), OTHER_NODE))
+    assert server.denied("register", "other", path)[0] == "subject-mismatch"
+    facts = server.facts("register", OTHER_NODE, path)
+    assert facts["key"]["md5"] == key(2).md5
+
+
+def test_set_key(server: Server) -> None:
+    """
+    The new key is printed, and the former one is among the refused ones.
+    """
+    server.receive()
+    facts = server.facts("set-key", NODE, server.key())
+
+    assert facts["key"]["md5"] == key(1).md5
+    assert facts["refused_keys"] == [key().md5]
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"x" * 70_000])
+def test_no_key(server: Server, content: bytes) -> None:
+    """
+    A file that is no key is named.
+    """
+    path = server.folder / "bad.pem"
+    path.write_bytes(content)
+    code, text = server.denied("register", NODE, path)
+
+    assert code == "bad-key"
+    assert str(path) in text
+
+
+def test_missing_file(server: Server) -> None:
+    """
+    A file that is not there is named.
+    """
+    status, _, err = server.run("register", NODE, server.folder / "none.pem")
+
+    assert status == 1
+    assert "none.pem" in err
+
+
+def test_block_and_lift(server: Server) -> None:
+    """
+    What to do about a blocked node is said, about this state folder.
+    """
+    server.receive()
+    server.facts("block", NODE)
+    code, text = server.denied("accept", NODE)
+
+    assert code == "status"
+    advice = f"`nodecomm nodes block {NODE} --lift --state-dir {server.folder}`"
+    assert advice in text
+    assert server.facts("block", NODE, "--lift")["status"] == "deleted"
+
+
+def test_trust_again_and_reset_date(server: Server) -> None:
+    """
+    The next document decides, and may be older.
+    """
+    server.receive()
+
+    assert server.facts("reset-date", NODE)["last_inventory"] is None
+    assert server.facts("trust-again", NODE)["key"] is None
+    assert "the next inventory decides" in server.run("show", NODE)[1]
+
+
+def test_wait(server: Server) -> None:
+    """
+    It looks again until the node is there.
+    """
+    looks: list[float] = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            server.receive()
+
+    with mock.patch("time.sleep", look):
+        facts = server.facts("wait")
+
+    assert [node["id"] for node in facts["nodes"]] == [NODE]
+    assert looks == [nodes._LOOK_EVERY] * 2
+    assert server.facts("wait", NODE) == facts
+
+
+def test_wait_for_nothing(server: Server) -> None:
+    """
+    When the time is over, it fails.
+    """
+    server.receive()
+    server.facts("accept", NODE)
+
+    assert server.facts("wait", NODE, "-t", "0")["nodes"][0]["status"] == "accepted"
+    for words in ([], ["--status", "blocked"], [NODE, "-s", "pending"], [OTHER_NODE]):
+        assert server.denied("wait", *words, "--timeout", "0")[0] == "timeout"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "--status", "nonsense"],
+        ["wait", "--timeout", "soon"],
+        ["wait", "--timeout", "nan"],
+        ["wait", "--timeout", "-1"],
+        ["list", "--database", "mysql://x"],
+        ["accept"],
+        ["register", NODE],
+        [],
+    ],
+)
+def test_wrong_command_lines(server: Server, words: list[str]) -> None:
+    """
+    What is wrong with a command line is told, with the status for that.
+    """
+    assert server.run(*words)[0] == 2
+
+
+def test_no_database(server: Server) -> None:
+    """
+    A file that is none, or of a newer release, is named and left as it is.
+    """
+    server.path.write_bytes(b"nonsense" * 1000)
+    code, text = server.denied("list")
+
+    assert code == "database"
+    assert str(server.path) in text
+    assert server.path.read_bytes() == b"nonsense" * 1000
+
+
+def test_other_database(server: Server) -> None:
+    """
+    The file may be elsewhere.
+    """
+    server.receive()
+    place = f"sqlite:///{server.folder}/other.sqlite"
+    assert server.facts("list", "--database", place)["nodes"] == []
+    place = f"sqlite:///{server.path}"
+    assert len(server.facts("list", "--database", place)["nodes"]) == 1
+
+
+def test_documented() -> None:
+    """
+    Each command, and each event of a history, is in the documentation.
+    """
+    text = (ROOT / "docs" / "nodes.rst").read_text()
+    for command in nodes.Options.subCommands:
+        name = cast(Sequence[str], command)[0]
+        assert f"``nodecomm nodes {name}" in text
+    source = (ROOT / "nodecomm" / "inventory" / "nodes.py").read_text()
+    told = source.partition("what: A stable word:")[2].partition("by: Who")[0]
+    events = re.findall("`([a-z-]+)`", told)
+    assert len(events) > 10
+    for event in events:
+        assert f"``{event}``" in text

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""
+What becomes of the inventories that were stored.
+"""
+
+from __future__ import annotations
+
+import gzip
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from nodecomm.inventory.judgement import Judgement, Outcome
+from nodecomm.inventory.limits import DocumentLimits
+from nodecomm.inventory.model import Refusal
+from nodecomm.inventory.names import read_name
+from nodecomm.inventory.pairs import Box, Sender
+from nodecomm.inventory.receiving import Delivery, Receiving, Waits
+from nodecomm.inventory.spool import Placed, Spool
+from nodecomm.server.pools import InlinePool
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
+
+TAKEN = Judgement(Outcome.TAKEN, "00")
+
+
+class ReceivingTests(SynchronousTestCase):
+    """Pairs go to whoever decides, and his word decides what becomes of them."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.folder = Path(self.mktemp())
+        self.deliveries: list[Delivery] = []
+        #: What is answered, in turn; the last one for ever.
+        self.answers: list[Deferred[Judgement]] = []
+        self.receiving = self.make()
+
+    def make(self, waits: Waits | None = None) -> Receiving:
+        """Another one on the same folder."""
+        spool = Spool(
+            self.folder,
+            seconds=self.clock.seconds,
+            now=lambda: NOW + timedelta(seconds=self.clock.seconds()),
+        )
+        return Receiving(
+            spool,
+            self.receive,
+            reactor=self.clock,
+            pool=InlinePool(),
+            limits=DocumentLimits(size=1000),
+            waits=waits,
+        )
+
+    def receive(self, delivery: Delivery) -> Deferred[Judgement]:
+        """Decides as a test wants."""
+        self.deliveries.append(delivery)
+        return self.answers.pop(0) if self.answers else succeed(TAKEN)
+
+    def start(self) -> None:
+        """Begin."""
+        self.successResultOf(self.receiving.start())
+
+    def put(
+        self, name: str, data: bytes, box: Box = Box.FIRST, *, new: bool = False
+    ) -> Placed:
+        """Upload a file."""
+        part = self.receiving.spool.begin()
+        part.write(data)
+        sender = Sender(box, "192.0.2.7")
+        stored = self.receiving.store(part, read_name(name), sender, only_new=new)
+        return self.successResultOf(stored)
+
+    def put_pair(self, name: str, box: Box = Box.FIRST) -> None:
+        """Upload both files."""
+        self.put(f"{name}.ocs", name.encode(), box)
+        self.put(f"{name}.ocs.sign", b"s", box)
+
+    def left(self) -> tuple[int, int, int]:
+        """Halves that wait, pairs that wait, failures."""
+        spool = self.receiving.spool
+        return spool.waiting, spool.undecided, len(spool.failed())
+
+    def test_a_pair_is_decided_about(self) -> None:
+        """Both files go, unpacked, with when and whence they came; then are gone."""
+        self.start()
+
+        self.put("a.ocs.sign", b"s", Box.UPDATE)
+        self.assertEqual(self.deliveries, [])
+        self.put("a.ocs.gz", gzip.compress(b"<doc/>"), Box.UPDATE)
+
+        sender = Sender(Box.UPDATE, "192.0.2.7")
+        self.assertEqual(
+            self.deliveries, [Delivery(b"<doc/>", b"s", "a.ocs", NOW, sender)]
+        )
+        self.assertEqual(self.left(), (0, 0, 0))
+
+    def test_repeated_is_a_success(self) -> None:
+        """A document that was taken before is no failure."""
+        self.start()
+        self.answers = [succeed(Judgement(Outcome.REPEATED, "00"))]
+
+        self.put_pair("a")
+
+        self.assertEqual(self.left(), (0, 0, 0))
+
+    def test_refused(self) -> None:
+        """What is not believed is put aside with the reason."""
+        self.start()
+        refusal = Refusal("bad-signature", "changed")
+        self.answers = [succeed(Judgement(Outcome.REFUSED, "00", refusal=refusal))]
+
+        self.put_pair("a")
+
+        (failed,) = self.receiving.spool.failed()
+        self.assertEqual((failed.refusal, failed.name), (refusal, "a.ocs"))
+
+    def test_too_large_a_document_is_not_given_away(self) -> None:
+        """A bomb is put aside by its size alone."""
+        self.start()
+
+        self.put("a.ocs.gz", gzip.compress(bytes(1001)))
+        self.put("a.ocs.sign", b"s")
+
+        self.assertEqual(self.deliveries, [])
+        (failed,) = self.receiving.spool.failed()
+        self.assertEqual(failed.refusal.code, "too-large")
+
+    def test_no_decision(self) -> None:
+        """While there is no decision a pair waits, with growing pauses."""
+        self.start()
+        self.answers = [fail(RuntimeError("no database")) for _ in range(3)]
+
+        self.put_pair("a")
+        self.assertEqual(self.left(), (0, 1, 0))
+        for pause in (1, 2, 4):
+            self.clock.advance(pause - 0.1)
+            before = len(self.deliveries)
+            self.clock.advance(0.1)
+            self.assertEqual(len(self.deliveries), before + 1)
+
+        self.assertEqual(self.left(), (0, 0, 0))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 3)
+
+    def test_others_go_on(self) -> None:
+        """A pair whose decision takes its time does not hold up another one."""
+        self.start()
+        slow: Deferred[Judgement] = Deferred()
+        self.answers = [slow]
+
+        self.put_pair("a")
+        self.put_pair("b")
+
+        self.assertEqual([each.name for each in self.deliveries], ["a.ocs", "b.ocs"])
+        self.assertEqual(self.left(), (0, 1, 0))
+        slow.callback(TAKEN)
+        self.assertEqual(self.left(), (0, 0, 0))
+
+    def test_a_mistake_of_whoever_decides_loses_nothing(self) -> None:
+        """A missing file of his own is not taken for one of ours."""
+        self.start()
+        self.answers = [fail(FileNotFoundError("nodes.sqlite"))]
+
+        self.put_pair("a")
+
+        self.assertEqual(self.left(), (0, 1, 0))
+        self.clock.advance(1)
+        self.assertEqual(self.left(), (0, 0, 0))
+        self.flushLoggedErrors(FileNotFoundError)
+
+    def test_first_ones_first(self) -> None:
+        """New nodes go before known ones, which still have one turn in four."""
+        self.start()
+        busy: list[Deferred[Judgement]] = [Deferred(), Deferred()]
+        self.answers = list(busy)
+        self.put_pair("x")
+        self.put_pair("y")
+        for name in "abcdef":
+            self.put_pair(name, Box.UPDATE if name in "ab" else Box.FIRST)
+
+        busy[0].callback(TAKEN)
+
+        order = "".join(each.name[0] for each in self.deliveries)
+        self.assertEqual(order, "xycadefb")
+        busy[1].callback(TAKEN)
+
+    def test_what_an_earlier_program_left(self) -> None:
+        """Pairs without a decision are decided about at the next start."""
+        self.start()
+        never: Deferred[Judgement] = Deferred()
+        self.answers = [never]
+        self.put_pair("a")
+        self.put("b.ocs", b"b")
+        self.receiving.spool.close()
+        self.receiving = self.make()
+
+        self.start()
+
+        self.assertEqual([each.name for each in self.deliveries], ["a.ocs", "a.ocs"])
+        self.assertEqual(self.deliveries[1].when, NOW)
+        self.assertEqual(self.left(), (1, 0, 0))
+
+    def test_orphans(self) -> None:
+        """After ten minutes a half without the other one is put aside."""
+        self.start()
+        self.put("a.ocs", b"a")
+
+        self.clock.pump([30] * 19)
+        self.assertEqual(self.left(), (1, 0, 0))
+        self.clock.pump([30] * 2)
+
+        (failed,) = self.receiving.spool.failed()
+        self.assertEqual(failed.refusal.code, "no-signature")
+        self.assertEqual(self.deliveries, [])
+
+    def test_unsigned_documents(self) -> None:
+        """Where they may be believed, unsigned documents are decided about."""
+        self.receiving = self.make(Waits(unsigned=60))
+        self.start()
+        self.put("a.ocs", b"a")
+
+        self.clock.pump([30] * 2)
+
+        self.assertEqual([each.signature for each in self.deliveries], [None])
+        self.assertEqual(self.left(), (0, 0, 0))
+
+    def test_files_that_somebody_removed(self) -> None:
+        """A pair whose files are gone is no reason to stop, or to try for ever."""
+        self.start()
+        self.answers = [fail(RuntimeError())]
+        self.put_pair("a")
+        for path in self.folder.glob("ready/*/*"):
+            path.unlink()
+
+        self.clock.advance(1)
+
+        self.assertEqual(self.left(), (0, 0, 0))
+        self.assertEqual(len(self.deliveries), 1)
+        self.assertEqual(list(self.folder.glob("ready/*")), [])
+        self.flushLoggedErrors(RuntimeError)
+
+    def test_stop(self) -> None:
+        """The end waits for decisions under way, and leaves nothing to happen later."""
+        self.start()
+        slow: Deferred[Judgement] = Deferred()
+        self.answers = [slow, fail(RuntimeError())]
+        self.put_pair("a")
+        self.put_pair("b")
+
+        stopped = self.receiving.stop()
+
+        self.assertNoResult(stopped)
+        slow.callback(TAKEN)
+        self.successResultOf(stopped)
+        self.assertFalse(self.receiving.is_running)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(list(self.folder.glob("ready/*"))), 1)
+        self.flushLoggedErrors(RuntimeError)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""
+What is suspicious about nodes.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from nodecomm.inventory.nodes import Alternation, Conflict, Machine, Status
+from nodecomm.inventory.suspicions import suspicions
+from tests.identity.sample import key
+from tests.inventory.documents import NODE, OTHER_NODE
+from tests.inventory.test_lifecycle import FACTS, NOW, a_node
+
+
+def test_nothing() -> None:
+    """
+    Nodes of different names and keys are not suspicious, nor are those without either.
+    """
+    other = a_node(Status.ACCEPTED, OTHER_NODE, key(1), evolve(FACTS, hostname="other"))
+    third = a_node(Status.ACCEPTED, "third", key(2), None)
+    fourth = a_node(Status.ACCEPTED, "fourth", key(3), None)
+
+    assert suspicions([a_node(), other, third, fourth]) == ()
+
+
+def test_same_key_and_name() -> None:
+    """
+    One key or one name of two nodes is told, whatever the case of the name.
+    """
+    facts = evolve(FACTS, hostname="NODE.example.com")
+    found = suspicions([a_node(), a_node(Status.ACCEPTED, OTHER_NODE, facts=facts)])
+
+    assert [(x.code, x.node_ids) for x in found] == [
+        ("duplicate-key", (OTHER_NODE, NODE)),
+        ("duplicate-hostname", (OTHER_NODE, NODE)),
+    ]
+    assert key().md5 in found[0].text
+
+
+def test_nodes_that_are_gone() -> None:
+    """
+    What was refused, deleted or blocked does not count.
+    """
+    gone = [a_node(x, f"n{x.value}") for x in Status if not x.is_live]
+
+    assert suspicions([a_node(), *gone]) == ()
+
+
+def test_many() -> None:
+    """
+    However many are alike, the text names a few and counts the others; the values name
+    all.
+    """
+    found = suspicions([a_node(node_id=f"n{x:02}") for x in range(12)])
+
+    assert len(found[0].node_ids) == 12
+    assert "n00, n01, n02, n03, n04 and 7 more" in found[0].text
+
+
+def test_of_one_node() -> None:
+    """
+    Another machine with the id is told, with its key or with the node's own.
+    """
+    machines = (Machine("one", None, "a"), Machine("two", None, "b"))
+    node = evolve(
+        a_node(),
+        conflict=Conflict(NOW, key(1).md5, "other"),
+        alternation=Alternation(NOW, *machines),
+    )
+    found = suspicions([node])
+
+    assert [x.code for x in found] == ["id-conflict", "alternating"]
+    assert key().md5 in found[0].text
+    assert key(1).md5 in found[0].text

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""
+How a process follows the nodes that other processes change.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from nodecomm.inventory.keys import AgentKey
+from nodecomm.inventory.lifecycle import Block, Decision, Delete, Register
+from nodecomm.inventory.nodes import NodesAt, Status
+from nodecomm.inventory.watching import LOOK_EVERY, MAX_STALE, NodeWatch
+from nodecomm.storage.database import DatabaseClosed
+from nodecomm.testing import MemoryNodeRegistry
+from tests.identity.sample import key
+from tests.inventory.documents import NODE, OTHER_NODE
+
+
+class Held(MemoryNodeRegistry):
+    """
+    A registry that counts what it is asked, and answers when it is told to.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.questions = 0
+        self.waiting: Deferred[int] | None = None
+        self.hold = False
+        self.away = False
+
+    def generation(self) -> Deferred[int]:
+        self.questions += 1
+        if self.away:
+            return fail(DatabaseClosed("away"))
+        if not self.hold:
+            return super().generation()
+        self.waiting = Deferred()
+        return self.waiting
+
+    def nodes(self, *statuses: Status) -> Deferred[NodesAt]:
+        self.reads += 1
+        return super().nodes(*statuses)
+
+    def answer(self) -> None:
+        """
+        Give what was asked for last, as it is now.
+        """
+        waiting, self.waiting = self.waiting, None
+        assert waiting is not None
+        super().generation().chainDeferred(waiting)
+
+
+class NodeWatchTests(SynchronousTestCase):
+    """
+    The copy.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.registry = Held()
+        self.successResultOf(self.registry.start())
+        self.seen: list[list[str]] = []
+        self.watch = NodeWatch(self.registry, self.clock, self.changed)
+        self.events: list[tuple[str, Any]] = []
+        observer = cast(ILogObserver, self.note)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def changed(self, found: NodesAt) -> None:
+        self.seen.append([node.node_id for node in found.nodes])
+
+    def note(self, event: Any) -> None:
+        if event.get("event", "").startswith("nodes."):
+            self.events.append((event["event"], event["log_level"]))
+
+    def decide(self, decision: Decision) -> None:
+        self.successResultOf(self.registry.decide(decision, "alice"))
+
+    def register(self, node_id: str, number: int) -> None:
+        self.decide(Register(node_id, AgentKey(key(number))))
+
+    def start(self) -> None:
+        self.successResultOf(self.watch.start())
+
+    def test_at_the_beginning(self) -> None:
+        """
+        The nodes are there when it has started, although there are none.
+        """
+        self.assertFalse(self.watch.is_fresh)
+        self.start()
+
+        self.assertTrue(self.watch.is_fresh)
+        self.assertEqual([[]], self.seen)
+
+    def test_changes_arrive(self) -> None:
+        """
+        What is decided arrives with the next look, and the nodes are read only then.
+        """
+        self.start()
+        self.register(NODE, 0)
+        self.register(OTHER_NODE, 1)
+        self.clock.advance(LOOK_EVERY)
+        self.clock.pump([LOOK_EVERY] * 10)
+
+        self.assertEqual([[], [OTHER_NODE, NODE]], self.seen)
+        self.assertEqual(2, self.registry.reads)
+        self.decide(Delete(NODE))
+        self.clock.advance(LOOK_EVERY)
+        self.assertEqual([OTHER_NODE], self.seen[-1])
+
+    def test_within_a_second(self) -> None:
+        """
+        A decision is in force within a second.
+        """
+        self.assertLess(LOOK_EVERY, 1)
+
+    def test_what_changes_nothing(self) -> None:
+        """
+        Nodes to whom nothing is open do not make others look.
+        """
+        self.start()
+        self.decide(Block(NODE))
+        self.clock.advance(LOOK_EVERY)
+
+        self.assertEqual([[]], self.seen)
+
+    def test_at_once(self) -> None:
+        """
+        Who has changed something need not wait for the next look, which is as far from
+        this one as from any.
+        """
+        self.start()
+        self.register(NODE, 0)
+        self.successResultOf(self.watch.look())
+
+        self.assertEqual([NODE], self.seen[-1])
+        self.assertEqual(1, len(self.clock.getDelayedCalls()))
+
+    def test_asked_too_early(self) -> None:
+        """
+        A look that was under way when another one was wanted does not count for it.
+        """
+        self.registry.hold = True
+        started = self.watch.start()
+        wanted = self.watch.look()
+        self.registry.answer()
+        self.assertNoResult(wanted)
+        self.register(NODE, 0)
+        self.registry.answer()
+
+        self.successResultOf(started)
+        self.successResultOf(wanted)
+        self.assertEqual([NODE], self.seen[-1])
+        self.assertEqual(2, self.registry.questions)
+
+    def test_one_question_at_a_time(self) -> None:
+        """
+        A database that is slow is not asked again before it has answered.
+        """
+        self.registry.hold = True
+        self.watch.start()
+        self.clock.pump([LOOK_EVERY] * 20)
+
+        self.assertEqual(1, self.registry.questions)
+
+    def test_away(self) -> None:
+        """
+        While the database is away the last copy is believed, for so long; it is told
+        once, and that it is back, when what has changed arrives.
+        """
+        self.register(NODE, 0)
+        self.start()
+        self.registry.away = True
+        self.clock.pump([LOOK_EVERY] * 4)
+        self.assertTrue(self.watch.is_fresh)
+        self.assertEqual([("nodes.away", LogLevel.warn)], self.events)
+        self.clock.advance(MAX_STALE)
+        self.assertFalse(self.watch.is_fresh)
+        self.assertEqual([[NODE]], self.seen)
+
+        self.decide(Delete(NODE))
+        self.registry.away = False
+        self.clock.advance(LOOK_EVERY)
+        self.assertTrue(self.watch.is_fresh)
+        self.assertEqual([[NODE], []], self.seen)
+        self.assertEqual(("nodes.back", LogLevel.info), self.events[-1])
+        self.assertEqual(2, len(self.events))
+
+    def test_never_there(self) -> None:
+        """
+        A database that is away from the beginning is tried on; nothing is believed.
+        """
+        self.registry.away = True
+        self.start()
+        self.assertFalse(self.watch.is_fresh)
+        self.assertEqual([], self.seen)
+
+        self.registry.away = False
+        self.clock.advance(LOOK_EVERY)
+        self.assertEqual([[]], self.seen)
+
+    def test_no_answer_at_all(self) -> None:
+        """
+        A database that neither answers nor fails is believed no longer either.
+        """
+        self.start()
+        self.registry.hold = True
+        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(MAX_STALE)
+
+        self.assertFalse(self.watch.is_fresh)
+
+    def test_what_is_called_fails(self) -> None:
+        """
+        A mistake of who is told is logged, and does not end the watch.
+        """
+
+        def changed(found: NodesAt) -> None:
+            self.changed(found)
+            raise ZeroDivisionError
+
+        watch = NodeWatch(self.registry, self.clock, changed)
+        self.successResultOf(watch.start())
+        self.register(NODE, 0)
+        self.clock.advance(LOOK_EVERY)
+
+        self.assertEqual([[], [NODE]], self.seen)
+        self.assertTrue(watch.is_fresh)
+        self.assertEqual(2, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_stopped(self) -> None:
+        """
+        It looks no more, and stopping waits for what is under way.
+        """
+        self.start()
+        self.successResultOf(self.watch.stop())
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+        self.registry.hold = True
+        self.watch.start()
+        stopped = self.watch.stop()
+        self.assertNoResult(stopped)
+        self.registry.answer()
+        self.successResultOf(stopped)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_started_twice(self) -> None:
+        """
+        That is a mistake of the caller.
+        """
+        self.start()
+
+        self.assertRaises(RuntimeError, self.watch.start)
