@@ -24,28 +24,18 @@ from several threads.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
-import tempfile
-import threading
 from collections.abc import Callable
 from datetime import datetime
 
 from attrs import evolve, frozen
 
-from nodecomm.identity.files import ensure_folder, sync_folder
-from nodecomm.inventory.failures import (
-    FAILED_NAME,
-    REASON_NAME,
-    Failed,
-    read_failed,
-    write_reason,
-)
+from nodecomm.identity.files import sync_folder
+from nodecomm.inventory.failures import REASON_NAME, Failed
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import Half, UploadName
 from nodecomm.inventory.pairs import (
-    BETWEEN,
     Pair,
     Part,
     Sender,
@@ -56,23 +46,14 @@ from nodecomm.inventory.pairs import (
     same_content,
     sent_name,
 )
+from nodecomm.inventory.spool_folder import (
+    FAILED_KEPT,
+    NameTaken,
+    SpoolFolder,
+    SpoolInUse,
+)
 
 __all__ = ["FAILED_KEPT", "NameTaken", "Placed", "Spool", "SpoolInUse"]
-
-#: Failed inventories that are kept; the oldest go first, and that is told.
-FAILED_KEPT = 1000
-
-
-class SpoolInUse(Exception):  # noqa: N818
-    """
-    Another program owns the folder. Give each server a state folder of its own.
-    """
-
-
-class NameTaken(Exception):  # noqa: N818
-    """
-    A file of this name waits already, and was not to be replaced.
-    """
 
 
 @frozen
@@ -91,7 +72,7 @@ class Placed:
     replaced: Failed | None = None
 
 
-class Spool:
+class Spool(SpoolFolder):
     """
     The folder.
 
@@ -110,20 +91,13 @@ class Spool:
         now: Callable[[], datetime],
         failed_kept: int = FAILED_KEPT,
     ) -> None:
-        self.folder = os.fspath(folder)
+        super().__init__(folder, now=now, failed_kept=failed_kept)
         self._seconds = seconds
-        self._now = now
-        self._failed_kept = failed_kept
-        self._partial = os.path.join(self.folder, "partial")
         self._incoming = os.path.join(self.folder, "incoming")
         self._ready = os.path.join(self.folder, "ready")
         self._done = os.path.join(self.folder, "done")
-        self._failed = os.path.join(self.folder, FAILED_NAME)
-        self._lock = threading.Lock()
-        self._owned: int | None = None
         self._waiting: dict[str, dict[Half, Waiting]] = {}
         self._pairs: dict[str, Pair] = {}
-        self._last_serial = 0
 
     # Opening and closing
 
@@ -138,19 +112,8 @@ class Spool:
             SpoolInUse: Another program has it.
             OSError: It cannot be used.
         """
-        ensure_folder(self.folder)
-        self._own()
+        self._own([self._done], [self._incoming, self._ready])
         try:
-            for each in (self._partial, self._done):
-                shutil.rmtree(each, ignore_errors=True)
-            for each in (
-                self._partial,
-                self._incoming,
-                self._ready,
-                self._done,
-                self._failed,
-            ):
-                ensure_folder(each)
             with self._lock:
                 self._find_halves()
                 self._find_pairs()
@@ -165,23 +128,10 @@ class Spool:
         """
         Leave the folder to others.
         """
-        if self._owned is not None:
-            os.close(self._owned)
-            self._owned = None
+        self._leave()
         with self._lock:
             self._waiting.clear()
             self._pairs.clear()
-
-    def _own(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(os.path.join(self.folder, "lock"), flags, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            msg = f"another program uses {self.folder}"
-            raise SpoolInUse(msg) from None
-        self._owned = descriptor
 
     # What a sender does
 
@@ -208,23 +158,6 @@ class Spool:
         """
         found = self._waiting.get(name.pair, {}).get(name.half)
         return found is not None and found.name == name
-
-    def free(self) -> int:
-        """
-        Bytes that the file system has left for this user.
-        """
-        status = os.statvfs(self.folder)
-        return status.f_bavail * status.f_frsize
-
-    def begin(self) -> Part:
-        """
-        An upload, of which nothing is seen before `place`.
-
-        Raises:
-            OSError: There is no room, or no descriptor.
-        """
-        descriptor, path = tempfile.mkstemp(dir=self._partial)
-        return Part(path, descriptor)
 
     def place(
         self, part: Part, name: UploadName, sender: Sender, *, only_new: bool = False
@@ -349,26 +282,6 @@ class Spool:
                 failed.append(self._fail_half(name, waiting, refusal))
         return failed
 
-    def failed(self) -> list[Failed]:
-        """
-        What is in `failed/`, the oldest first.
-        """
-        return read_failed(self.folder)
-
-    def trim_failed(self) -> list[str]:
-        """
-        Remove the oldest of what failed beyond what is kept.
-
-        Returns:
-            The serials of what was removed.
-        """
-        with self._lock:
-            serials = sorted(os.listdir(self._failed))
-            oldest = serials[: max(0, len(serials) - self._failed_kept)]
-            for serial in oldest:
-                shutil.rmtree(os.path.join(self._failed, serial), ignore_errors=True)
-        return oldest
-
     # What holds it together; all of it under the lock
 
     def _replace(self, name: str, before: Waiting) -> Failed:
@@ -420,11 +333,6 @@ class Spool:
         self._pairs[serial] = pair
         return pair
 
-    def _new_serial(self) -> str:
-        microseconds = int(self._now().timestamp() * 1_000_000)
-        self._last_serial = max(microseconds, self._last_serial + 1)
-        return f"{self._last_serial:020d}"
-
     def _set_aside(self, pair: Pair, refusal: Refusal) -> Failed:
         """
         Move a pair's folder to `failed/`, with the reason, and its files as they were
@@ -441,20 +349,8 @@ class Spool:
             failed=self._now(),
             files=tuple(map(sent_name, found)),
         )
-        # The reason first: a folder that has one is decided about.
-        write_reason(folder, failed)
-        self._move_failed(folder)
+        self._move_failed_with(folder, failed)
         return failed
-
-    def _move_failed(self, folder: str) -> None:
-        """
-        Move a folder with a reason in it.
-        """
-        for name in os.listdir(folder):
-            if BETWEEN in name:
-                path = os.path.join(folder, name)
-                os.rename(path, os.path.join(folder, sent_name(path)))
-        os.rename(folder, os.path.join(self._failed, os.path.basename(folder)))
 
     def _find_halves(self) -> None:
         """
@@ -482,7 +378,7 @@ class Spool:
         arrived = self._seconds()
         for serial in sorted(os.listdir(self._ready)):
             folder = os.path.join(self._ready, serial)
-            self._last_serial = max(self._last_serial, _number(serial))
+            self._know_serial(serial)
             if not os.path.isdir(folder):
                 continue
             if os.path.exists(os.path.join(folder, REASON_NAME)):
@@ -520,7 +416,3 @@ class Spool:
         shutil.rmtree(folder, ignore_errors=True)
         halves = self._waiting.setdefault(name.pair, {})
         halves[name.half] = evolve(waiting, path=path)
-
-
-def _number(serial: str) -> int:
-    return int(serial) if serial.isdigit() else 0
