@@ -41,9 +41,9 @@ from nodecomm.inventory.doors import (
 from nodecomm.inventory.https import peer_key
 from nodecomm.inventory.names import UploadName
 from nodecomm.inventory.pairs import Box, Sender
-from nodecomm.inventory.receiving import Receiving
 from nodecomm.inventory.site import IUploadResource, UploadRequest, abort, answer, done
 from nodecomm.inventory.spool import NameTaken, Placed
+from nodecomm.inventory.stores import UploadStore
 from nodecomm.inventory.uploads import Upload
 from nodecomm.server.pools import Pool, QueueFull
 
@@ -81,7 +81,7 @@ class InventoryResource(Resource):
 
     def __init__(
         self,
-        receiving: Receiving,
+        receiving: UploadStore,
         rules: UploadRules,
         *,
         server_id: str,

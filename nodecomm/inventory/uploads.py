@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 
 from nodecomm.inventory.names import UploadName
 from nodecomm.inventory.pairs import Part, Sender
-from nodecomm.inventory.receiving import Receiving
 from nodecomm.inventory.spool import Placed
+from nodecomm.inventory.stores import UploadStore
 from nodecomm.server.pools import Pool
 
 __all__ = ["PIECE", "Upload"]
@@ -47,7 +47,7 @@ class Upload:
 
     def __init__(
         self,
-        receiving: Receiving,
+        receiving: UploadStore,
         pool: Pool,
         name: UploadName,
         sender: Sender,
