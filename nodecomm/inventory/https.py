@@ -9,31 +9,37 @@ the one that they know from connections, or nothing. So it is made from that key
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
-from twisted.internet.interfaces import (
-    IOpenSSLServerConnectionCreator,
-    IProtocolFactory,
-    IReactorTime,
-)
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.internet.interfaces import IProtocolFactory, ISSLTransport
 from zope.interface import implementer
 
 from nodecomm.identity.keys import KeyPair, PublicKey, UnusableKey, check_sane
 from nodecomm.inventory.own import node_certificate
 from nodecomm.transport.context import certificate_key
+from nodecomm.transport.limits import HandshakeGate
+from nodecomm.transport.memory import TLSOverTransport
+
+if TYPE_CHECKING:
+    from OpenSSL.crypto import X509
+    from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime
 
 __all__ = [
     "CertificateError",
+    "OverTLS",
     "certificate_from_files",
     "own_key_certificate",
     "peer_key",
-    "tls_factory",
 ]
+
+#: Seconds that a handshake may take, and handshakes that are worked on at a time.
+HANDSHAKE_TIMEOUT = 30.0
+HANDSHAKES_AT_ONCE = 32
 
 #: What a session would be resumed in; OpenSSL wants a name where certificates of
 #: clients are asked for. None is resumed.
@@ -95,15 +101,12 @@ def certificate_from_files(certificate: str, key: str) -> SSL.Context:
     return context
 
 
-def tls_factory(
-    context: SSL.Context,
-    factory: IProtocolFactory,
-    *,
-    reactor: IReactorTime,
-    ask_for_keys: bool = False,
-) -> IProtocolFactory:
+@implementer(IProtocolFactory)
+class OverTLS:
     """
-    TLS around the connections of *factory*; any endpoint may listen with it.
+    TLS around the connections of another factory; any endpoint may listen with it.
+
+    Handshakes take turns: many at once do not hold up what else the reactor does.
 
     Args:
         context: The server's certificate and key.
@@ -111,13 +114,59 @@ def tls_factory(
         reactor: For time.
         ask_for_keys: Whether clients are asked for a certificate. Those that have none
             are welcome, too; `peer_key` tells the key of those that have.
+        handshake_timeout: Seconds that a handshake may take.
+        gate: Has handshakes take turns; one of its own if not given.
     """
-    if ask_for_keys:
-        # Everything is accepted: it is an envelope for the key, as in connections.
-        context.set_verify_depth(0)
-        context.set_verify(SSL.VERIFY_PEER, _accept)
-    creator = _Connections(context)
-    return TLSMemoryBIOFactory(creator, False, factory, reactor)
+
+    def __init__(
+        self,
+        context: SSL.Context,
+        factory: IProtocolFactory,
+        *,
+        reactor: IReactorTime,
+        ask_for_keys: bool = False,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        gate: HandshakeGate | None = None,
+    ) -> None:
+        self._factory = factory
+        self._reactor = reactor
+        self._ask_for_keys = ask_for_keys
+        self._handshake_timeout = handshake_timeout
+        self._gate = gate or HandshakeGate(reactor, HANDSHAKES_AT_ONCE)
+        self.show(context)
+
+    def show(self, context: SSL.Context) -> None:
+        """
+        Have new connections see another certificate; those that are there stay.
+        """
+        if self._ask_for_keys:
+            # Everything is accepted: it is an envelope for the key, as in connections.
+            context.set_verify_depth(0)
+            context.set_verify(SSL.VERIFY_PEER, _accept)
+        self._context = context
+
+    def doStart(self) -> None:
+        """A port listens."""
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        """A port listens no longer."""
+        self._factory.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        """
+        TLS, and above it what the other factory makes for the address.
+        """
+        protocol = self._factory.buildProtocol(addr)
+        if protocol is None:
+            return None
+        return _Stream(
+            self._context,
+            protocol,
+            self._reactor,
+            gate=self._gate,
+            handshake_timeout=self._handshake_timeout,
+        )
 
 
 def peer_key(transport: Any) -> PublicKey | None:
@@ -125,10 +174,14 @@ def peer_key(transport: Any) -> PublicKey | None:
     The key that the client at the other end of a connection has proved to have; None
     if it has shown none, or one that is not fit for that.
     """
-    handle = getattr(transport, "getHandle", lambda: None)()
-    if not isinstance(handle, SSL.Connection):
-        return None
-    key = certificate_key(handle)
+    if isinstance(transport, _Stream):
+        key = transport.peer_certificate_key()
+    else:
+        # Somebody else's TLS.
+        handle = getattr(transport, "getHandle", lambda: None)()
+        if not isinstance(handle, SSL.Connection):
+            return None
+        key = certificate_key(handle)
     try:
         if key is None:
             return None
@@ -148,6 +201,7 @@ def _context() -> SSL.Context:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(_SESSION_ID)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_alpn_select_callback(_choose)
     return context
 
 
@@ -166,10 +220,24 @@ def _accept(*_arguments: object) -> bool:
     return True
 
 
-@implementer(IOpenSSLServerConnectionCreator)
-class _Connections:
-    def __init__(self, context: SSL.Context) -> None:
-        self._context = context
+def _choose(_connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
+    """
+    HTTP/1.1, for who asks. Of HTTP/2 Twisted shows no request before its content.
+    """
+    return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
-    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return SSL.Connection(self._context, None)
+
+@implementer(ISSLTransport)
+class _Stream(TLSOverTransport):  # type: ignore[override]  # any address
+    """
+    A stream, in which it does not matter where records begin.
+    """
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send all of it in one."""
+        self.write(b"".join(iovec))
+
+    def getPeerCertificate(self) -> X509 | None:
+        """What the peer has shown, whatever that is."""
+        connection = self._connection
+        return None if connection is None else connection.get_peer_certificate()

@@ -224,6 +224,8 @@ class UploadSite(Site):
     def acceptableProtocols(self) -> list[bytes]:
         """
         HTTP/1.1 alone: of HTTP/2 Twisted shows no request before its content.
+
+        For TLS of Twisted's own; `OverTLS` does not ask.
         """
         return [b"http/1.1"]
 

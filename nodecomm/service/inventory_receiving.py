@@ -23,9 +23,9 @@ from nodecomm.inventory.doors import Account, UploadRules
 from nodecomm.inventory.failures import SPOOL_NAME
 from nodecomm.inventory.https import (
     CertificateError,
+    OverTLS,
     certificate_from_files,
     own_key_certificate,
-    tls_factory,
 )
 from nodecomm.inventory.judgement import Rules, Signatures
 from nodecomm.inventory.limits import DocumentLimits
@@ -200,7 +200,7 @@ class InventoryReceiver:
                 f"inventory.certificate: {error}; name the files of a certificate that"
                 " can be used, and of its key"
             ) from error
-        return tls_factory(context, site, reactor=self._reactor, ask_for_keys=True)
+        return OverTLS(context, site, reactor=self._reactor, ask_for_keys=True)
 
     # Keys of accepted nodes, which need no password
 

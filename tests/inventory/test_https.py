@@ -30,9 +30,9 @@ from nodecomm.inventory.deciding import decided_by
 from nodecomm.inventory.doors import Account, UploadRules
 from nodecomm.inventory.https import (
     CertificateError,
+    OverTLS,
     certificate_from_files,
     own_key_certificate,
-    tls_factory,
 )
 from nodecomm.inventory.nodes import Status
 from nodecomm.inventory.own import node_certificate
@@ -111,7 +111,7 @@ class CurlTests(TestCase):
             pool=InlinePool(),
             knows_key=lambda key: key in self.keys,
         )
-        factory = tls_factory(
+        factory = OverTLS(
             own_key_certificate(server_pair(), "root", NOW),
             UploadSite(self.resource, reactor=reactor),
             reactor=reactor,
