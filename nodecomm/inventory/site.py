@@ -13,14 +13,24 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from nodecomm.inventory.doors import Refused
+from nodecomm.inventory.visitors import Visit, Visitors
 
-__all__ = ["IUploadResource", "UploadRequest", "UploadSite", "abort", "answer", "done"]
+__all__ = [
+    "IUploadResource",
+    "UploadChannel",
+    "UploadRequest",
+    "UploadSite",
+    "abort",
+    "answer",
+    "done",
+]
 
 #: Bytes of a refused upload that are read all the same, so that the connection can be
 #: used again and the sender, who is still sending, does not miss the answer.
@@ -29,6 +39,9 @@ SMALL = 64 * 1024
 #: Seconds for which the content of a larger one is thrown away after the answer, before
 #: the connection is closed. A sender who reads stops by then.
 LINGER = 2.0
+
+#: Seconds from the first byte of a request to the end of its headers.
+HEAD_TIMEOUT = 30.0
 
 
 class IUploadResource(IResource):
@@ -140,6 +153,7 @@ class UploadRequest(Request):
             resource = site.getResourceFor(self)
             if IUploadResource.providedBy(resource):
                 self.content = resource.begin_upload(self, length)
+                channel.welcome()
                 return
             site.check_other(length)
         except Refused as refused:
@@ -181,6 +195,67 @@ class UploadRequest(Request):
             super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
 
 
+class UploadChannel(http.HTTPChannel):
+    """
+    A connection to an `UploadSite`.
+    """
+
+    #: Its place among the others, where they are counted.
+    visit: Visit | None = None
+    _late: IDelayedCall | None = None
+    _has_head = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        A part of a request. Headers that come one by one must end, too.
+        """
+        if self._late is None and not self._has_head:
+            self._late = self.callLater(  # type: ignore[no-untyped-call]
+                HEAD_TIMEOUT, self._too_late
+            )
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def allHeadersReceived(self) -> None:
+        """The headers have come."""
+        self._has_head = True
+        self._stop_waiting()
+        super().allHeadersReceived()  # type: ignore[no-untyped-call]
+
+    def welcome(self) -> None:
+        """What is being sent is wanted."""
+        if self.visit is not None:
+            self.visit.welcome()
+
+    def requestDone(self, request: Any) -> None:
+        """A request was answered."""
+        self._has_head = False
+        if self.visit is not None:
+            self.visit.idle()
+        super().requestDone(request)  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """It has ended."""
+        self._stop_waiting()
+        if self.visit is not None:
+            self.visit.leave()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Close it at once."""
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abortConnection()
+
+    def _too_late(self) -> None:
+        self._late = None
+        self.close()
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
 class UploadSite(Site):
     """
     A site with resources that take uploads themselves.
@@ -191,7 +266,10 @@ class UploadSite(Site):
         timeout: Seconds without a byte before a connection is closed.
         other_body: Bytes of content that requests to other resources may have; None for
             no limit, as in Twisted.
+        visitors: Counts connections; None for as many as there are.
     """
+
+    protocol = UploadChannel  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -200,12 +278,25 @@ class UploadSite(Site):
         reactor: IReactorTime,
         timeout: float = 60.0,
         other_body: int | None = None,
+        visitors: Visitors | None = None,
     ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             resource, requestFactory=UploadRequest, reactor=reactor, timeout=timeout
         )
         self.displayTracebacks = False
         self._other_body = other_body
+        self._visitors = visitors
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        A channel for a new connection, if there is room.
+        """
+        channel = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        if self._visitors is not None:
+            channel.visit = self._visitors.enter(addr, channel.close)
+            if channel.visit is None:
+                return None
+        return channel
 
     def check_other(self, length: int | None) -> None:
         """
