@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -18,13 +17,13 @@ from twisted.python import usage
 from nodecomm.cli.options import CommandOptions, GroupOptions, repeat_state_dir
 from nodecomm.identity.files import replace_file
 from nodecomm.identity.keys import KeyPair
-from nodecomm.identity.own import KEYS_FOLDER, PRIVATE_NAME, OwnKeyError, load_own_key
+from nodecomm.identity.own import KEYS_FOLDER, OwnKeyError, load_own_key
 from nodecomm.inventory.document import read_document
 from nodecomm.inventory.keys import read_agent_key
 from nodecomm.inventory.limits import DocumentLimits, is_compressed, uncompress
 from nodecomm.inventory.making import make_inventory
 from nodecomm.inventory.model import Refusal
-from nodecomm.inventory.own import NodeIdError
+from nodecomm.inventory.own import NodeIdError, own_key_date
 from nodecomm.inventory.signature import read_signature, sign, verify
 from nodecomm.inventory.writing import IncompleteDocument
 
@@ -175,7 +174,10 @@ def sign_document(group: GroupOptions) -> tuple[Any, list[str]]:
     inventory = read_document(data, limits)
     brought = read_agent_key(inventory.agent, inventory.node_id).key
     signature = sign(
-        data, pair, hostname=socket.gethostname(), key_date=_key_date(group)
+        data,
+        pair,
+        hostname=socket.gethostname(),
+        key_date=own_key_date(group.state_dir),
     )
     # What leaves has been seen to hold.
     verify(data, read_signature(signature), pair.public)
@@ -233,13 +235,3 @@ def _document(path: str) -> bytes:
         return sys.stdin.buffer.read(limit)
     with Path(path).open("rb") as stream:
         return stream.read(limit)
-
-
-def _key_date(group: GroupOptions) -> str:
-    """
-    When the private key was changed last, as `stat` prints it.
-    """
-    status = os.stat(group.state_dir / KEYS_FOLDER / PRIVATE_NAME)
-    seconds, rest = divmod(status.st_mtime_ns, 10**9)
-    moment = datetime.fromtimestamp(seconds, timezone.utc).astimezone()
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{rest:09} {moment:%z}"

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
 """
 This node's inventory: the machine it runs on, who it is, and the check that a server
-will be able to read it.
+will be able to read it; and the two files that are sent of it.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
-from datetime import datetime
+import secrets
+import socket
+from datetime import datetime, timezone
 
 from attrs import frozen
 
@@ -16,11 +19,18 @@ from nodecomm.identity.keys import KeyPair
 from nodecomm.inventory.collecting import collect, describe
 from nodecomm.inventory.document import is_hostname, read_document
 from nodecomm.inventory.host import Host, Skipped
+from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 from nodecomm.inventory.model import AGENT_COMMUNITY, Agent, Inventory
-from nodecomm.inventory.own import own_certificate, own_node_id, own_user
+from nodecomm.inventory.own import (
+    own_certificate,
+    own_key_date,
+    own_node_id,
+    own_user,
+)
+from nodecomm.inventory.signature import read_signature, sign, verify
 from nodecomm.inventory.writing import NodeSection, complete_document, write_inventory
 
-__all__ = ["Made", "make_inventory"]
+__all__ = ["Made", "UploadFiles", "files_to_send", "make_inventory"]
 
 
 @frozen
@@ -37,6 +47,25 @@ class Made:
     document: bytes
     inventory: Inventory
     skipped: tuple[Skipped, ...] = ()
+
+
+@frozen
+class UploadFiles:
+    """
+    The two files of an inventory as they are sent, whose names belong to no other
+    inventory.
+
+    Attributes:
+        document_name: `NAME.ocs.gz`, or `NAME.ocs` where it is not compressed.
+        document: The content of the one.
+        signature_name: `NAME.ocs.sign`.
+        signature: The content of the other.
+    """
+
+    document_name: str
+    document: bytes
+    signature_name: str
+    signature: bytes
 
 
 def make_inventory(
@@ -95,6 +124,47 @@ def make_inventory(
     machine = collect(now, host)
     document = write_inventory(describe(machine, section))
     return Made(document, read_document(document), machine.skipped)
+
+
+def files_to_send(
+    state_dir: str | os.PathLike[str],
+    pair: KeyPair,
+    now: datetime,
+    document: bytes,
+    node_id: str,
+) -> UploadFiles:
+    """
+    Sign a document and compress it. Blocks: call it in a thread.
+
+    Args:
+        state_dir: Where the node's key is kept.
+        pair: The node's own key.
+        now: The present, with a zone.
+        document: The document.
+        node_id: Whose it is.
+
+    Raises:
+        DocumentRefused: `too-large`: no server would take it.
+    """
+    limits = DocumentLimits()
+    limits.check_size(len(document))
+    signature = sign(
+        document, pair, hostname=socket.gethostname(), key_date=own_key_date(state_dir)
+    )
+    # What leaves has been seen to hold.
+    verify(document, read_signature(signature), pair.public)
+    # Source: Rudder 7.3: the id and the time. Two inventories of one second, or of a
+    # clock that was set back, must not have the same name: their halves would meet.
+    when = now.astimezone(timezone.utc).isoformat(timespec="seconds")
+    name = f"{node_id}_{when}-{secrets.token_hex(4)}.ocs"
+    compressed = gzip.compress(document, mtime=0)
+    limits.check_compressed(len(compressed))
+    try:
+        limits.check_ratio(len(compressed), len(document))
+    except DocumentRefused:
+        # A server could not tell it from an attack.
+        return UploadFiles(name, document, f"{name}.sign", signature)
+    return UploadFiles(f"{name}.gz", compressed, f"{name}.sign", signature)
 
 
 def _hostname(host: Host) -> str:

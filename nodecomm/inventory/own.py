@@ -21,6 +21,7 @@ from nodecomm.identity.files import (
     write_new,
 )
 from nodecomm.identity.keys import CERTIFICATE_DAYS, KeyPair
+from nodecomm.identity.own import KEYS_FOLDER, PRIVATE_NAME
 from nodecomm.inventory.document import check_node_id
 from nodecomm.inventory.keys import same_node
 from nodecomm.wire.text import safe
@@ -29,8 +30,10 @@ __all__ = [
     "CERTIFICATE_NAME",
     "NODE_ID_NAME",
     "NodeIdError",
+    "kept_node_id",
     "node_certificate",
     "own_certificate",
+    "own_key_date",
     "own_node_id",
     "own_user",
 ]
@@ -81,6 +84,17 @@ def own_node_id(state_dir: str | os.PathLike[str], named: str | None = None) -> 
         )
         raise NodeIdError(msg)
     return kept
+
+
+def kept_node_id(state_dir: str | os.PathLike[str]) -> str | None:
+    """
+    The id of this node; None if it has none yet.
+
+    Raises:
+        NodeIdError: What is kept is no id.
+        OSError: It cannot be read.
+    """
+    return _kept_node_id(os.path.join(state_dir, NODE_ID_NAME))
 
 
 def own_certificate(
@@ -144,6 +158,20 @@ def node_certificate(pair: KeyPair, node_id: str, now: datetime) -> x509.Certifi
         .add_extension(usage, critical=False)
         .sign(pair.private, hashes.SHA256())
     )
+
+
+def own_key_date(state_dir: str | os.PathLike[str]) -> str:
+    """
+    When the private key was changed last, as `stat` prints it; "" if nobody knows. It
+    stands in signatures, for people.
+    """
+    try:
+        status = os.stat(os.path.join(state_dir, KEYS_FOLDER, PRIVATE_NAME))
+    except OSError:
+        return ""
+    seconds, rest = divmod(status.st_mtime_ns, 10**9)
+    moment = datetime.fromtimestamp(seconds, timezone.utc).astimezone()
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{rest:09} {moment:%z}"
 
 
 def own_user() -> str:

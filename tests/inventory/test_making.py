@@ -5,16 +5,20 @@ A node's own inventory, from the machine to what a server reads.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import gzip
+import os
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from nodecomm import __version__
+from nodecomm.identity.own import KEYS_FOLDER, create_own_key
 from nodecomm.inventory.document import read_document
 from nodecomm.inventory.keys import read_agent_key
-from nodecomm.inventory.limits import DocumentRefused
-from nodecomm.inventory.making import make_inventory
+from nodecomm.inventory.limits import DocumentLimits, DocumentRefused, uncompress
+from nodecomm.inventory.making import files_to_send, make_inventory
+from nodecomm.inventory.names import Half, read_name
 from nodecomm.inventory.own import own_node_id, own_user
 from nodecomm.inventory.signature import read_signature, sign, verify
 from nodecomm.inventory.writing import IncompleteDocument
@@ -126,3 +130,39 @@ def test_what_cannot_be_completed(tmp_path: Path) -> None:
         make_inventory(
             tmp_path, pair(), NOW, policy_server_id="root", foreign=b"<html/>"
         )
+
+
+def test_the_files_that_are_sent(tmp_path: Path) -> None:
+    """
+    The document, compressed, and the signature of what it was before; with names that
+    belong together, and to no other inventory of that second.
+    """
+    create_own_key(os.fspath(tmp_path / KEYS_FOLDER), pair())
+    when = NOW.astimezone(timezone(timedelta(hours=1)))
+    made = [files_to_send(tmp_path, pair(), when, b"<a/>", "A-1") for _ in range(2)]
+
+    first, second = made
+    names = [read_name(first.document_name), read_name(first.signature_name)]
+    assert [name.half for name in names] == [Half.DOCUMENT, Half.SIGNATURE]
+    assert names[0].pair == names[1].pair != read_name(second.document_name).pair
+    assert names[0].compressed
+    assert first.document_name.startswith("A-1_2026-03-01T12:00:00+00:00-")
+    assert uncompress(first.document, DocumentLimits()) == b"<a/>"
+    signature = read_signature(first.signature)
+    verify(b"<a/>", signature, pair().public)
+    assert signature.key_date.startswith("20")
+
+
+def test_a_document_that_compresses_too_well(tmp_path: Path) -> None:
+    """It is sent as it is: a server could not tell it from an attack."""
+    document = b"a" * (2 << 20)
+    made = files_to_send(tmp_path, pair(), NOW, document, "A-1")
+    assert made.document == document
+    assert not read_name(made.document_name).compressed
+    assert len(gzip.compress(document)) < 10_000
+
+
+def test_a_document_that_no_server_takes(tmp_path: Path) -> None:
+    """It is refused here."""
+    with pytest.raises(DocumentRefused, match="more than 67108864 bytes"):
+        files_to_send(tmp_path, pair(), NOW, b"a" * (65 << 20), "A-1")

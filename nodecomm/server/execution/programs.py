@@ -114,6 +114,7 @@ class Program:
         kill_after: float = KILL_AFTER,
         account: Callable[[], Account] | None = None,
         umask: int = -1,
+        errors: int = subprocess.STDOUT,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -126,6 +127,7 @@ class Program:
             account: Finds as whom it runs, with the environment of that user and no
                 other; None: as this process, with its environment.
             umask: What it takes away from the mode of files; -1: as this process.
+            errors: A descriptor that its standard error is; else it is output, too.
             monotonic: Seconds of a clock that nobody sets.
         """
         if isinstance(command, str):
@@ -136,6 +138,7 @@ class Program:
         self._kill_after = kill_after
         self._account = account
         self._umask = umask
+        self._errors = errors
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._bell: int | None = None
@@ -226,7 +229,7 @@ class Program:
             self.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=self._errors,
             cwd="/",
             env=None if account is None else account.environment,
             start_new_session=True,
