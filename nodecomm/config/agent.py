@@ -11,6 +11,10 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from nodecomm.config.agent_inventory import (
+    AgentInventorySettings,
+    check_agent_inventory,
+)
 from nodecomm.config.agent_listening import BundleRuleSettings, check_listening
 from nodecomm.config.checks import check_log
 from nodecomm.config.errors import Problem, child_path, element_path
@@ -218,7 +222,7 @@ class CopySettings:
     source: str = field(
         metadata=about(
             "What to copy: a shortcut of the server, something below one, or an "
-            "absolute path there.",
+            "absolute path there. `{node_id}` in it is the id of this node.",
             shape="remote-path",
         ),
     )
@@ -302,6 +306,10 @@ class AgentConfiguration(Placed):
         factory=RunSettings,
         metadata=about("The runs that others ask for."),
     )
+    inventory: AgentInventorySettings = field(
+        factory=AgentInventorySettings,
+        metadata=about("What this node tells its policy server about itself."),
+    )
     log: LogSettings = field(
         factory=LogSettings,
         metadata=about("What is written where."),
@@ -329,6 +337,7 @@ def check_agent(
             configuration.access,
             dropped,
         ),
+        *check_agent_inventory(checks, configuration.inventory),
         *check_log(checks, configuration.log),
     ]
 

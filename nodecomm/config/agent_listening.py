@@ -190,7 +190,9 @@ def explained(problem: Problem) -> Problem:
         return evolve(problem, message=message, value=None, hint=_WHO)
     if path in _OF_SERVERS:
         message = "this table belongs to nodecomm-server; an agent has none"
-        hint = "leave it out; known here: agent, copy, access, roles, run, log"
+        hint = (
+            "leave it out; known here: agent, copy, access, roles, run, inventory, log"
+        )
         return evolve(problem, message=message, value=None, hint=hint)
     if path.startswith("access[") and problem.message == "resource_type is missing":
         hint = (

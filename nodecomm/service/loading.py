@@ -210,7 +210,9 @@ def load_agent(
         hint = "name one with -c FILE, or let `nodecomm bootstrap HOST` write it"
         origin = Origin(str(named), 0, 0)
         problems = [Problem("", "there is no configuration", None, hint, origin)]
-    settings = _agent_with_state_dir(outcome.settings, state_dir, environ)
+    read, unread = read_secrets(outcome.settings, named.parent, environ)
+    problems += unread
+    settings = _agent_with_state_dir(read, state_dir, environ)
     return LoadedAgent(
         None if any(p.is_error for p in problems) else settings,
         tuple(_in_order(problems, reading.sources)),

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.config.agent import AgentConfiguration, encloses_path
 from nodecomm.config.durations import duration_text, parse_duration
+from nodecomm.config.secrets import HIDDEN
 from nodecomm.config.showing import as_toml, shown_values
 from nodecomm.config.structure import Outcome, structure_agent_partly
 
@@ -344,9 +345,11 @@ class AgentConfigurationTests(SynchronousTestCase):
         )
 
     def test_showing(self) -> None:
-        """What is shown is a file that means the same."""
+        """What is shown is a file that means the same, but for its secrets."""
         configuration = read(GOOD).settings
-        again = read(as_toml(configuration))
+        shown = as_toml(configuration)
+        self.assertEqual(shown.count(HIDDEN), 1)
+        again = read(shown.replace(HIDDEN, "rudder"))
 
         self.assertEqual(again.problems, ())
         self.assertEqual(again.settings, configuration)
