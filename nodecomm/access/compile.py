@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import evolve
-
-from nodecomm.access.entries import HostnameList, KeyList
 from nodecomm.access.findings import Findings
 from nodecomm.access.lists import ListReader
-from nodecomm.access.networks import AddressList
 from nodecomm.access.paths import PathReader, Resolve, Resolved
 from nodecomm.access.patterns import Pattern, UnsupportedPatternError
 from nodecomm.access.roles import check_program, read_execution, read_roles
@@ -206,31 +202,7 @@ class _Compiler:
                 "give both the same source, or leave it out in both",
             )
 
-        def addresses(one: AddressList, two: AddressList) -> AddressList:
-            return AddressList((*one, *two), acl=True)
-
-        def hostnames(one: HostnameList, two: HostnameList) -> HostnameList:
-            return HostnameList((*one, *two))
-
-        def keys(one: KeyList, two: KeyList) -> KeyList:
-            return KeyList((*one, *two))
-
-        return evolve(
-            known,
-            written=(*known.written, *rule.written),
-            origins=(*known.origins, *rule.origins),
-            ifencrypted=known.ifencrypted or rule.ifencrypted,
-            admit_ips=addresses(known.admit_ips, rule.admit_ips),
-            admit_hostnames=hostnames(known.admit_hostnames, rule.admit_hostnames),
-            admit_keys=keys(known.admit_keys, rule.admit_keys),
-            deny_ips=addresses(known.deny_ips, rule.deny_ips),
-            deny_hostnames=hostnames(known.deny_hostnames, rule.deny_hostnames),
-            deny_keys=keys(known.deny_keys, rule.deny_keys),
-            maproot=addresses(known.maproot, rule.maproot),
-            maproot_hostnames=hostnames(
-                known.maproot_hostnames, rule.maproot_hostnames
-            ),
-        )
+        return known.merged(rule)
 
     def _shortcut(self, key: str, shortcut: str | None, text: str) -> None:
         """

@@ -18,6 +18,7 @@ __all__ = [
     "DENIED",
     "DENY_CONNECTS",
     "HOSTNAME_NEEDED",
+    "NODES_UNKNOWN",
     "NOT_ADMITTED",
     "NOT_ALLOW_CONNECTS",
     "NOT_ALLOW_LEGACY_CONNECTS",
@@ -42,6 +43,7 @@ DENIED = "denied"
 NO_RIGHT = "no_right_on_file"
 NOT_ENCRYPTED = "not_encrypted"
 HOSTNAME_NEEDED = "hostname_needed"
+NODES_UNKNOWN = "nodes_unknown"
 UNRESOLVED_PATH = "unresolved_path"
 UNKNOWN_OPERATION = "unknown_operation"
 NOT_ALLOW_CONNECTS = "not_in_allowconnects"
@@ -62,6 +64,7 @@ REASONS = {
     NO_RIGHT: "the rule admits, and the user may not read the file itself",
     NOT_ENCRYPTED: "the rule serves encrypted requests only",
     HOSTNAME_NEEDED: "host names decide here and the peer's is not known",
+    NODES_UNKNOWN: "this may be a node's folder, and the nodes are not known now",
     UNRESOLVED_PATH: "the path is not absolute or has not been resolved",
     UNKNOWN_OPERATION: "there are no rules for such a request",
     NOT_ALLOW_CONNECTS: "the address is not in allowconnects",
@@ -86,9 +89,9 @@ class Decision:
         text: The same for a person: which rule (with its file and line), which list,
             which entry.
         rule: The rule that decided; None when there is none.
-        undecidable: The answer depends on the peer's host name and that is not
-            known. Never refuse then: a refused STAT makes a purging node delete its
-            copy. Close the connection.
+        undecidable: The answer depends on the peer's host name, or on the nodes that
+            there are, and that is not known. Never refuse then: a refused STAT makes a
+            purging node delete its copy. Close the connection.
         list_name: The list that decided, such as `admit_ips`.
         entry: The entry of it, as it was written.
     """

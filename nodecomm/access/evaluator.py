@@ -163,7 +163,10 @@ class AccessEvaluator:
         else:
             folder, slash, name = path.rpartition(b"/")
             usable = (
-                slash != b"" and name not in _NO_NAMES and path not in snapshot.files
+                slash != b""
+                and name not in _NO_NAMES
+                and path not in snapshot.files
+                and not snapshot.node_rules.names_one(path)
             )
         decision = view.folders.get(folder) if usable else None
         if decision is None:
@@ -202,9 +205,14 @@ class AccessEvaluator:
         snapshot = view.snapshot
         rule = snapshot.find(path, is_directory)
         decision = None if rule is None else view.judged(rule, peer)
+        root = snapshot.pending_root(path, is_directory)
+        if root is not None:
+            decision = _pending(decision, root)
         if decision is not None and decision.allowed:
             # A rule for this one file says nothing about its folder.
-            if is_directory or path not in snapshot.files:
+            if is_directory or not (
+                path in snapshot.files or snapshot.node_rules.names_one(path)
+            ):
                 view.remember(folder, decision)
             return decision
         if snapshot.substitutes:
@@ -214,6 +222,7 @@ class AccessEvaluator:
                 and second.allowed
                 and peer.hostname_known
                 and not snapshot.file_substitutes
+                and not snapshot.node_rules.single
                 # The address, host name and key have no slash in them, so what is
                 # replaced in the folder does not depend on the name.
                 and snapshot.substituted(peer, folder) is not None
@@ -305,6 +314,25 @@ def _either(first: Decision | None, second: Decision | None) -> Decision | None:
     ):
         return second
     return first
+
+
+def _pending(decision: Decision | None, root: bytes) -> Decision:
+    """
+    What a decision is worth where *root* may be a node's, and the nodes are not known:
+    the node's rule would be asked before those of shorter paths, and a rule for the
+    same path would be one with it, which admits its key besides.
+    """
+    rule = None if decision is None else decision.rule
+    if decision is not None and rule is not None:
+        if len(rule.path) > len(root):
+            return decision
+        if len(rule.path) == len(root) and decision.allowed:
+            return decision
+    text = (
+        f"{safe(to_text(root[:4096]))} may be a node's, and which nodes there are is "
+        "not known"
+    )
+    return Decision(False, reasons.NODES_UNKNOWN, text, undecidable=True)
 
 
 def _unresolved(path: bytes) -> Decision:

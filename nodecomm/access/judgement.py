@@ -132,9 +132,14 @@ def denying(rule: Rule, peer: Peer, *, words: bool = False) -> Found:
 
 def maps_root(rule: Rule, peer: Peer) -> Found:
     """
-    The entry of `maproot` that lets *peer* read files of any owner. Over TLS there is
-    none, as in CFEngine 3.21.
+    The entry that lets *peer* read files of any owner: its key where the rule is about
+    the files of its node; else one of `maproot`, of which over TLS there is none, as in
+    CFEngine 3.21.
     """
+    if peer.key is not None:
+        own = rule.maproot_keys.find(peer.key.digests)
+        if own is not None:
+            return Found("maproot_keys", own)
     if peer.encrypted:
         return _NOTHING
     entry: Entry | None = rule.maproot.find(peer.address)

@@ -51,6 +51,7 @@ def read_roles(settings: Settings, findings: Findings) -> tuple[Rule, ...]:
         roles.append(
             Rule(
                 kind="role",
+                table="roles",
                 path=role.pattern.encode("utf-8", "surrogatepass"),
                 tree=False,
                 text=role.pattern,

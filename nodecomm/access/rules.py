@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from nodecomm.access.entries import Entry, HostnameList, KeyList
 from nodecomm.access.networks import AddressList
@@ -50,11 +50,15 @@ class Rule:
         origins: Where all of its tables stand.
         maproot, maproot_hostnames: Whose root may read files of any owner, without
             TLS.
+        maproot_keys: Who may read files of any owner, whatever it calls itself.
         ifencrypted: Serves encrypted requests only.
         source: The file source that answers below the path, or None.
         missing: The path did not exist when the rules were loaded.
         pattern: The expression of a `context` or `bundle` rule, or of a role.
         authorize: The user names that a role authorizes; a role has no other lists.
+        table: The kind of table that it was made of: `access`, `node_files`,
+            `common_files` or `roles`.
+        node: The node whose files it is about; empty for all other rules.
     """
 
     kind: str
@@ -73,11 +77,14 @@ class Rule:
     deny_keys: KeyList = field(factory=KeyList)
     maproot: AddressList = field(factory=AddressList)
     maproot_hostnames: HostnameList = field(factory=HostnameList)
+    maproot_keys: KeyList = field(factory=KeyList)
     ifencrypted: bool = False
     source: str | None = None
     missing: bool = False
     pattern: Pattern | None = None
     authorize: tuple[str, ...] = ()
+    table: str = "access"
+    node: str = ""
 
     @property
     def place(self) -> str:
@@ -86,7 +93,7 @@ class Rule:
         """
         if self.origin is not None and self.origin.line:
             return f"{self.origin.file}:{self.origin.line}"
-        return f"{'roles' if self.kind == 'role' else 'access'}[{self.index}]"
+        return f"{self.table}[{self.index}]"
 
     @property
     def label(self) -> str:
@@ -96,6 +103,36 @@ class Rule:
         """
         kind = "" if self.kind == "path" else f"{self.kind} "
         return safe(f"{kind}{self.text} ({self.place})")
+
+    def merged(self, other: Rule) -> Rule:
+        """
+        This rule and another one about the same thing, as one: their lists add up.
+        """
+
+        def addresses(name: str) -> AddressList:
+            return AddressList((*getattr(self, name), *getattr(other, name)), acl=True)
+
+        def hostnames(name: str) -> HostnameList:
+            return HostnameList((*getattr(self, name), *getattr(other, name)))
+
+        def keys(name: str) -> KeyList:
+            return KeyList((*getattr(self, name), *getattr(other, name)))
+
+        return evolve(
+            self,
+            written=(*self.written, *other.written),
+            origins=(*self.origins, *other.origins),
+            ifencrypted=self.ifencrypted or other.ifencrypted,
+            admit_ips=addresses("admit_ips"),
+            admit_hostnames=hostnames("admit_hostnames"),
+            admit_keys=keys("admit_keys"),
+            deny_ips=addresses("deny_ips"),
+            deny_hostnames=hostnames("deny_hostnames"),
+            deny_keys=keys("deny_keys"),
+            maproot=addresses("maproot"),
+            maproot_hostnames=hostnames("maproot_hostnames"),
+            maproot_keys=keys("maproot_keys"),
+        )
 
     def lists(self) -> Iterator[tuple[str, RuleList]]:
         """

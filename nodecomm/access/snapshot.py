@@ -5,8 +5,9 @@ All rules in force, as one immutable value that is replaced as a whole.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from nodecomm.access import decision as reasons
 from nodecomm.access.decision import Decision
 from nodecomm.access.entries import CONNECTION_HOSTNAME, CONNECTION_IP, CONNECTION_KEY
 from nodecomm.access.networks import AddressList
+from nodecomm.access.nodes import NodeRules, ServedNode, ServedNodes
 from nodecomm.access.patterns import Pattern
 from nodecomm.access.requests import ROLE
 from nodecomm.access.rules import Rule
@@ -23,6 +25,7 @@ from nodecomm.config.errors import Origin
 
 if TYPE_CHECKING:
     from nodecomm.access.execution import Execution
+    from nodecomm.access.node_paths import NodePath
     from nodecomm.identity.peer import Peer
 
 __all__ = [
@@ -89,7 +92,8 @@ class Snapshot:
 
     Attributes:
         generation: Counts the configurations loaded.
-        rules: The path rules, merged by path, in the order of the configuration.
+        rules: The path rules that are the same whichever nodes there are, merged by
+            path, in the order of the configuration.
         names: The rules of the other resource types.
         shortcuts: By name.
         allowconnects, denyconnects, allowallconnects, allowlegacyconnects: Who may
@@ -98,6 +102,8 @@ class Snapshot:
         users_origin: Where that list stands; None where it is not written.
         execution: What is run then; None: nothing.
         roles: Which classes a run may be given, by whom.
+        node_rules: What the configuration says about the files of nodes.
+        served: The nodes, see `with_nodes`; None: not known.
         mounts: Path to the name of the file source that answers below it.
         uses_hostnames: Whether any answer may depend on a peer's host name; if not,
             none need be looked up.
@@ -118,6 +124,8 @@ class Snapshot:
     users_origin: Origin | None = None
     execution: Execution | None = None
     roles: tuple[Rule, ...] = ()
+    node_rules: NodeRules = field(factory=NodeRules)
+    served: ServedNodes | None = field(default=None, init=False)
     mounts: Mapping[bytes, str] = field(init=False)
     uses_hostnames: bool = field(init=False)
     substitutes: bool = field(init=False)
@@ -167,10 +175,86 @@ class Snapshot:
             or any(_HOSTNAME in cut.target for cut in self.shortcuts.values()),
         )
 
+    def with_nodes(
+        self, nodes: Mapping[str, ServedNode] | Iterable[ServedNode] | None
+    ) -> Snapshot:
+        """
+        The same rules for other nodes. Cheap: the rules of a node are made when
+        somebody asks for something of it, and those of nodes that are the same as
+        before are the same rules.
+
+        Args:
+            nodes: All nodes that are served here (by id, or one after another); None:
+                they are not known. Then whatever might be a node's is undecidable.
+        """
+        before = self.served
+        twin = copy.copy(self)
+        served = None
+        if nodes is not None:
+            served = ServedNodes(self.node_rules, nodes, before)
+            if before is not None and before.nodes == served.nodes:
+                return self
+        elif before is None:
+            return self
+        object.__setattr__(twin, "served", served)
+        if self.node_rules.legacy_hosts:
+            object.__setattr__(twin, "uses_hostnames", True)
+        return twin
+
+    @property
+    def nodes(self) -> Mapping[str, ServedNode] | None:
+        """
+        The nodes that are served here, by id; None: they are not known.
+        """
+        return None if self.served is None else self.served.nodes
+
+    def rules_of_nodes(self) -> Iterator[Rule]:
+        """
+        The rules about the files of nodes, by id: all of them, made now. Where
+        `[[access]]` has a rule for the same path, both are one.
+        """
+        served = self.served
+        if served is not None:
+            for node, place in served.places():
+                yield self._rule_at(served, place, node, tree=place.files.tree)
+
+    def pending_root(self, path: bytes, is_directory: bool) -> bytes | None:
+        """
+        While the nodes are not known: the folder (or file) of the node that *path*
+        might be of; None: what decides about it is known.
+        """
+        if self.served is not None or not self.node_rules:
+            return None
+        place = next(self.node_rules.paths(path, is_directory), None)
+        return None if place is None else place.root
+
+    def _rule_at(
+        self, served: ServedNodes, place: NodePath, node: ServedNode, *, tree: bool
+    ) -> Rule:
+        same = (self._trees if tree else self.files).get(place.root)
+        return served.rule(place, node, tree=tree, same=same)
+
     def find(self, path: bytes, is_directory: bool) -> Rule | None:
         """
         The rule with the longest path that covers *path* (resolved, without a final
         slash), or None.
+        """
+        rule = self._find(path, is_directory)
+        served = self.served
+        if served is None or not self.node_rules:
+            return rule
+        for place in self.node_rules.paths(path, is_directory):
+            if rule is not None and len(rule.path) > len(place.root):
+                return rule
+            node = served.find(place)
+            if node is not None:
+                tree = is_directory or len(path) > len(place.root)
+                return self._rule_at(served, place, node, tree=tree)
+        return rule
+
+    def _find(self, path: bytes, is_directory: bool) -> Rule | None:
+        """
+        As `find`, among the rules that are the same whichever nodes there are.
         """
         if is_directory:
             parent = path if path != b"/" else b""

@@ -102,7 +102,7 @@ class Standing:
         right: The peer's own right on these, see `right_on`.
     """
 
-    rules: dict[Rule, bool | None] = field(factory=dict)
+    rules: dict[Rule, int | None] = field(factory=dict)
     owners: set[int] = field(factory=set)
     right: int | None = None
 
@@ -120,15 +120,23 @@ class Standing:
         """
         if right_on(self.owners, peer) != self.right:
             return False
-        return all(outcome(rule, peer) is said for rule, said in self.rules.items())
+        return all(outcome(rule, peer) == said for rule, said in self.rules.items())
 
 
-def outcome(rule: Rule, peer: Peer) -> bool | None:
+def outcome(rule: Rule, peer: Peer) -> int | None:
     """
-    What the lists of *rule* say about *peer*; None: that cannot be said.
+    What the lists of *rule* say about *peer*, who speaks TLS: 0 that it is not
+    admitted, 1 that it is, 2 that it may read files of any owner, too; None: that
+    cannot be said.
     """
     decision = judge(rule, peer)
-    return None if decision.undecidable else decision.allowed
+    if decision.undecidable:
+        return None
+    return int(decision.allowed) + int(
+        decision.allowed
+        and peer.key is not None
+        and rule.maproot_keys.find(peer.key.digests) is not None
+    )
 
 
 def right_on(owners: set[int], peer: Peer) -> int | None:

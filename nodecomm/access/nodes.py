@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: MIT
+"""
+The nodes that are served, as far as rules are concerned, and the rules that follow from
+them.
+
+Nothing is made for a node before it (or somebody else) asks for something of it: a
+request's path says which node it could be about, and its rule is made then. So nodes
+are put in force in the time that it takes to copy a table of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from types import MappingProxyType
+
+from attrs import evolve, field, frozen
+
+from nodecomm.access.entries import Entry, HostnameEntry, HostnameList, KeyList
+from nodecomm.access.networks import (
+    AddressList,
+    AddressPattern,
+    parse_entry,
+    read_address,
+)
+from nodecomm.access.node_paths import NodeFiles, NodePath, is_node_id
+from nodecomm.access.rules import Rule
+from nodecomm.identity.keys import PublicKey
+from nodecomm.wire.text import to_text
+
+__all__ = ["NodeRules", "ServedNode", "ServedNodes", "is_served_here"]
+
+
+def is_served_here(policy_server_id: str | None, server_id: str) -> bool:
+    """
+    Whether a node gets its files from the server *server_id*.
+
+    Args:
+        policy_server_id: The server that the node says it belongs to; None while it has
+            sent nothing that says so.
+        server_id: This server.
+    """
+    if policy_server_id is None:
+        return True
+    return policy_server_id.strip().lower() == server_id.strip().lower()
+
+
+def _telling(addresses: Iterable[str]) -> tuple[str, ...]:
+    """
+    Those of a machine's addresses that another machine may see, in one spelling.
+    """
+    found: dict[str, None] = {}
+    for text in addresses:
+        read = read_address(text)
+        if read is None:
+            continue
+        known = ip_address(read.text)
+        if not (
+            known.is_loopback
+            or known.is_link_local
+            or known.is_unspecified
+            or known.is_multicast
+            or read.text == "255.255.255.255"
+        ):
+            found[read.text] = None
+    return tuple(found)
+
+
+def _telling_name(name: str | None) -> str | None:
+    """
+    A host name that may stand in a list as it is, in one spelling; None: it is none,
+    or one that every machine has.
+    """
+    if name is None:
+        return None
+    name = name.strip().lower().rstrip(".")
+    labels = name.split(".")
+    if len(name) > 253 or not all(
+        label.isascii() and label.replace("-", "a").replace("_", "a").isalnum()
+        for label in labels
+    ):
+        return None
+    if labels[0].rstrip("0123456789") == "localhost" or read_address(name) is not None:
+        return None
+    # A name of digits alone is not one that a look-up can tell from an address.
+    return None if labels[-1].isdigit() else name
+
+
+@frozen
+class ServedNode:
+    """
+    An accepted node whose files are served here.
+
+    Attributes:
+        node_id: Its id, in the case that it writes.
+        key: Its key; None: nothing is open to it.
+        hostname: What it is called; None where that is no host name or one that every
+            machine has.
+        addresses: Its addresses, without those that mean another machine elsewhere
+            (loopback, link-local).
+    """
+
+    node_id: str
+    key: PublicKey | None
+    hostname: str | None = field(default=None, converter=_telling_name)
+    addresses: tuple[str, ...] = field(default=(), converter=_telling)
+
+
+@frozen(eq=False)
+class NodeRules:
+    """
+    What a configuration says about the files of nodes, whichever nodes there are.
+
+    Attributes:
+        node_files: Each `[[node_files]]`, no two for the same path.
+        single: Whether one of them may be about one file.
+        legacy_hosts: Whether one of them admits host names and addresses.
+    """
+
+    node_files: tuple[NodeFiles, ...] = ()
+    single: bool = field(init=False)
+    legacy_hosts: bool = field(init=False)
+
+    @single.default
+    def _single(self) -> bool:
+        return any(not files.tree for files in self.node_files)
+
+    @legacy_hosts.default
+    def _legacy_hosts(self) -> bool:
+        return any(files.legacy_hosts for files in self.node_files)
+
+    def __bool__(self) -> bool:
+        return bool(self.node_files)
+
+    def paths(self, path: bytes, is_directory: bool) -> Iterator[NodePath]:
+        """
+        Of which nodes *path* (resolved) is or would be, the longest path first.
+        """
+        found = [
+            place
+            for files in self.node_files
+            if (place := files.read(path, is_directory)) is not None
+        ]
+        if len(found) > 1:
+            found.sort(key=lambda place: len(place.root), reverse=True)
+        return iter(found)
+
+    def names_one(self, path: bytes) -> bool:
+        """
+        Whether *path*, which is no folder, is or would be all that a node has there:
+        that says nothing about the folder which it is in.
+        """
+        return self.single and any(
+            place.root == path for place in self.paths(path, False)
+        )
+
+
+class ServedNodes:
+    """
+    The nodes that are in force, and their rules as far as somebody has asked for them.
+
+    Args:
+        rules: What the configuration says.
+        nodes: The nodes, by id.
+        before: Those that were in force before; what has not changed is taken over.
+    """
+
+    __slots__ = ("_known", "_made", "_names", "_shared", "nodes", "rules")
+
+    def __init__(
+        self,
+        rules: NodeRules,
+        nodes: Mapping[str, ServedNode] | Iterable[ServedNode],
+        before: ServedNodes | None = None,
+    ) -> None:
+        known = (
+            dict(nodes)
+            if isinstance(nodes, Mapping)
+            else {node.node_id: node for node in nodes}
+        )
+        self.rules = rules
+        self._known = known
+        self.nodes: Mapping[str, ServedNode] = MappingProxyType(known)
+        self._shared: frozenset[str] = frozenset()
+        if rules.legacy_hosts:
+            self._shared = _more_than_once(known.values())
+        self._made: dict[str, dict[tuple[NodeFiles, bool], Rule]] = {}
+        if before is not None and before.rules is rules:
+            self._take_over(before)
+
+    def _take_over(self, before: ServedNodes) -> None:
+        known, old = self._known, before._known
+        changed = self._shared ^ before._shared
+        for node_id, made in before._made.copy().items():
+            was = old[node_id]
+            if known.get(node_id) == was and not (
+                changed and not changed.isdisjoint((was.hostname, *was.addresses))
+            ):
+                self._made[node_id] = made
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, place: NodePath) -> ServedNode | None:
+        """
+        The node that *place* is of; None: there is none, or nothing is open to it.
+        """
+        node = self._known.get(place.node_id)
+        return node if node is not None and node.key is not None else None
+
+    def rule(
+        self, place: NodePath, node: ServedNode, *, tree: bool, same: Rule | None
+    ) -> Rule:
+        """
+        The rule about *place*, always the same one while the node is the same.
+
+        Args:
+            place: A path of the node.
+            node: The node.
+            tree: Whether it is about a folder and all below it.
+            same: The rule that `[[access]]` or `[[common_files]]` have for the same
+                thing: both are one rule.
+        """
+        # The look at a tree is made in other threads: whoever is first has made it.
+        made = self._made.setdefault(node.node_id, {})
+        rule = made.get((place.files, tree))
+        if rule is None:
+            rule = self._make(place, node, tree)
+            if same is not None:
+                rule = evolve(same.merged(rule), node=node.node_id)
+            rule = made.setdefault((place.files, tree), rule)
+        return rule
+
+    def _make(self, place: NodePath, node: ServedNode, tree: bool) -> Rule:
+        files, key = place.files, node.key
+        digests = () if key is None else key.digests
+        keys = KeyList([Entry(text, origin=files.origin) for text in digests])
+        names, addresses = HostnameList(), AddressList()
+        if files.legacy_hosts:
+            names, addresses = self._hosts(files, node)
+        shown = to_text(place.root)
+        return Rule(
+            kind="path",
+            path=place.root,
+            tree=tree,
+            text=shown + "/" if tree else shown,
+            origin=files.origin,
+            index=files.index,
+            written=(files.written,),
+            origins=(files.origin,),
+            admit_ips=addresses,
+            admit_hostnames=names,
+            admit_keys=keys,
+            maproot=addresses,
+            maproot_hostnames=names,
+            maproot_keys=keys,
+            table="node_files",
+            node=node.node_id,
+        )
+
+    def _hosts(
+        self, files: NodeFiles, node: ServedNode
+    ) -> tuple[HostnameList, AddressList]:
+        """
+        What `legacy_hosts` admits: what names this node and no other one.
+        """
+        names: list[HostnameEntry] = []
+        name = node.hostname
+        if name is not None and name not in self._shared:
+            names.append(HostnameEntry(text=name, name=name, origin=files.origin))
+        addresses: list[AddressPattern] = [
+            evolve(parse_entry(text, acl=True), origin=files.origin)
+            for text in node.addresses
+            if text not in self._shared
+        ]
+        return HostnameList(names), AddressList(addresses, acl=True)
+
+    def places(self) -> Iterator[tuple[ServedNode, NodePath]]:
+        """
+        Each path that is open to a node, by id, and in the order of the configuration.
+        """
+        for node_id in sorted(self._known):
+            node = self._known[node_id]
+            if node.key is None or not is_node_id(node_id.encode("utf-8", "replace")):
+                continue
+            for files in self.rules.node_files:
+                place = files.place(node_id)
+                if place is not None:
+                    yield node, place
+
+
+def _more_than_once(nodes: Iterable[ServedNode]) -> frozenset[str]:
+    """
+    The host names and addresses that more than one node has.
+    """
+    counted: Counter[str] = Counter()
+    for node in nodes:
+        counted.update(node.addresses)
+        if node.hostname is not None:
+            counted[node.hostname] += 1
+    return frozenset(text for text, count in counted.items() if count > 1)
