@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: MIT
+"""
+Connections to a server that inventories are sent to: TLS, and the decision whether it
+is the server that is meant, before anything else goes over them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from attrs import define, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
+from OpenSSL.crypto import Error as CryptoError
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from nodecomm.identity.servers import ServerDecision
+from nodecomm.inventory.upstream_errors import Transient, UntrustedServer
+from nodecomm.inventory.upstream_trust import IServerCheck, ShownKey, problem_text
+from nodecomm.transport.errors import describe
+
+__all__ = ["CheckedConnection", "CheckedEndpoint", "ClientCertificate"]
+
+#: What a server may send before the answer to a request is whole. An answer has a
+#: line or two, or some page in HTML.
+_MAX_ANSWER = 64 * 1024
+
+#: Keys of 1024 bits do where the key itself is compared; see `SECURITY_LEVEL` of
+#: connections.
+_CIPHERS = b"DEFAULT@SECLEVEL=1"
+
+
+@frozen
+class ClientCertificate:
+    """
+    A certificate that says who we are, for servers that ask.
+
+    Attributes:
+        certificate: Shown to the server, once it is known to be the right one.
+        key: Its private key.
+    """
+
+    certificate: x509.Certificate
+    key: RSAPrivateKey
+
+
+@define(eq=False)
+class _Handshake:
+    """
+    What was found out about a server while the handshake went on.
+    """
+
+    check: IServerCheck
+    server: str
+    problem: str = ""
+    decision: ServerDecision | None = None
+    shown: ShownKey | None = None
+
+    def saw(self, certificate: X509, error: int, depth: int, ok: int) -> bool:
+        """
+        OpenSSL has looked at one certificate of the chain.
+        """
+        if self.check.authorities is not None and not ok:
+            self.problem = self.problem or problem_text(error)
+            if depth > 0:
+                # The decision is made at the server's own, which comes last.
+                return True
+        if depth > 0:
+            return True
+        return self.judge(certificate)
+
+    def judge(self, certificate: X509 | None) -> bool:
+        """
+        Decide by the server's own certificate.
+        """
+        self.decision = self._judge(certificate)
+        return bool(self.decision)
+
+    def _judge(self, certificate: X509 | None) -> ServerDecision:
+        if certificate is None:
+            text = f"{self.server} shows no certificate"
+            return ServerDecision(False, "key-unusable", text)
+        try:
+            encoded = dump_certificate(FILETYPE_ASN1, certificate)
+            self.shown = ShownKey.from_certificate(encoded, self.problem)
+        except (ValueError, SSL.Error, CryptoError):
+            text = f"the certificate of {self.server} cannot be read"
+            return ServerDecision(False, "key-unusable", text)
+        return self.check.judge(self.server, self.shown)
+
+    def refusal(self, decision: ServerDecision | None = None) -> UntrustedServer:
+        """
+        The error for a decision that says no.
+        """
+        decision = decision or self.decision
+        assert decision is not None  # noqa: S101
+        names = () if self.shown is None else self.shown.names
+        return UntrustedServer(decision.text, decision.code, names)
+
+
+@implementer(IHandshakeListener)
+class CheckedConnection(Protocol):
+    """
+    A connection over TLS to a server that is known to be the right one; what is spoken
+    over it begins only then.
+
+    Attributes:
+        requests: How many requests were begun.
+        heard: Bytes that came since the last of them.
+        failure: Why it was aborted, if it was aborted by us.
+    """
+
+    def __init__(self, handshake: _Handshake, clock: IReactorTime) -> None:
+        self.requests = 0
+        self.heard = 0
+        self.failure: Transient | None = None
+        #: Called when something has come.
+        self.moved: Any = None
+        self._handshake = handshake
+        self._clock = clock
+        self._timer: IDelayedCall | None = None
+        self._inner: IProtocol | None = None
+        self._ready: Deferred[None] | None = Deferred(lambda _: self.abort())
+
+    def wait(self, seconds: float) -> Deferred[None]:
+        """
+        Fires when the server is known to be the right one.
+        """
+        assert self._ready is not None  # noqa: S101
+        self._timer = self._clock.callLater(seconds, self._late, seconds)
+        return self._ready
+
+    def carry(self, inner: IProtocol) -> None:
+        """
+        Speak *inner* from now on.
+        """
+        self._inner = inner
+        assert self.transport is not None  # noqa: S101
+        inner.makeConnection(self.transport)
+
+    def begin(self) -> None:
+        """
+        A request begins.
+        """
+        self.requests += 1
+        self.heard = 0
+        self.failure = None
+
+    def abort(self, failure: Transient | None = None) -> None:
+        """
+        Close at once.
+        """
+        self._stop_timer()
+        self.failure = self.failure or failure
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def handshakeCompleted(self) -> None:
+        """
+        The server has proved to have the key that it shows.
+        """
+        handshake = self._handshake
+        connection = self.transport.getHandle()  # type: ignore[union-attr]
+        # Once more, by what the handshake has ended with.
+        if not handshake.judge(connection.get_peer_certificate()):
+            self._end(handshake.refusal())
+            return
+        assert handshake.shown is not None  # noqa: S101
+        kept: Deferred[ServerDecision] = maybeDeferred(
+            handshake.check.keep, handshake.server, handshake.shown
+        )
+        kept.addCallbacks(self._kept, self._not_kept)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on, unless it is too much."""
+        self.heard += len(data)
+        if self._inner is None:
+            self._end(Transient("the server speaks before it was asked"))
+        elif self.heard > _MAX_ANSWER:
+            self.abort(Transient(f"the answer is longer than {_MAX_ANSWER} bytes"))
+        else:
+            if self.moved is not None:
+                self.moved()
+            self._inner.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Pass it on."""
+        self._stop_timer()
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+            return
+        self._fire(self.failure or self._why(reason))
+
+    def _kept(self, decision: ServerDecision) -> None:
+        if not decision:
+            self._end(self._handshake.refusal(decision))
+        elif self._ready is not None:
+            self._stop_timer()
+            self._fire(None)
+
+    def _not_kept(self, failure: Failure) -> None:
+        self._end(Transient(f"the server's key cannot be kept: {failure.value}"))
+
+    def _late(self, seconds: float) -> None:
+        self._timer = None
+        text = f"the TLS handshake was not over after {seconds:g} seconds"
+        self._end(Transient(text))
+
+    def _end(self, failure: Transient) -> None:
+        self.failure = self.failure or failure
+        self._stop_timer()
+        self.abort()
+        self._fire(self.failure)
+
+    def _fire(self, failure: Transient | None) -> None:
+        ready, self._ready = self._ready, None
+        if ready is None:
+            return
+        if failure is None:
+            ready.callback(None)
+        else:
+            ready.errback(failure)
+
+    def _why(self, reason: Failure) -> Transient:
+        decision = self._handshake.decision
+        if decision is not None and not decision:
+            return self._handshake.refusal()
+        error = reason.value
+        words = describe(error) if isinstance(error, SSL.Error) else ""
+        if isinstance(error, ConnectionLost) or not words:
+            words = "the server closed the connection in the TLS handshake"
+        return Transient(f"no TLS connection: {words}")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Creator:
+    def __init__(
+        self, endpoint: CheckedEndpoint, handshake: _Handshake, name: bytes | None
+    ) -> None:
+        self._endpoint = endpoint
+        self._handshake = handshake
+        self._name = name
+
+    def clientConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        connection = SSL.Connection(self._endpoint.context, None)
+        self._endpoint.handshakes[connection] = self._handshake
+        if self._name is not None:
+            connection.set_tlsext_host_name(self._name)
+        return connection
+
+
+@implementer(IStreamClientEndpoint)
+class CheckedEndpoint:
+    """
+    Connects to a server and makes sure that it is the right one.
+
+    Args:
+        clock: For time limits.
+        endpoint: The way to the server, without TLS.
+        host: What the server is called: a name or an address.
+        port: Its port.
+        check: Decides whether it is the right one.
+        handshake: Seconds that TLS and the decision may take.
+        certificate: Who we are, for servers that ask.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        endpoint: IStreamClientEndpoint,
+        host: str,
+        port: int,
+        check: IServerCheck,
+        *,
+        handshake: float,
+        certificate: ClientCertificate | None = None,
+    ) -> None:
+        self._clock = clock
+        self._endpoint = endpoint
+        literal = isIPAddress(host) or isIPv6Address(host)
+        shown = f"[{host}]" if ":" in host else host
+        self._server = f"{shown}:{port}"
+        self._name = None if literal else host.encode("ascii")
+        self._check = check
+        self._seconds = handshake
+        self.context = _context(check, certificate, self._saw)
+        #: Those that go on.
+        self.handshakes: WeakKeyDictionary[SSL.Connection, _Handshake]
+        self.handshakes = WeakKeyDictionary()
+        #: What protocols that are in use, or may be again, are spoken over.
+        self.connections: WeakKeyDictionary[Any, CheckedConnection]
+        self.connections = WeakKeyDictionary()
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Fires when something may be sent.
+        """
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        handshake = _Handshake(self._check, self._server)
+        connection = CheckedConnection(handshake, self._clock)
+        ready = connection.wait(self._seconds)
+        creator = _Creator(self, handshake, self._name)
+        tls = TLSMemoryBIOFactory(
+            creator, True, Factory.forProtocol(lambda: connection), self._clock
+        )
+        try:
+            await self._endpoint.connect(tls)
+        except BaseException:
+            ready.addErrback(lambda _: None)
+            ready.cancel()
+            raise
+        await ready
+        transport: Any = connection.transport
+        inner = factory.buildProtocol(transport.getPeer())
+        if inner is None:
+            connection.abort()
+            raise Transient("nothing is to be spoken")
+        self.connections[inner] = connection
+        connection.carry(inner)
+        return inner
+
+    def _saw(
+        self,
+        connection: SSL.Connection,
+        certificate: X509,
+        error: int,
+        depth: int,
+        ok: int,
+    ) -> bool:
+        return self.handshakes[connection].saw(certificate, error, depth, ok)
+
+
+def _context(
+    check: IServerCheck, certificate: ClientCertificate | None, saw: Any
+) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    if check.authorities is None:
+        # Nothing in the certificate counts but the key; no chain is looked at.
+        context.set_cipher_list(_CIPHERS)
+        context.set_verify_depth(0)
+    else:
+        check.authorities.load(context)
+    context.set_verify(SSL.VERIFY_PEER, saw)
+    if certificate is not None:
+        context.use_certificate(certificate.certificate)
+        context.use_privatekey(certificate.key)
+    return context
