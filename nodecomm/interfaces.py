@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from nodecomm.identity.peer import Peer
     from nodecomm.identity.store import KeyMatch, StoredKey
     from nodecomm.inventory.lifecycle import Decision as NodeDecision
-    from nodecomm.inventory.nodes import Event, KeptDocument, Node, NodesAt, Status
+    from nodecomm.inventory.nodes import (
+        Event,
+        KeptDocument,
+        Node,
+        NodeNews,
+        NodesAt,
+        Status,
+    )
     from nodecomm.inventory.records import Received
     from nodecomm.server.held import FileStatus
     from nodecomm.server.replies import Reply
@@ -132,8 +139,14 @@ class INodeRegistry(Interface):
 
     def generation() -> int | Deferred[int]:
         """
-        A number that grows whenever what is open to any node changes, in whichever
-        process that shares the nodes.
+        A number that grows whenever what follows from any node for its connections
+        changes, in whichever process that shares the nodes.
+        """
+
+    def news(generation: int, number: int) -> NodeNews | Deferred[NodeNews]:
+        """
+        What has changed after that generation (negative: all there is), and the keys
+        that were withdrawn after the one with that number.
         """
 
 

@@ -78,6 +78,25 @@ STEPS: Sequence[Sequence[str]] = (
         "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
         "INSERT INTO counters (name, value) VALUES ('generation', 0)",
     ),
+    (
+        # The generation in which what follows from a node was changed last.
+        "ALTER TABLE nodes ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX nodes_by_change ON nodes (changed)",
+        # Keys that were taken from nodes, or refused with them, each once for a node.
+        # It outlives the node.
+        """
+        CREATE TABLE withdrawn (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL,
+            node_id TEXT NOT NULL,
+            key_text TEXT NOT NULL,
+            what TEXT NOT NULL,
+            happened TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX withdrawn_by_id ON withdrawn (id, number)",
+        "INSERT INTO counters (name, value) VALUES ('withdrawn', 0)",
+    ),
 )
 
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from nodecomm.identity.accepted import WithdrawnKey
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.node_text import decode_node, encode_node
-from nodecomm.inventory.nodes import Event, KeptDocument, Node, Status
+from nodecomm.inventory.nodes import Event, KeptDocument, Node, OtherNode, Status
 
 __all__ = ["Execute", "NodeTables"]
 
@@ -149,8 +150,78 @@ class NodeTables:
         row = self._one("SELECT value FROM counters WHERE name = 'generation'")
         return 0 if row is None else int(row[0])
 
-    def advance(self) -> None:
+    def advance(self, node_id: str) -> None:
         self._do("UPDATE counters SET value = value + 1 WHERE name = 'generation'")
+        self._do(
+            "UPDATE nodes SET changed = (SELECT value FROM counters "
+            "WHERE name = 'generation') WHERE id = :id",
+            id=_id(node_id),
+        )
+
+    def changed_since(self, generation: int) -> tuple[list[Node], list[OtherNode]]:
+        accepted = self._nodes(
+            "WHERE changed > :generation AND status = :accepted ORDER BY id",
+            generation=generation,
+            accepted=Status.ACCEPTED.value,
+        )
+        rows = self._execute(
+            "SELECT node_id, status, key_digest FROM nodes "
+            "WHERE changed > :generation AND status <> :accepted ORDER BY id",
+            {"generation": generation, "accepted": Status.ACCEPTED.value},
+        )
+        return accepted, [
+            OtherNode(node_id, Status(status), digest)
+            for node_id, status, digest in rows
+        ]
+
+    def withdraw(
+        self, node_id: str, key: PublicKey, what: str, when: datetime, limit: int
+    ) -> None:
+        node, text = _id(node_id), f"{key.modulus:x}:{key.exponent:x}"
+        self._do("UPDATE counters SET value = value + 1 WHERE name = 'withdrawn'")
+        self._do(
+            "DELETE FROM withdrawn WHERE id = :id AND key_text = :key_text",
+            id=node,
+            key_text=text,
+        )
+        self._do(
+            "INSERT INTO withdrawn (number, id, node_id, key_text, what, happened) "
+            "VALUES (:number, :id, :node_id, :key_text, :what, :happened)",
+            number=self.withdrawals(),
+            id=node,
+            node_id=node_id,
+            key_text=text,
+            what=what,
+            happened=when.isoformat(),
+        )
+        self._do(
+            "DELETE FROM withdrawn WHERE id = :id AND number NOT IN (SELECT number "
+            "FROM withdrawn WHERE id = :id ORDER BY number DESC LIMIT :kept)",
+            id=node,
+            kept=limit,
+        )
+
+    def withdrawals(self) -> int:
+        row = self._one("SELECT value FROM counters WHERE name = 'withdrawn'")
+        return 0 if row is None else int(row[0])
+
+    def withdrawn_since(self, number: int) -> list[WithdrawnKey]:
+        rows = self._execute(
+            "SELECT number, node_id, key_text, what, happened FROM withdrawn "
+            "WHERE number > :number ORDER BY number",
+            {"number": number},
+        )
+        return [
+            WithdrawnKey(
+                int(place), node_id, _key(text), what, datetime.fromisoformat(happened)
+            )
+            for place, node_id, text, what, happened in rows
+        ]
+
+
+def _key(text: str) -> PublicKey:
+    modulus, _, exponent = text.partition(":")
+    return PublicKey(int(modulus, 16), int(exponent, 16))
 
 
 def _id(node_id: str) -> str:

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from attrs import evolve, field, frozen
 
+from nodecomm.identity.accepted import WithdrawnKey
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.judgement import Known
 from nodecomm.inventory.model import Inventory, Refusal
@@ -26,7 +27,9 @@ __all__ = [
     "KeptDocument",
     "Machine",
     "Node",
+    "NodeNews",
     "NodesAt",
+    "OtherNode",
     "Rejected",
     "Status",
 ]
@@ -242,6 +245,14 @@ class Node:
         names = (facts.hostname, facts.policy_server_id, facts.owner, facts.addresses)
         return (self.node_id, self.key, *names)
 
+    @property
+    def follows(self) -> object:
+        """
+        All that says what follows from this node for its connections: while this is
+        the same, nobody needs to look at it again.
+        """
+        return self.opens or (self.status, self.key)
+
 
 @frozen
 class Event:
@@ -298,9 +309,48 @@ class NodesAt:
     Nodes, all as they were at one moment.
 
     Attributes:
-        generation: A number that grows whenever `Node.opens` of any node changes.
+        generation: A number that grows whenever `Node.follows` of any node changes.
         nodes: In the order of their ids.
     """
 
     generation: int
     nodes: tuple[Node, ...]
+
+
+@frozen
+class OtherNode:
+    """
+    A node that is not accepted, as far as connections are concerned.
+
+    Attributes:
+        node_id: Its id.
+        status: Where it stands.
+        digest: The SHA digest of its key, as it is printed; None if it has none.
+    """
+
+    node_id: str
+    status: Status
+    digest: str | None
+
+
+@frozen
+class NodeNews:
+    """
+    What has changed since somebody looked last, all of one moment.
+
+    Attributes:
+        generation: As for `NodesAt`.
+        whole: Whether this is all there is, and what was known before is to be
+            forgotten.
+        accepted: The accepted nodes among those that have changed.
+        others: The others among them.
+        number: How many keys were withdrawn in all.
+        withdrawn: Those that were since, in order.
+    """
+
+    generation: int
+    whole: bool
+    accepted: tuple[Node, ...]
+    others: tuple[OtherNode, ...]
+    number: int
+    withdrawn: tuple[WithdrawnKey, ...]

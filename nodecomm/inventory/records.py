@@ -16,6 +16,8 @@ from typing import Protocol
 
 from attrs import field, frozen
 
+from nodecomm.identity.accepted import WithdrawnKey
+from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.arrivals import after_document
 from nodecomm.inventory.document import read_document
 from nodecomm.inventory.judgement import Judgement, Outcome, Rules, judge
@@ -29,15 +31,25 @@ from nodecomm.inventory.lifecycle import (
 )
 from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 from nodecomm.inventory.model import Inventory, Refusal
-from nodecomm.inventory.nodes import Event, KeptDocument, Node, NodesAt, Status
+from nodecomm.inventory.nodes import (
+    Event,
+    KeptDocument,
+    Node,
+    NodeNews,
+    NodesAt,
+    OtherNode,
+    Status,
+)
 from nodecomm.inventory.signature import Signature, SignatureRefused, read_signature
 
 __all__ = [
     "MAX_EVENTS",
     "MAX_PENDING",
+    "MAX_WITHDRAWN",
     "ReadDocument",
     "Received",
     "Records",
+    "news",
     "put_decision",
     "put_document",
     "read_files",
@@ -50,6 +62,9 @@ MAX_EVENTS = 500
 #: Nodes that may wait for a decision. Whoever has the password for uploads can make
 #: one with each key pair that he makes.
 MAX_PENDING = 10_000
+
+#: Withdrawn keys of one node that are kept, the last ones: each is another key.
+MAX_WITHDRAWN = 100
 
 
 class Records(Others, Protocol):
@@ -102,9 +117,36 @@ class Records(Others, Protocol):
         A number that grows with `advance`.
         """
 
-    def advance(self) -> None:
+    def advance(self, node_id: str) -> None:
         """
-        Make others look again, in this process and in all that share the records.
+        Make others look at a node again, in this process and in all that share the
+        records. The node is saved already.
+        """
+
+    def changed_since(
+        self, generation: int
+    ) -> tuple[Sequence[Node], Sequence[OtherNode]]:
+        """
+        The accepted nodes that were changed after that generation, and the others; all
+        of them if it is negative.
+        """
+
+    def withdraw(
+        self, node_id: str, key: PublicKey, what: str, when: datetime, limit: int
+    ) -> None:
+        """
+        Note that a key was withdrawn from a node, in place of what was noted of the
+        same before, and keep the newest *limit* of the node.
+        """
+
+    def withdrawals(self) -> int:
+        """
+        How many keys were withdrawn; the number of the last one.
+        """
+
+    def withdrawn_since(self, number: int) -> Sequence[WithdrawnKey]:
+        """
+        The keys that were withdrawn after that one, in order.
         """
 
 
@@ -207,7 +249,7 @@ def put_document(
     )
     events: tuple[Event, ...] = ()
     if change is not None:
-        _keep(records, node, change)
+        _keep(records, node, change, now)
         node, events = change.node, change.events
     if judgement.outcome is Outcome.TAKEN and node is not None:
         records.save_document(node.node_id, kept)
@@ -242,16 +284,41 @@ def put_decision(
     node = records.node(decision.node_id)
     change = decide(node, decision, records, now, by)
     if change.node != node:
-        _keep(records, node, change)
+        _keep(records, node, change, now)
     return change
 
 
-def _keep(records: Records, before: Node | None, change: Change) -> None:
-    records.save(change.node)
+def _keep(records: Records, before: Node | None, change: Change, now: datetime) -> None:
+    node = change.node
+    records.save(node)
     for event in change.events:
-        records.add_event(change.node.node_id, event, MAX_EVENTS)
-    if change.node.opens != (before.opens if before else None):
-        records.advance()
+        records.add_event(node.node_id, event, MAX_EVENTS)
+    taken = None if before is None else _withdrawn(before, node)
+    if taken is not None:
+        key, what = taken
+        records.withdraw(node.node_id, key, what, now, MAX_WITHDRAWN)
+    if before is None or node.follows != before.follows:
+        records.advance(node.node_id)
+
+
+def _withdrawn(before: Node, after: Node) -> tuple[PublicKey, str] | None:
+    """
+    The key that is not to be trusted any more, and the decision that says so.
+
+    A key that a pending node has only named, without a signature, may be anybody's:
+    a decision about that node says nothing about it.
+    """
+    key = before.key
+    if key is None or not (before.known.signed or before.status is Status.ACCEPTED):
+        return None
+    if before.status is Status.BLOCKED:
+        # It was withdrawn then; this says that the node may come again.
+        return None
+    if after.status is not before.status and not after.status.is_live:
+        return key, after.status.value
+    if after.key == key:
+        return None
+    return key, "trust-again" if after.key is None else "key"
 
 
 def same_moment(records: Records, *statuses: Status) -> NodesAt:
@@ -263,3 +330,22 @@ def same_moment(records: Records, *statuses: Status) -> NodesAt:
         statuses: Those that are wanted; all, if none is named.
     """
     return NodesAt(records.generation(), tuple(records.nodes(*statuses)))
+
+
+def news(records: Records, generation: int, number: int) -> NodeNews:
+    """
+    What has changed after a generation, and the keys withdrawn after a number.
+
+    Args:
+        records: Within a transaction.
+        generation: The one that was seen last; negative: none was.
+        number: The last one that was seen.
+    """
+    now, last = records.generation(), records.withdrawals()
+    # One that is further than the records is of others, which these have replaced.
+    whole = generation < 0 or generation > now or number > last
+    if whole:
+        generation, number = -1, 0
+    accepted, others = records.changed_since(generation)
+    withdrawn = records.withdrawn_since(number)
+    return NodeNews(now, whole, tuple(accepted), tuple(others), last, tuple(withdrawn))

@@ -18,12 +18,20 @@ from nodecomm.interfaces import INodeRegistry
 from nodecomm.inventory.judgement import Rules
 from nodecomm.inventory.lifecycle import Change, Decision
 from nodecomm.inventory.limits import DocumentLimits
-from nodecomm.inventory.nodes import Event, KeptDocument, Node, NodesAt, Status
+from nodecomm.inventory.nodes import (
+    Event,
+    KeptDocument,
+    Node,
+    NodeNews,
+    NodesAt,
+    Status,
+)
 from nodecomm.inventory.records import (
     MAX_PENDING,
     ReadDocument,
     Received,
     Records,
+    news,
     put_decision,
     put_document,
     read_files,
@@ -231,6 +239,16 @@ class NodeRegistry:
 
     def generation(self) -> Deferred[int]:
         """
-        A number that grows when what is open to any node changes, in whichever process.
+        A number that grows when what follows from any node changes, in whichever
+        process.
         """
         return self._store.run(lambda records: records.generation(), write=False)
+
+    def news(self, generation: int = -1, number: int = 0) -> Deferred[NodeNews]:
+        """
+        What has changed after a generation, and the keys that were withdrawn after
+        that number: for whoever follows the nodes.
+        """
+        return self._store.run(
+            lambda records: news(records, generation, number), write=False
+        )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-The accepted nodes as this process knows them, while any process may change them.
+What happens to nodes, for a process that follows it while any process may decide.
 
-The database is asked for its generation, one small number, again and again; the nodes
-are read when it has grown. So a notice cannot be missed, and what an operator decides
-is known everywhere within a second.
+The database is asked for its generation, one small number, again and again; what has
+changed since is read when it has grown. So a notice cannot be missed, and what an
+operator decides is known everywhere within a second.
 """
 
 from __future__ import annotations
@@ -18,31 +18,34 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nodecomm.interfaces import INodeRegistry
-from nodecomm.inventory.nodes import NodesAt, Status
+from nodecomm.inventory.nodes import NodeNews
 
 __all__ = ["LOOK_EVERY", "MAX_STALE", "NodeWatch"]
 
 #: Seconds between two questions. Each costs a tenth of a millisecond.
 LOOK_EVERY = 0.5
 
-#: Seconds that nodes are believed while the database does not answer.
+#: Seconds that what is known is believed while the database does not answer.
 MAX_STALE = 15 * 60.0
 
 
 class NodeWatch:
     """
-    A copy of the accepted nodes that follows the registry.
+    Follows a registry of nodes.
 
     Args:
         registry: An `INodeRegistry`, started and stopped by whoever has made it.
         clock: An IReactorTime.
-        changed: Called with the nodes whenever others may have more or less than
-            before, and once at the beginning; the last ones, for a start.
+        changed: Called with what has changed since the last call, or all there is,
+            and once at the beginning. It may return a Deferred: nothing is asked before
+            that has fired.
+        believed: Called with whether what is known may be believed, when that changes.
         every: Seconds between two questions.
-        max_stale: Seconds that the copy is believed without an answer.
+        max_stale: Seconds that it is believed without an answer.
+        seconds: A clock that nobody sets; that of *clock* unless it is given.
 
     Attributes:
-        nodes: The copy; None before the first answer.
+        generation: That of what is known; negative before the first answer.
     """
 
     _log = Logger()
@@ -51,33 +54,54 @@ class NodeWatch:
         self,
         registry: INodeRegistry,
         clock: Any,
-        changed: Callable[[NodesAt], object],
+        changed: Callable[[NodeNews], object],
+        believed: Callable[[bool], object] = lambda fresh: None,
         *,
         every: float = LOOK_EVERY,
         max_stale: float = MAX_STALE,
+        seconds: Callable[[], float] | None = None,
     ) -> None:
         self._registry = registry
         self._clock = clock
         self._changed = changed
+        self._believed = believed
         self._every = every
         self._max_stale = max_stale
+        self._seconds: Callable[[], float] = seconds or clock.seconds
         self._timer: IDelayedCall | None = None
+        self._aging: IDelayedCall | None = None
         self._looking: Deferred[None] | None = None
         self._again = False
         self._running = False
         self._answered: float | None = None
         self._away: float | None = None
-        self.nodes: NodesAt | None = None
+        self._told = False
+        self._broken = False
+        self._number = 0
+        self.generation = -1
 
     @property
     def is_fresh(self) -> bool:
         """
-        Whether the copy may be believed. If not, nothing can be said about any node:
-        requests are not refused then, their connections are closed.
+        Whether what is known may be believed. If not, nothing can be said about any
+        node: requests are not refused then, their connections are closed.
         """
         if self._answered is None:
             return False
-        return bool(self._clock.seconds() - self._answered <= self._max_stale)
+        return self._seconds() - self._answered <= self._max_stale
+
+    @property
+    def max_stale(self) -> float:
+        """
+        Seconds that what is known is believed without an answer.
+        """
+        return self._max_stale
+
+    @max_stale.setter
+    def max_stale(self, seconds: float) -> None:
+        self._max_stale = seconds
+        if self._running:
+            self._tell()
 
     def start(self) -> Deferred[None]:
         """
@@ -95,6 +119,9 @@ class NodeWatch:
         """
         self._running = False
         self._cancel()
+        aging, self._aging = self._aging, None
+        if aging is not None:
+            aging.cancel()
         if self._looking is None:
             return succeed(None)
         return self._wait(self._looking)
@@ -133,32 +160,49 @@ class NodeWatch:
             timer.cancel()
 
     def _ask(self) -> None:
-        asked = self._clock.seconds()
+        asked = self._seconds()
         done: Deferred[Any] = maybeDeferred(self._registry.generation)
         done.addCallback(self._compare)
         done.addCallbacks(lambda _: self._heard(asked), self._failed)
-        # `changed` is somebody else's; a mistake of his ends no watch.
+        # What is called is somebody else's; a mistake of his ends no watch.
         done.addErrback(lambda failure: self._log.failure("nodes", failure=failure))
         done.addCallback(lambda _: self._finished())
 
     def _compare(self, generation: int) -> Deferred[Any] | None:
-        if self.nodes is not None and self.nodes.generation == generation:
+        if self.generation == generation:
             return None
-        found: Deferred[Any] = maybeDeferred(self._registry.nodes, Status.ACCEPTED)
+        found: Deferred[Any] = maybeDeferred(
+            self._registry.news, self.generation, self._number
+        )
         return found.addCallback(self._take)
 
-    def _take(self, found: NodesAt) -> None:
-        self.nodes = found
-        try:
-            self._changed(found)
-        except Exception:
-            self._log.failure("the accepted nodes could not be put in force")
+    def _take(self, found: NodeNews) -> Deferred[None]:
+        done = maybeDeferred(self._changed, found)
+
+        def taken(_: object) -> None:
+            self.generation, self._number = found.generation, found.number
+            self._broken = False
+
+        def failed(failure: Failure) -> None:
+            # What was not done is to be done again, with all there is.
+            self.generation = -1
+            if not self._broken:
+                self._broken = True
+                self._log.failure(
+                    "what was decided about nodes could not be put in force",
+                    failure=failure,
+                )
+
+        return done.addCallbacks(taken, failed)
 
     def _heard(self, asked: float) -> None:
+        if self.generation < 0:
+            return
         self._answered = asked
         away, self._away = self._away, None
+        self._tell()
         if away is not None:
-            seconds = self._clock.seconds() - away
+            seconds = self._seconds() - away
             self._log.info(
                 "the database of nodes answers again, after {seconds:.0f} s",
                 event="nodes.back",
@@ -168,7 +212,7 @@ class NodeWatch:
     def _failed(self, failure: Failure) -> None:
         if self._away is not None:
             return
-        self._away = self._clock.seconds()
+        self._away = self._seconds()
         self._log.warn(
             "the database of nodes does not answer: {error}; what is known of nodes is "
             "used for {seconds:.0f} s more",
@@ -177,10 +221,36 @@ class NodeWatch:
             seconds=self._left(),
         )
 
+    def _tell(self) -> None:
+        """
+        Tell whether what is known may be believed, if that is news, and look again
+        when it may not be any more.
+        """
+        aging, self._aging = self._aging, None
+        if aging is not None and aging.active():
+            aging.cancel()
+        fresh = self.is_fresh
+        if fresh and self._running:
+            self._aging = self._clock.callLater(self._left() + 0.001, self._tell)
+        if fresh is self._told:
+            return
+        self._told = fresh
+        if not fresh:
+            # Nodes that were removed long ago may be gone by then: all is read anew.
+            self.generation = -1
+            self._log.error(
+                "the database of nodes has not answered for {seconds:.0f} s: nodes are"
+                " not trusted by it any more, and connections of whoever might be one"
+                " are closed until it answers",
+                event="nodes.stale",
+                seconds=self._max_stale,
+            )
+        self._believed(fresh)
+
     def _left(self) -> float:
         if self._answered is None:
             return 0.0
-        gone = self._clock.seconds() - self._answered
+        gone = self._seconds() - self._answered
         return max(0.0, float(self._max_stale - gone))
 
     def _finished(self) -> None:

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
+from nodecomm.identity.accepted import WithdrawnKey
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.judgement import Rules
-from nodecomm.inventory.nodes import Event, KeptDocument, Node, Status
+from nodecomm.inventory.nodes import Event, KeptDocument, Node, OtherNode, Status
 from nodecomm.inventory.records import MAX_PENDING, Records
 from nodecomm.inventory.registry import NodeRegistry
 from nodecomm.storage.database import DatabaseClosed
@@ -33,6 +34,9 @@ class _MemoryRecords:
         self._documents: dict[str, KeptDocument] = {}
         self._events: dict[str, tuple[Event, ...]] = {}
         self._generation = 0
+        self._changed: dict[str, int] = {}
+        self._withdrawals = 0
+        self._withdrawn: tuple[WithdrawnKey, ...] = ()
 
     def copy(self) -> _MemoryRecords:
         """
@@ -43,6 +47,9 @@ class _MemoryRecords:
         other._documents = dict(self._documents)
         other._events = dict(self._events)
         other._generation = self._generation
+        other._changed = dict(self._changed)
+        other._withdrawals = self._withdrawals
+        other._withdrawn = self._withdrawn
         return other
 
     def node(self, node_id: str) -> Node | None:
@@ -84,8 +91,40 @@ class _MemoryRecords:
     def generation(self) -> int:
         return self._generation
 
-    def advance(self) -> None:
+    def advance(self, node_id: str) -> None:
         self._generation += 1
+        self._changed[_id(node_id)] = self._generation
+
+    def changed_since(self, generation: int) -> tuple[list[Node], list[OtherNode]]:
+        changed = [
+            node
+            for node in self.nodes()
+            if self._changed.get(_id(node.node_id), 0) > generation
+        ]
+        return [node for node in changed if node.status is Status.ACCEPTED], [
+            OtherNode(
+                node.node_id, node.status, None if node.key is None else node.key.sha
+            )
+            for node in changed
+            if node.status is not Status.ACCEPTED
+        ]
+
+    def withdraw(
+        self, node_id: str, key: PublicKey, what: str, when: datetime, limit: int
+    ) -> None:
+        self._withdrawals += 1
+        mine = [x for x in self._withdrawn if _id(x.node_id) == _id(node_id)]
+        kept = [x for x in mine if x.key != key]
+        kept.append(WithdrawnKey(self._withdrawals, node_id, key, what, when))
+        others = [x for x in self._withdrawn if x not in mine]
+        self._withdrawn = (*others, *kept[-limit:])
+
+    def withdrawals(self) -> int:
+        return self._withdrawals
+
+    def withdrawn_since(self, number: int) -> Sequence[WithdrawnKey]:
+        found = (each for each in self._withdrawn if each.number > number)
+        return sorted(found, key=lambda each: each.number)
 
 
 def _id(node_id: str) -> str:

@@ -45,7 +45,15 @@ from nodecomm.inventory.node_sqlite import (
     database_path,
     open_nodes,
 )
-from nodecomm.inventory.nodes import Conflict, KeptDocument, Machine, Node, Status
+from nodecomm.inventory.nodes import (
+    Conflict,
+    KeptDocument,
+    Machine,
+    Node,
+    NodeNews,
+    OtherNode,
+    Status,
+)
 from nodecomm.inventory.records import Received, Records
 from nodecomm.inventory.registry import NodeRegistry
 from nodecomm.inventory.signature import sign
@@ -187,7 +195,7 @@ class RegistryTests(Case):
         self.assertEqual("node.example.com", node.hostname)
         self.assertEqual(self.now, node.received)
         self.assertEqual([("pending", "inventory")], self.history())
-        self.assertEqual(0, self.generation())
+        self.assertEqual(1, self.generation())
         kept = self.successResultOf(self.registry.document(NODE))
         self.assertEqual(KeptDocument.of(data, sign(data, pair())), kept)
         self.assertEqual(data, kept and kept.document)
@@ -254,13 +262,13 @@ class RegistryTests(Case):
         only when what is open has changed.
         """
         self.accepted()
-        self.assertEqual(1, self.generation())
+        self.assertEqual(2, self.generation())
         self.taken(self.send(node_document(pair(), self.later(2))))
 
         node = self.node()
         self.assertIs(Status.ACCEPTED, node.status)
         self.assertEqual(WRITTEN + 2 * MINUTE, node.known.last)
-        self.assertEqual(1, self.generation())
+        self.assertEqual(2, self.generation())
 
     def test_repeated(self) -> None:
         """
@@ -316,7 +324,7 @@ class RegistryTests(Case):
             [("hostname", "inventory"), ("policy-server", "inventory")],
             self.history()[2:],
         )
-        self.assertEqual(2, self.generation())
+        self.assertEqual(3, self.generation())
 
     def test_key_change(self) -> None:
         """
@@ -330,7 +338,7 @@ class RegistryTests(Case):
         self.assertEqual(("key", "inventory"), self.history()[-1])
         events = self.successResultOf(self.registry.history(NODE))
         self.assertIn(f"from {key().md5} to {key(1).md5}", events[-1].text)
-        self.assertEqual(2, self.generation())
+        self.assertEqual(3, self.generation())
 
         self.refused(self.send(node_document(pair(), self.later(3))), "id-conflict")
 
@@ -476,7 +484,7 @@ class RegistryTests(Case):
         self.assertIs(Status.PENDING, self.node().status)
         self.do(Accept(NODE, key(1).md5))
         self.do(Delete(NODE))
-        self.assertEqual(2, self.generation())
+        self.assertEqual(5, self.generation())
         self.taken(self.send(node_document(pair(), self.later(3))))
         self.assertEqual(
             ["pending", "refused", "pending", "accepted", "deleted", "pending"],
@@ -493,7 +501,7 @@ class RegistryTests(Case):
         self.accepted()
         self.do(Block(NODE))
         self.refused(self.send(node_document(pair(), self.later(2))), "blocked")
-        self.assertEqual(2, self.generation())
+        self.assertEqual(4, self.generation())
 
         self.do(Lift(NODE))
         self.taken(self.send(node_document(pair(1), self.later(3)), pair(1)))
@@ -556,7 +564,98 @@ class RegistryTests(Case):
 
         self.assertEqual([OTHER_NODE, NODE], [x.node_id for x in all_of_them.nodes])
         self.assertEqual([NODE], [x.node_id for x in some.nodes])
-        self.assertEqual(1, some.generation)
+        self.assertEqual(3, some.generation)
+
+    def news(self, generation: int = -1, number: int = 0) -> NodeNews:
+        found = self.registry.news(generation, number)
+        result: NodeNews = self.successResultOf(found)
+        return result
+
+    def test_news(self) -> None:
+        """
+        Whoever was there before hears of the nodes that have changed since, and no
+        others; whoever comes anew, or has seen another database, hears of all.
+        """
+        self.accepted()
+        self.send(node_document(pair(1), node_id=OTHER_NODE), pair(1))
+        both = self.news()
+        self.assertTrue(both.whole)
+        self.assertEqual([self.node()], list(both.accepted))
+        pending = OtherNode(OTHER_NODE, Status.PENDING, key(1).sha)
+        self.assertEqual((pending,), both.others)
+        self.assertEqual(both, self.news(both.generation + 1))
+        self.assertEqual(both, self.news(both.generation, 1))
+
+        later = self.news(both.generation - 1)
+        self.assertFalse(later.whole)
+        self.assertEqual(((), (pending,)), (later.accepted, later.others))
+        deleted = self.now
+        self.do(Delete(NODE))
+        self.send(node_document(pair(1), self.later(2), node_id=OTHER_NODE), pair(1))
+        gone = self.news(both.generation)
+        self.assertEqual((OtherNode(NODE, Status.DELETED, None),), gone.others)
+        self.assertEqual((), gone.accepted)
+        self.assertEqual(1, gone.number)
+        (taken,) = gone.withdrawn
+        self.assertEqual(
+            (NODE, key(), "deleted"), (taken.node_id, taken.key, taken.what)
+        )
+        self.assertEqual(deleted, taken.when)
+        self.assertEqual((), self.news(gone.generation, 1).withdrawn)
+
+    def withdrawn(self) -> list[tuple[str, str]]:
+        return [(x.key.md5, x.what) for x in self.news().withdrawn]
+
+    def test_withdrawn_keys(self) -> None:
+        """
+        Each decision, and each document, that takes a key from a node or refuses it is
+        noted with the key; none that leaves it.
+        """
+        one, two = key().md5, key(1).md5
+        self.accepted()
+        self.do(ResetDate(NODE))
+        self.assertEqual([], self.withdrawn())
+        self.taken(self.send(node_document(pair(1), self.later(2)), pair()))
+        self.assertEqual([(one, "key")], self.withdrawn())
+        self.do(TrustAgain(NODE))
+        self.assertEqual([(one, "key"), (two, "trust-again")], self.withdrawn())
+        self.do(SetKey(NODE, AgentKey(key())))
+        self.do(SetKey(NODE, AgentKey(key(1))))
+        # Each once, in the order of the last time.
+        self.assertEqual([(two, "trust-again"), (one, "key")], self.withdrawn())
+        self.do(Block(NODE))
+        self.assertEqual([(one, "key"), (two, "blocked")], self.withdrawn())
+        self.do(Lift(NODE))
+        self.assertEqual([(one, "key"), (two, "blocked")], self.withdrawn())
+        self.send(node_document(pair(2), node_id=OTHER_NODE), pair(2))
+        self.do(Refuse(OTHER_NODE))
+        self.assertEqual((key(2).md5, "refused"), self.withdrawn()[-1])
+        self.assertEqual([3, 4, 5], [x.number for x in self.news().withdrawn])
+
+    def test_withdrawn_keys_are_bounded(self) -> None:
+        """
+        Of one node the last ones are kept.
+        """
+        self.accepted()
+        with patch.object(records, "MAX_WITHDRAWN", 2):
+            for number in (1, 2, 3):
+                self.do(SetKey(NODE, AgentKey(key(number))))
+        self.assertEqual([(key(1).md5, "key"), (key(2).md5, "key")], self.withdrawn())
+
+    def test_a_key_that_was_only_named(self) -> None:
+        """
+        What is decided about a node that has not signed says nothing about the key that
+        it names, which may be somebody else's; unless it was accepted with it.
+        """
+        self.registry = self.make(rules=COMPAT)
+        self.successResultOf(self.registry.start())
+        self.send(node_document(pair()), signed=False)
+        self.do(Refuse(NODE))
+        self.assertEqual([], self.withdrawn())
+        self.send(node_document(pair(), self.later(2)), signed=False)
+        self.do(Accept(NODE))
+        self.do(Delete(NODE))
+        self.assertEqual([(key().md5, "deleted")], self.withdrawn())
 
     def test_failure_undoes(self) -> None:
         """
@@ -569,7 +668,7 @@ class RegistryTests(Case):
 
         self.failureResultOf(done, TypeError)
         self.assertEqual(before, self.node())
-        self.assertEqual(0, self.generation())
+        self.assertEqual(1, self.generation())
         self.do(Accept(NODE))
 
     def test_bounded_history(self) -> None:
@@ -632,7 +731,7 @@ class SqliteRegistryTests(RegistryTests, SynchronousTestCase):
         found = self.successResultOf(other.nodes(Status.ACCEPTED))
 
         self.assertEqual(self.successResultOf(self.registry.nodes()), found)
-        self.assertEqual(1, found.generation)
+        self.assertEqual(2, found.generation)
 
     def test_everything_is_kept(self) -> None:
         """
@@ -678,9 +777,9 @@ class SqliteRegistryTests(RegistryTests, SynchronousTestCase):
         """
         self.accepted()
         with open_nodes(self.folder / "nodes.sqlite") as nodes:
-            nodes(lambda x: x.advance(), False)
+            nodes(lambda x: x.advance(NODE), False)
 
-        self.assertEqual(1, self.generation())
+        self.assertEqual(2, self.generation())
 
     def test_newer_release(self) -> None:
         """

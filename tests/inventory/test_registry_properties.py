@@ -50,6 +50,7 @@ from nodecomm.inventory.records import (
     ReadDocument,
     Received,
     Records,
+    news,
     put_decision,
     put_document,
     read_files,
@@ -144,6 +145,8 @@ def everything(records: Records) -> object:
         records.nodes(),
         records.generation(),
         [(records.document(x), list(records.events(x))) for x in IDS],
+        news(records, -1, 0),
+        [news(records, x, 1) for x in range(records.generation())],
     ]
 
 
@@ -152,9 +155,9 @@ def everything(records: Records) -> object:
 def test_any_order(steps: list[Step]) -> None:
     """
     Whatever documents come and whatever is decided: no two accepted nodes have one key;
-    what is open to anybody changes only with the generation; no key of a node is among
-    those that it had before; what has signed goes on having signed; and SQLite keeps
-    the same as the memory.
+    what follows from anybody changes only with the generation, and the news tell whose;
+    no key of a node is among those that it had before; what has signed goes on having
+    signed; and SQLite keeps the same as the memory.
     """
     memory = _MemoryRecords()
     with (
@@ -183,9 +186,21 @@ def check(records: Records, before: dict[str, Node], generation: int) -> None:
     after = records.nodes()
     accepted = [x.key for x in after if x.status is Status.ACCEPTED and x.key]
     assert len(set(accepted)) == len(accepted)
-    opens = [x.opens for x in after if x.opens]
-    changed = opens != [x.opens for _, x in sorted(before.items()) if x.opens]
-    assert records.generation() == generation + changed
+    changed = [
+        x.node_id
+        for x in after
+        if x.node_id not in before or x.follows != before[x.node_id].follows
+    ]
+    assert len(changed) <= 2  # accepted as soon as it came
+    told = news(records, generation, 0)
+    ids = [x.node_id for x in told.accepted] + [x.node_id for x in told.others]
+    assert sorted(ids) == changed
+    assert bool(changed) == (records.generation() > generation)
+    for name, node in before.items():
+        # A key that was accepted, or had signed, and is the node's no more.
+        now = next(x for x in after if x.node_id == name)
+        if node.key is not None and node.opens is not None and now.opens is None:
+            assert (name, node.key) in [(x.node_id, x.key) for x in told.withdrawn]
     for node in after:
         assert node.key not in node.known.refused_keys
         earlier = before.get(node.node_id)
@@ -339,7 +354,7 @@ def test_at_once(tmp_path: Path) -> None:
     assert decided.count("key-in-use") == 2
     with open_nodes(path) as run:
         assert run(lambda x: x.count(Status.ACCEPTED), False) == 1
-        assert run(lambda x: x.generation(), False) == 1
+        assert run(lambda x: x.generation(), False) == 3
 
 
 def test_odd_texts(tmp_path: Path) -> None:

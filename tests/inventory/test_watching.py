@@ -13,8 +13,8 @@ from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.inventory.keys import AgentKey
-from nodecomm.inventory.lifecycle import Block, Decision, Delete, Register
-from nodecomm.inventory.nodes import NodesAt, Status
+from nodecomm.inventory.lifecycle import Decision, Delete, Register, ResetDate
+from nodecomm.inventory.nodes import NodeNews
 from nodecomm.inventory.watching import LOOK_EVERY, MAX_STALE, NodeWatch
 from nodecomm.storage.database import DatabaseClosed
 from nodecomm.testing import MemoryNodeRegistry
@@ -44,9 +44,9 @@ class Held(MemoryNodeRegistry):
         self.waiting = Deferred()
         return self.waiting
 
-    def nodes(self, *statuses: Status) -> Deferred[NodesAt]:
+    def news(self, generation: int = -1, number: int = 0) -> Deferred[NodeNews]:
         self.reads += 1
-        return super().nodes(*statuses)
+        return super().news(generation, number)
 
     def answer(self) -> None:
         """
@@ -67,14 +67,28 @@ class NodeWatchTests(SynchronousTestCase):
         self.registry = Held()
         self.successResultOf(self.registry.start())
         self.seen: list[list[str]] = []
-        self.watch = NodeWatch(self.registry, self.clock, self.changed)
+        self.nodes: set[str] = set()
+        self.told: list[NodeNews] = []
+        self.believed: list[bool] = []
+        self.watch = NodeWatch(
+            self.registry, self.clock, self.changed, self.believed.append
+        )
         self.events: list[tuple[str, Any]] = []
         observer = cast(ILogObserver, self.note)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
-    def changed(self, found: NodesAt) -> None:
-        self.seen.append([node.node_id for node in found.nodes])
+    def changed(self, found: NodeNews) -> object:
+        """
+        Note all accepted nodes as they are after the news.
+        """
+        self.told.append(found)
+        if found.whole:
+            self.nodes.clear()
+        self.nodes.difference_update(node.node_id for node in found.others)
+        self.nodes.update(node.node_id for node in found.accepted)
+        self.seen.append(sorted(self.nodes))
+        return None
 
     def note(self, event: Any) -> None:
         if event.get("event", "").startswith("nodes."):
@@ -114,6 +128,13 @@ class NodeWatchTests(SynchronousTestCase):
         self.decide(Delete(NODE))
         self.clock.advance(LOOK_EVERY)
         self.assertEqual([OTHER_NODE], self.seen[-1])
+        # Nothing but what has changed is read.
+        self.assertEqual([True, False, False], [news.whole for news in self.told])
+        self.assertEqual((), self.told[-1].accepted)
+        self.assertEqual([NODE], [x.node_id for x in self.told[-1].withdrawn])
+        self.register(NODE, 0)
+        self.clock.advance(LOOK_EVERY)
+        self.assertEqual((), self.told[-1].withdrawn)
 
     def test_within_a_second(self) -> None:
         """
@@ -123,13 +144,15 @@ class NodeWatchTests(SynchronousTestCase):
 
     def test_what_changes_nothing(self) -> None:
         """
-        Nodes to whom nothing is open do not make others look.
+        What changes nothing for a node does not make others look.
         """
+        self.register(NODE, 0)
         self.start()
-        self.decide(Block(NODE))
+        self.decide(ResetDate(NODE))
         self.clock.advance(LOOK_EVERY)
 
-        self.assertEqual([[]], self.seen)
+        self.assertEqual([[NODE]], self.seen)
+        self.assertEqual(1, self.registry.reads)
 
     def test_at_once(self) -> None:
         """
@@ -141,7 +164,8 @@ class NodeWatchTests(SynchronousTestCase):
         self.successResultOf(self.watch.look())
 
         self.assertEqual([NODE], self.seen[-1])
-        self.assertEqual(1, len(self.clock.getDelayedCalls()))
+        # The next look, and the end of what is believed.
+        self.assertEqual(2, len(self.clock.getDelayedCalls()))
 
     def test_asked_too_early(self) -> None:
         """
@@ -181,8 +205,11 @@ class NodeWatchTests(SynchronousTestCase):
         self.clock.pump([LOOK_EVERY] * 4)
         self.assertTrue(self.watch.is_fresh)
         self.assertEqual([("nodes.away", LogLevel.warn)], self.events)
+        self.assertEqual([True], self.believed)
         self.clock.advance(MAX_STALE)
         self.assertFalse(self.watch.is_fresh)
+        self.assertEqual([True, False], self.believed)
+        self.assertEqual(("nodes.stale", LogLevel.error), self.events[-1])
         self.assertEqual([[NODE]], self.seen)
 
         self.decide(Delete(NODE))
@@ -190,8 +217,10 @@ class NodeWatchTests(SynchronousTestCase):
         self.clock.advance(LOOK_EVERY)
         self.assertTrue(self.watch.is_fresh)
         self.assertEqual([[NODE], []], self.seen)
+        self.assertEqual([True, False, True], self.believed)
+        self.assertTrue(self.told[-1].whole)
         self.assertEqual(("nodes.back", LogLevel.info), self.events[-1])
-        self.assertEqual(2, len(self.events))
+        self.assertEqual(3, len(self.events))
 
     def test_never_there(self) -> None:
         """
@@ -216,24 +245,80 @@ class NodeWatchTests(SynchronousTestCase):
         self.clock.advance(MAX_STALE)
 
         self.assertFalse(self.watch.is_fresh)
+        self.assertEqual([True, False], self.believed)
+
+    def test_another_limit(self) -> None:
+        """
+        How long it is believed can be changed; what is too old then is so at once.
+        """
+        self.start()
+        self.registry.away = True
+        self.clock.pump([LOOK_EVERY] * 20)
+        self.watch.max_stale = 60
+        self.assertEqual([True], self.believed)
+        self.watch.max_stale = 5
+        self.assertEqual([True, False], self.believed)
+
+    def test_clock_that_is_set(self) -> None:
+        """
+        A civil clock that is set makes nothing older.
+        """
+        seconds = Clock()
+        watch = NodeWatch(
+            self.registry,
+            self.clock,
+            self.changed,
+            self.believed.append,
+            seconds=seconds.seconds,
+        )
+        self.successResultOf(watch.start())
+        self.registry.hold = True
+        self.clock.advance(2 * MAX_STALE)
+        self.assertTrue(watch.is_fresh)
+        seconds.advance(2 * MAX_STALE)
+        self.clock.advance(2 * MAX_STALE)
+        self.assertEqual([True, False], self.believed)
+
+    def test_waits_for_what_it_tells(self) -> None:
+        """
+        Nothing is asked, and nothing counts as known, while the last news are put in
+        force.
+        """
+        done: Deferred[None] = Deferred()
+        watch = NodeWatch(
+            self.registry, self.clock, lambda _: done, self.believed.append
+        )
+        started = watch.start()
+        self.clock.pump([LOOK_EVERY] * 4)
+        self.assertEqual((1, []), (self.registry.questions, self.believed))
+        done.callback(None)
+        self.successResultOf(started)
+        self.assertEqual([True], self.believed)
 
     def test_what_is_called_fails(self) -> None:
         """
-        A mistake of who is told is logged, and does not end the watch.
+        A mistake of who is told is logged, and does not end the watch: he is told all
+        there is again. Until he has taken it nothing is believed.
         """
+        wrong = [True]
 
-        def changed(found: NodesAt) -> None:
+        def changed(found: NodeNews) -> None:
             self.changed(found)
-            raise ZeroDivisionError
+            if wrong:
+                raise ZeroDivisionError
 
-        watch = NodeWatch(self.registry, self.clock, changed)
+        watch = NodeWatch(self.registry, self.clock, changed, self.believed.append)
         self.successResultOf(watch.start())
         self.register(NODE, 0)
         self.clock.advance(LOOK_EVERY)
 
         self.assertEqual([[], [NODE]], self.seen)
-        self.assertTrue(watch.is_fresh)
-        self.assertEqual(2, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertFalse(watch.is_fresh)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        wrong.clear()
+        self.clock.advance(LOOK_EVERY)
+        self.assertEqual([True] * 3, [news.whole for news in self.told])
+        self.assertEqual([True], self.believed)
 
     def test_stopped(self) -> None:
         """
