@@ -18,7 +18,7 @@ from cattrs import Converter
 from nodecomm.config.durations import duration_text
 from nodecomm.identity.files import read_small, replace_file
 from nodecomm.service.agent_failures import CopyFailure
-from nodecomm.service.logs import utc
+from nodecomm.service.agent_points import Point, ago, pair_line
 from nodecomm.sync.model import SyncResult
 from nodecomm.wire.text import safe, to_text
 
@@ -51,11 +51,6 @@ MOST_CHANGES = 50
 #: Bytes of the file, some 100 copies with their changes.
 _LARGEST = 16 * 1024 * 1024
 
-#: Of times that a clock can show: seconds since 1970 (to the year 9999), and
-#: nanoseconds since the start of a machine.
-_END_OF_TIME = 253402300800
-_MOST_NS = 1 << 63
-
 State = Literal["waiting", "running", "after-update", "stopped"]
 
 
@@ -64,37 +59,6 @@ class StatusUnreadable(Exception):  # noqa: N818
     The file cannot be understood: it is damaged, or of another release. The agent
     writes a new one at its next run.
     """
-
-
-@frozen
-class Point:
-    """
-    A point of time by both clocks: the civil one, which may be wrong and may be set,
-    and one that nobody sets, which begins anew with each start of the machine.
-
-    Attributes:
-        civil: Seconds since 1970.
-        boot: Which start of the machine.
-        ns: Nanoseconds since that start.
-    """
-
-    civil: float
-    boot: str
-    ns: int
-
-    def seconds_until(self, other: Point) -> float:
-        """
-        From this to *other*: exact within one start of the machine.
-        """
-        if self.boot == other.boot:
-            return (other.ns - self.ns) / 1e9
-        return other.civil - self.civil
-
-    def later(self, seconds: float) -> Point:
-        """
-        So many seconds after this.
-        """
-        return Point(self.civil + seconds, self.boot, self.ns + round(seconds * 1e9))
 
 
 @frozen
@@ -320,9 +284,7 @@ def _check_points(status: AgentStatus) -> None:
     for copy in status.copies:
         points += [copy.last_success, copy.last_change]
     for point in points:
-        if point is not None and not (
-            0 <= point.civil < _END_OF_TIME and 0 <= point.ns < _MOST_NS
-        ):
+        if point is not None and not point.can_be:
             msg = "it has a time that no clock can show"
             raise ValueError(msg)
 
@@ -361,48 +323,50 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
     """
     The status as lines for people.
     """
-    lines = [_pair("agent", _doing(status, now, running=running))]
+    lines = [pair_line("agent", _doing(status, now, running=running))]
     if not status.regular:
-        lines.append(_pair("policy", "nothing is to be copied"))
+        lines.append(pair_line("policy", "nothing is to be copied"))
     elif status.last_success is None:
-        lines.append(_pair("policy", "never fetched completely"))
+        lines.append(pair_line("policy", "never fetched completely"))
     else:
-        said = f"confirmed {_ago(status.last_success, now)}"
+        said = f"confirmed {ago(status.last_success, now)}"
         if status.last_change is not None:
-            said += f", last changed {_ago(status.last_change, now)}"
-        lines.append(_pair("policy", said))
+            said += f", last changed {ago(status.last_change, now)}"
+        lines.append(pair_line("policy", said))
     configured = ", ".join(status.servers)
     server = (
         status.server or f"none has given anything so far (configured: {configured})"
     )
-    lines.append(_pair("server", server))
+    lines.append(pair_line("server", server))
     if status.server_key:
-        lines.append(_pair("its key", status.server_key))
+        lines.append(pair_line("its key", status.server_key))
     if status.protocol:
-        lines.append(_pair("protocol", status.protocol))
+        lines.append(pair_line("protocol", status.protocol))
     if status.listening:
-        lines.append(_pair("listening", f"{', '.join(status.listening)} (for runs)"))
+        lines.append(
+            pair_line("listening", f"{', '.join(status.listening)} (for runs)")
+        )
     attempt = status.last_attempt
     if attempt is None:
-        lines.append(_pair("last attempt", "none"))
+        lines.append(pair_line("last attempt", "none"))
     else:
         said = (
-            f"{_ago(attempt.began, now)} ({attempt.reason}), {attempt.outcome} after"
+            f"{ago(attempt.began, now)} ({attempt.reason}), {attempt.outcome} after"
             f" {attempt.seconds:.1f} s"
         )
         if status.failures_in_a_row > 1:
             said += f", {status.failures_in_a_row} failures in a row"
-        lines.append(_pair("last attempt", said))
+        lines.append(pair_line("last attempt", said))
     success = status.last_success
     lines.append(
-        _pair("last success", "never" if success is None else _ago(success, now))
+        pair_line("last success", "never" if success is None else ago(success, now))
     )
     if status.after_update is not None:
         after = status.after_update
-        said = f"{_ago(after.began, now)}, {safe(after.outcome)}"
-        lines.append(_pair("after_update", f"{said} after {after.seconds:.1f} s"))
+        said = f"{ago(after.began, now)}, {safe(after.outcome)}"
+        lines.append(pair_line("after_update", f"{said} after {after.seconds:.1f} s"))
     if status.after_update_pending:
-        lines.append(_pair("after_update", "is due for a change, and has not run"))
+        lines.append(pair_line("after_update", "is due for a change, and has not run"))
     for copy in status.copies:
         lines += copy_lines(copy, now)
     # What was made safe stays as it is.
@@ -411,10 +375,6 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _pair(name: str, said: str) -> str:
-    return f"{name + ':':<14} {said}"
 
 
 def _doing(status: AgentStatus, now: Point, *, running: bool) -> str:
@@ -435,15 +395,6 @@ def _doing(status: AgentStatus, now: Point, *, running: bool) -> str:
     return said + f"next run in {duration_text(left)}"
 
 
-def _ago(then: Point, now: Point) -> str:
-    seconds = then.seconds_until(now)
-    when = utc(then.civil)
-    if seconds < 0:
-        # Another start of the machine, and the civil clock went back since.
-        return f"at {when}"
-    return f"{duration_text(seconds)} ago ({when})"
-
-
 def copy_lines(copy: CopyStatus, now: Point) -> Sequence[str]:
     """
     What became of one copy, as lines for people.
@@ -456,7 +407,7 @@ def copy_lines(copy: CopyStatus, now: Point) -> Sequence[str]:
             f" {_count(copy.round_trips, 'round trip')}, {copy.seconds:.1f} s)"
         )
     elif copy.last_success is not None:
-        lines[0] += f"; what is there is of {_ago(copy.last_success, now)}"
+        lines[0] += f"; what is there is of {ago(copy.last_success, now)}"
     else:
         lines[0] += "; it was never made"
     for failure in copy.failures:
