@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from nodecomm.access.findings import Findings
 from nodecomm.access.lists import ListReader
+from nodecomm.access.node_reading import read_common_files, read_node_files
 from nodecomm.access.paths import PathReader, Resolve, Resolved
 from nodecomm.access.patterns import Pattern, UnsupportedPatternError
 from nodecomm.access.roles import check_program, read_execution, read_roles
@@ -61,6 +62,7 @@ class _Compiler:
     ) -> None:
         self._settings = settings
         self._findings = findings
+        self._resolve = resolve
         self._paths = PathReader(findings, resolve)
         self._lists = ListReader(findings)
         self._shortcuts: dict[bytes, Shortcut] = {}
@@ -74,13 +76,16 @@ class _Compiler:
         for index, table in enumerate(self._settings.access):
             rule = self._rule(index, table)
             if rule is not None:
-                place = (rule.kind, rule.path, rule.tree)
-                known = rules.get(place)
-                rules[place] = rule if known is None else self._merge(known, rule)
+                self._add(rules, rule)
+        for rule in read_common_files(
+            self._settings, self._findings, self._paths, self._lists
+        ):
+            self._add(rules, rule)
+        path_rules = tuple(rule for rule in rules.values() if rule.kind == "path")
         connections = self._lists.connections
         return Snapshot(
             generation=generation,
-            rules=tuple(rule for rule in rules.values() if rule.kind == "path"),
+            rules=path_rules,
             names=tuple(rule for rule in rules.values() if rule.kind != "path"),
             shortcuts=self._shortcuts,
             allowconnects=connections("allowconnects", server.allowconnects),
@@ -93,7 +98,15 @@ class _Compiler:
             users_origin=self._settings.origin("server.allowusers"),
             execution=read_execution(self._settings, self._findings, sync),
             roles=read_roles(self._settings, self._findings),
+            node_rules=read_node_files(
+                self._settings, self._findings, self._resolve, path_rules
+            ),
         )
+
+    def _add(self, rules: dict[tuple[str, bytes, bool], Rule], rule: Rule) -> None:
+        place = (rule.kind, rule.path, rule.tree)
+        known = rules.get(place)
+        rules[place] = rule if known is None else self._merge(known, rule)
 
     def _rule(self, index: int, table: AccessSettings) -> Rule | None:
         """
@@ -194,7 +207,7 @@ class _Compiler:
         """
         Two tables for the same thing are one rule.
         """
-        if rule.source != known.source:
+        if rule.source != known.source and rule.table == "access":
             self._findings.tell(
                 f"access[{rule.index}].source",
                 f"{known.label} is the same path with another source",

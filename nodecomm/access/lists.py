@@ -139,8 +139,15 @@ class ListReader:
     def connections(
         self, name: str, texts: Sequence[str], *, deny: bool = False
     ) -> AddressList:
-        entries = self._addresses(f"server.{name}", texts, deny=deny, acl=False)
-        return AddressList(entries)
+        return self.networks(f"server.{name}", texts, deny=deny)
+
+    def networks(
+        self, key: str, texts: Sequence[str], *, deny: bool = False
+    ) -> AddressList:
+        """
+        The list of addresses at *key*, which is not one of a rule.
+        """
+        return AddressList(self._addresses(key, texts, deny=deny, acl=False))
 
     def read(self, key: str, table: AccessSettings) -> RuleLists:
         """

@@ -13,7 +13,7 @@ from nodecomm.access.findings import Findings
 from nodecomm.access.requests import is_resolved
 from nodecomm.wire.text import from_text, to_text
 
-__all__ = ["PathReader", "Resolve", "Resolved", "RulePath"]
+__all__ = ["PathReader", "Resolve", "Resolved", "RulePath", "real_parent"]
 
 
 class Resolved(NamedTuple):
@@ -125,7 +125,7 @@ class PathReader:
                 f"write '{text}/' if it is to be a folder",
                 "warning",
             )
-        real = self._real_parent(path)
+        real = real_parent(path, self._resolve)
         if real is None and not is_resolved(path):
             real = posixpath.normpath(path)
         if real is not None:
@@ -139,23 +139,24 @@ class PathReader:
             )
         return RulePath(path, tree, missing=True)
 
-    def _real_parent(self, path: bytes) -> bytes | None:
-        """
-        What *path* would be called after its existing folders were resolved, when
-        that differs.
-        """
-        for parent in _parents(path):
-            try:
-                resolved = self._resolve(parent)
-            except OSError:
-                return None
-            if resolved is not None:
-                rest = path[len(parent.rstrip(b"/")) :]
-                real = resolved.path.rstrip(b"/") + rest
-                while b"//" in real:
-                    real = real.replace(b"//", b"/")
-                return real if real != path else None
-        return None
+
+def real_parent(path: bytes, resolve: Resolve) -> bytes | None:
+    """
+    What *path* would be called after its existing folders were resolved, when that
+    differs.
+    """
+    for parent in _parents(path):
+        try:
+            resolved = resolve(parent)
+        except OSError:
+            return None
+        if resolved is not None:
+            rest = path[len(parent.rstrip(b"/")) :]
+            real = resolved.path.rstrip(b"/") + rest
+            while b"//" in real:
+                real = real.replace(b"//", b"/")
+            return real if real != path else None
+    return None
 
 
 def _parents(path: bytes) -> Iterator[bytes]:

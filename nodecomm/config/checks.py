@@ -18,6 +18,7 @@ from nodecomm.config.execution import SYNC, check_execution
 from nodecomm.config.fields import About
 from nodecomm.config.inventory import check_inventory
 from nodecomm.config.model import AccessSettings, LogSettings, Settings
+from nodecomm.config.node_files import check_node_files
 from nodecomm.config.placed import Checks
 from nodecomm.config.shapes import MismatchError, check_about
 
@@ -42,6 +43,9 @@ def check_settings(settings: Settings) -> list[Problem]:
         *check_log(checks, settings.log),
         *checks.repeated("plugins.commands", settings.plugins.commands),
         *checks.inventory(),
+        *check_node_files(
+            checks, settings.inventory, settings.node_files, settings.common_files
+        ),
     ]
 
 

@@ -18,6 +18,7 @@ from nodecomm.config.execution import RoleSettings, RunSettings
 from nodecomm.config.fields import about
 from nodecomm.config.inventory import InventorySettings, RegisteredSettings
 from nodecomm.config.limits import LimitSettings
+from nodecomm.config.node_files import CommonFileSettings, NodeFileSettings
 from nodecomm.config.peers import PeerSettings
 from nodecomm.config.placed import Placed
 
@@ -402,4 +403,14 @@ class Settings(Placed):
             "Nodes that are accepted before their first inventory, by their keys. They "
             "are registered at a start; what was decided since then stands."
         ),
+    )
+    node_files: tuple[NodeFileSettings, ...] = field(
+        default=(),
+        metadata=about(
+            "The files of each node that is accepted and belongs to this server."
+        ),
+    )
+    common_files: tuple[CommonFileSettings, ...] = field(
+        default=(),
+        metadata=about("The files that every node may have, accepted or not."),
     )
