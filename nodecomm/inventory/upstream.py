@@ -14,27 +14,21 @@ import io
 import os
 import re
 from collections.abc import Mapping
-from typing import IO, Any, cast
+from typing import IO, Any
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IResponse
-from zope.interface import implementer
 
 from nodecomm import __version__
 from nodecomm.inventory.names import read_name
 from nodecomm.inventory.pairs import Box
 from nodecomm.inventory.upstream_connecting import (
-    CheckedConnection,
     CheckedEndpoint,
     ClientCertificate,
 )
@@ -46,9 +40,10 @@ from nodecomm.inventory.upstream_errors import (
     UntrustedServer,
     failure_of,
 )
+from nodecomm.inventory.upstream_exchange import Answer, Exchange, SendTimeouts, Stale
 from nodecomm.inventory.upstream_trust import IServerCheck
-from nodecomm.server.pools import Pool
-from nodecomm.wire.text import safe, to_text
+from nodecomm.server.pools import InlinePool, Pool
+from nodecomm.wire.text import safe
 
 __all__ = [
     "ClientCertificate",
@@ -77,29 +72,8 @@ _SERVER_ID = re.compile(r"[a-z0-9-]{1,50}")
 #: Seconds that an unused connection stays open for the next file.
 _IDLE = 10
 
-#: The longest pause that a server may ask for, in seconds.
-_LONGEST_PAUSE = 24 * 3600.0
-
-#: Characters of an answer that are told.
-_TOLD = 200
-
-
-@frozen
-class SendTimeouts:
-    """
-    How long each stage may take, in seconds.
-
-    Attributes:
-        connect: Until there is a connection.
-        handshake: TLS, and the decision about the server's key.
-        silence: While nothing moves in either direction.
-        whole: A request, from its connection to its answer.
-    """
-
-    connect: float = 10.0
-    handshake: float = 15.0
-    silence: float = 60.0
-    whole: float = 900.0
+#: Seconds in which they are closed in order, before they are cut.
+_CLOSING = 2.0
 
 
 @frozen
@@ -221,6 +195,7 @@ class InventoryUpstream:
             self.url.host,
             self.url.port,
             check,
+            connect=self.timeouts.connect,
             handshake=self.timeouts.handshake,
             certificate=certificate,
         )
@@ -263,12 +238,21 @@ class InventoryUpstream:
         """
         Close what is kept open. What is under way goes on.
         """
-        return cast("Deferred[None]", self._connections.closeCachedConnections())
+        closed: Deferred[None] = self._connections.closeCachedConnections()
+        # Not every server plays along.
+        timer = self._reactor.callLater(_CLOSING, self._endpoint.cut_idle)
+
+        def stop(result: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+            return result
+
+        return closed.addBoth(stop)
 
     async def _server_id(self) -> str:
         answer = await self._ask("GET", "/uuid", Headers())
         if answer.status != 200:
-            raise failure_of(answer.status, answer.text)
+            raise self._refused(answer)
         text = answer.text
         if not _SERVER_ID.fullmatch(text):
             msg = (
@@ -290,247 +274,70 @@ class InventoryUpstream:
             if isinstance(content, bytes)
             else await self._pool.run(_open, content)
         )
-        try:
-            size = await self._pool.run(stream.seek, 0, io.SEEK_END)
-            answer = await self._ask(
-                "PUT", f"/{PATHS[box]}/{name}", headers, stream, size
-            )
-        finally:
-            stream.close()
+        with stream:
+            answer = await self._ask("PUT", f"/{PATHS[box]}/{name}", headers, stream)
         if answer.status in _STORED:
             return answer.status
         raise self._refused(answer)
 
-    def _refused(self, answer: _Answer) -> SendFailed:
+    def _refused(self, answer: Answer) -> SendFailed:
         if 300 <= answer.status < 400 and answer.location:
             msg = (
                 f"the server answers {answer.status}, to go to "
-                f"{safe(answer.location[:_TOLD])}; that is not followed: if it is the "
+                f"{answer.location}; that is not followed: if it is the "
                 "right address, write it"
             )
             return Transient(msg, answer.status)
         return failure_of(answer.status, answer.text, retry_after=answer.retry_after)
 
     async def _ask(
-        self,
-        method: str,
-        path: str,
-        headers: Headers,
-        stream: IO[bytes] | None = None,
-        size: int = 0,
-    ) -> _Answer:
-        while True:
-            content = None
-            if stream is not None:
-                await self._pool.run(stream.seek, 0)
-                content = Content(stream, size, self._pool)
-            exchange = _Exchange(self, content)
-            try:
-                return await exchange.run(method, path, headers)
-            except _Stale:
-                # The server has closed a connection that was kept, as it may; once
-                # more over a new one.
-                await self.close()
-            finally:
-                if content is not None:
-                    await content.ended()
-
-
-@frozen
-class _Answer:
-    status: int
-    text: str
-    retry_after: float | None = None
-    location: str = ""
-
-
-class _Stale(Exception):  # noqa: N818
-    """
-    A connection that was kept was of no use any more.
-    """
-
-
-@implementer(IAgentEndpointFactory)
-@frozen
-class _Endpoints:
-    endpoint: CheckedEndpoint
-
-    def endpointForURI(self, uri: object) -> CheckedEndpoint:
-        return self.endpoint
-
-
-@frozen
-class _Taking:
-    """
-    A pool of connections that tells which one was taken.
-    """
-
-    _pool: HTTPConnectionPool
-    _taken: Any
-    persistent: bool = field(default=True, init=False)
-
-    def getConnection(self, key: Any, endpoint: Any) -> Deferred[Any]:
-        return self._pool.getConnection(key, endpoint).addCallback(self._taken)
-
-
-class _Body(Protocol):
-    """
-    The content of an answer; the connection sees to it that it is short.
-    """
-
-    def __init__(self, whole: Deferred[bytes]) -> None:
-        self._whole = whole
-        self._pieces: list[bytes] = []
-
-    def dataReceived(self, data: bytes) -> None:
-        self._pieces.append(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self._whole.callback(b"".join(self._pieces))
-        else:
-            self._whole.errback(reason)
-
-
-class _Exchange:
-    """
-    One request and its answer, in time.
-    """
-
-    def __init__(self, upstream: InventoryUpstream, content: Content | None) -> None:
-        self._upstream = upstream
-        self._clock = upstream._reactor
-        self._times = upstream.timeouts
-        self._content = content
-        self._connection: CheckedConnection | None = None
-        self._silence: IDelayedCall | None = None
-        self._pending: Deferred[Any] | None = None
-        self._late: Transient | None = None
-
-    async def run(self, method: str, path: str, headers: Headers) -> _Answer:
-        whole = self._clock.callLater(
-            self._times.whole, self._too_late, f"after {self._times.whole:g} seconds"
-        )
-        try:
-            return await self._run(method, path, headers)
-        except SendFailed:
-            raise
-        except Exception as error:
-            raise self._failure(error) from error
-        finally:
-            if whole.active():
-                whole.cancel()
-            if self._silence is not None and self._silence.active():
-                self._silence.cancel()
-            if self._connection is not None:
-                self._connection.moved = None
-
-    async def _run(self, method: str, path: str, headers: Headers) -> _Answer:
-        upstream = self._upstream
-        url = upstream.url
-        agent: Agent = Agent.usingEndpointFactory(  # type: ignore[no-untyped-call]
-            self._clock,
-            _Endpoints(upstream._endpoint),
-            cast(Any, _Taking(upstream._connections, self._taken)),
-        )
-        headers = headers.copy()
+        self, method: str, path: str, headers: Headers, stream: IO[bytes] | None = None
+    ) -> Answer:
+        url = f"https://{self.url.server}{self.url.base}{path}"
         headers.addRawHeader("User-Agent", f"nodecomm/{__version__}")
-        headers.addRawHeader("Host", url.netloc)
-        if self._content is not None:
-            self._content._moved = self._move
-        self._pending = agent.request(
-            method.encode("ascii"),
-            f"https://{url.server}{url.base}{path}".encode("ascii"),
-            headers,
-            self._content,
-        )
-        response = await self._pending
+        headers.addRawHeader("Host", self.url.netloc)
         try:
-            body = await self._body(response)
-        except Exception:
-            if method == "GET":
-                raise
-            # The code has been said; the rest is but words.
-            body = b""
-        self._pending = None
-        if self._content is not None and not self._content.is_complete:
-            assert self._connection is not None  # noqa: S101
-            self._connection.abort()
-        return _Answer(
-            response.code,
-            _first_line(body),
-            _pause(response.headers, self._clock),
-            (response.headers.getRawHeaders("Location") or [""])[0],
+            return await self._exchange(method, url, headers, stream)
+        except Stale:
+            # The server has closed a connection that was kept, as it may.
+            await self.close()
+        try:
+            return await self._exchange(method, url, headers, stream)
+        except Stale:
+            raise Transient("the server closes every connection at once") from None
+
+    async def _exchange(
+        self, method: str, url: str, headers: Headers, stream: IO[bytes] | None
+    ) -> Answer:
+        exchange = Exchange(
+            self._reactor, self._endpoint, self._connections, self.timeouts
         )
-
-    def _body(self, response: IResponse) -> Deferred[bytes]:
-        self._pending = Deferred()
-        response.deliverBody(_Body(self._pending))
-        return self._pending
-
-    def _taken(self, protocol: Any) -> Any:
-        self._connection = self._upstream._endpoint.connections[protocol]
-        self._connection.begin()
-        self._connection.moved = self._move
-        self._silence = self._clock.callLater(
-            self._times.silence,
-            self._too_late,
-            f"for {self._times.silence:g} seconds nothing has moved",
-        )
-        return protocol
-
-    def _move(self) -> None:
-        if self._silence is not None and self._silence.active():
-            self._silence.reset(self._times.silence)
-
-    def _too_late(self, when: str) -> None:
-        self._late = Transient(f"no answer {when}")
-        if self._connection is not None:
-            self._connection.abort(self._late)
-        if self._pending is not None:
-            self._pending.cancel()
-
-    def _failure(self, error: Exception) -> Exception:
-        if self._late is not None:
-            return self._late
-        if self._content is not None and self._content.error is not None:
-            return self._content.error
-        connection = self._connection
-        if connection is None:
-            return Transient(f"no connection: {_words(error)}")
-        if connection.failure is not None:
-            return connection.failure
-        if connection.requests > 1 and not connection.heard:
-            return _Stale()
-        return Transient(f"the connection has ended without an answer: {_words(error)}")
+        if stream is None:
+            return await exchange.run(method, url, headers)
+        # What is in memory needs no thread.
+        pool = InlinePool() if isinstance(stream, io.BytesIO) else self._pool
+        size = await pool.run(_rewind, stream)
+        content = Content(stream, size, pool, exchange.moved)
+        try:
+            return await exchange.run(method, url, headers, content)
+        finally:
+            await content.ended()
 
 
 def _open(path: str | os.PathLike[str]) -> IO[bytes]:
     return open(path, "rb")
 
 
+def _rewind(stream: IO[bytes]) -> int:
+    """
+    Go to the beginning; how long it is.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    return size
+
+
 def _basic(user: str, password: str) -> str:
     if ":" in user:
         raise ValueError("a user's name has no colon")
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
-
-
-def _first_line(body: bytes) -> str:
-    return safe(to_text(body.strip().partition(b"\n")[0].strip()[:_TOLD]))
-
-
-def _pause(headers: Headers, clock: Any) -> float | None:
-    """
-    Seconds that a server asks to wait, in whichever way it says so.
-    """
-    text = (headers.getRawHeaders("Retry-After") or [""])[0].strip()
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return min(float(text), _LONGEST_PAUSE)
-    return None
-
-
-def _words(error: Any) -> str:
-    reasons = getattr(error, "reasons", None)
-    if reasons:
-        return _words(reasons[0].value)
-    return str(error) or type(error).__name__

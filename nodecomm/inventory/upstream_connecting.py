@@ -6,6 +6,7 @@ is the server that is meant, before anything else goes over them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,13 @@ from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 from OpenSSL.crypto import Error as CryptoError
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    fail,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -28,6 +35,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -46,6 +54,9 @@ _MAX_ANSWER = 64 * 1024
 #: Keys of 1024 bits do where the key itself is compared; see `SECURITY_LEVEL` of
 #: connections.
 _CIPHERS = b"DEFAULT@SECLEVEL=1"
+
+
+_log = Logger("nodecomm.inventory")
 
 
 @frozen
@@ -89,9 +100,15 @@ class _Handshake:
 
     def judge(self, certificate: X509 | None) -> bool:
         """
-        Decide by the server's own certificate.
+        Decide by the server's own certificate. Never fails.
         """
-        self.decision = self._judge(certificate)
+        try:
+            self.decision = self._judge(certificate)
+        except Exception as error:
+            # Whoever decides may be somebody else's code.
+            _log.failure("a server cannot be checked", event="upstream.failed")
+            text = f"{self.server} cannot be checked: {error!r}"
+            self.decision = ServerDecision(False, "check-failed", text)
         return bool(self.decision)
 
     def _judge(self, certificate: X509 | None) -> ServerDecision:
@@ -132,37 +149,65 @@ class CheckedConnection(Protocol):
         self.requests = 0
         self.heard = 0
         self.failure: Transient | None = None
-        #: Called when something has come.
-        self.moved: Any = None
+        self._moved: Callable[[], object] | None = None
+        self._is_open = True
         self._handshake = handshake
         self._clock = clock
         self._timer: IDelayedCall | None = None
         self._inner: IProtocol | None = None
-        self._ready: Deferred[None] | None = Deferred(lambda _: self.abort())
+        self._lost: Callable[[], object] = lambda: None
+        self._ready: Deferred[None] | None = None
+        self._is_decided = False
 
     def wait(self, seconds: float) -> Deferred[None]:
         """
-        Fires when the server is known to be the right one.
+        Fires when the server is known to be the right one, in this time.
         """
-        assert self._ready is not None  # noqa: S101
+        if self._is_decided:
+            return succeed(None) if self.failure is None else fail(self.failure)
         self._timer = self._clock.callLater(seconds, self._late, seconds)
+        self._ready = Deferred(lambda _: self.abort())
         return self._ready
 
-    def carry(self, inner: IProtocol) -> None:
+    def carry(self, inner: IProtocol, lost: Callable[[], object]) -> None:
         """
-        Speak *inner* from now on.
+        Speak *inner* from now on; *lost* is called when that is over.
         """
         self._inner = inner
+        self._lost = lost
         assert self.transport is not None  # noqa: S101
         inner.makeConnection(self.transport)
 
-    def begin(self) -> None:
+    def begin(self, moved: Callable[[], object]) -> None:
         """
-        A request begins.
+        A request begins. *moved* is called whenever something has come.
         """
+        self._stop_timer()
+        self._moved = moved
         self.requests += 1
         self.heard = 0
         self.failure = None
+
+    @property
+    def is_idle(self) -> bool:
+        """
+        Whether no request is under way.
+        """
+        return self._inner is not None and self._moved is None
+
+    def rest(self, seconds: float) -> None:
+        """
+        A request has ended. If there is no other one in this time, the connection is
+        cut, however it is being closed.
+        """
+        self._moved = None
+        self._stop_timer()
+        if self._is_open:
+            self._timer = self._clock.callLater(seconds, self._cut)
+
+    def _cut(self) -> None:
+        self._timer = None
+        self.abort()
 
     def abort(self, failure: Transient | None = None) -> None:
         """
@@ -197,24 +242,25 @@ class CheckedConnection(Protocol):
         elif self.heard > _MAX_ANSWER:
             self.abort(Transient(f"the answer is longer than {_MAX_ANSWER} bytes"))
         else:
-            if self.moved is not None:
-                self.moved()
+            if self._moved is not None:
+                self._moved()
             self._inner.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Pass it on."""
+        self._is_open = False
         self._stop_timer()
-        if self._inner is not None:
-            self._inner.connectionLost(reason)
+        if self._inner is None:
+            self._decide(self.failure or self._why(reason))
             return
-        self._fire(self.failure or self._why(reason))
+        self._lost()
+        self._inner.connectionLost(reason)
 
     def _kept(self, decision: ServerDecision) -> None:
-        if not decision:
+        if decision:
+            self._decide(None)
+        else:
             self._end(self._handshake.refusal(decision))
-        elif self._ready is not None:
-            self._stop_timer()
-            self._fire(None)
 
     def _not_kept(self, failure: Failure) -> None:
         self._end(Transient(f"the server's key cannot be kept: {failure.value}"))
@@ -225,12 +271,15 @@ class CheckedConnection(Protocol):
         self._end(Transient(text))
 
     def _end(self, failure: Transient) -> None:
-        self.failure = self.failure or failure
-        self._stop_timer()
         self.abort()
-        self._fire(self.failure)
+        self._decide(failure)
 
-    def _fire(self, failure: Transient | None) -> None:
+    def _decide(self, failure: Transient | None) -> None:
+        if self._is_decided:
+            return
+        self._is_decided = True
+        self.failure = failure
+        self._stop_timer()
         ready, self._ready = self._ready, None
         if ready is None:
             return
@@ -283,6 +332,7 @@ class CheckedEndpoint:
         host: What the server is called: a name or an address.
         port: Its port.
         check: Decides whether it is the right one.
+        connect: Seconds until there must be a connection.
         handshake: Seconds that TLS and the decision may take.
         certificate: Who we are, for servers that ask.
     """
@@ -295,6 +345,7 @@ class CheckedEndpoint:
         port: int,
         check: IServerCheck,
         *,
+        connect: float,
         handshake: float,
         certificate: ClientCertificate | None = None,
     ) -> None:
@@ -305,14 +356,14 @@ class CheckedEndpoint:
         self._server = f"{shown}:{port}"
         self._name = None if literal else host.encode("ascii")
         self._check = check
-        self._seconds = handshake
+        self._connect_seconds = connect
+        self._handshake_seconds = handshake
         self.context = _context(check, certificate, self._saw)
         #: Those that go on.
         self.handshakes: WeakKeyDictionary[SSL.Connection, _Handshake]
         self.handshakes = WeakKeyDictionary()
-        #: What protocols that are in use, or may be again, are spoken over.
-        self.connections: WeakKeyDictionary[Any, CheckedConnection]
-        self.connections = WeakKeyDictionary()
+        #: What each protocol is spoken over, while there is a connection.
+        self.connections: dict[Any, CheckedConnection] = {}
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -320,28 +371,41 @@ class CheckedEndpoint:
         """
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
+    def cut_idle(self) -> None:
+        """
+        Close the connections at once over which nothing is under way.
+        """
+        for connection in tuple(self.connections.values()):
+            if connection.is_idle:
+                connection.abort()
+
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         handshake = _Handshake(self._check, self._server)
         connection = CheckedConnection(handshake, self._clock)
-        ready = connection.wait(self._seconds)
         creator = _Creator(self, handshake, self._name)
         tls = TLSMemoryBIOFactory(
             creator, True, Factory.forProtocol(lambda: connection), self._clock
         )
+        reaching = self._endpoint.connect(tls)
+        timer = self._clock.callLater(self._connect_seconds, reaching.cancel)
         try:
-            await self._endpoint.connect(tls)
-        except BaseException:
-            ready.addErrback(lambda _: None)
-            ready.cancel()
-            raise
-        await ready
+            await reaching
+        except CancelledError:
+            if timer.active():
+                raise
+            text = f"no connection after {self._connect_seconds:g} seconds"
+            raise Transient(text) from None
+        finally:
+            if timer.active():
+                timer.cancel()
+        await connection.wait(self._handshake_seconds)
         transport: Any = connection.transport
         inner = factory.buildProtocol(transport.getPeer())
         if inner is None:
             connection.abort()
-            raise Transient("nothing is to be spoken")
+            raise Transient("nothing is to be spoken over the connection")
         self.connections[inner] = connection
-        connection.carry(inner)
+        connection.carry(inner, lambda: self.connections.pop(inner, None))
         return inner
 
     def _saw(
