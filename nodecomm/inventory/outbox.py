@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: MIT
+"""
+The folder of a relay, where files wait for the server above to have them.
+
+Each file is by itself, document or signature, as it came: nothing in it is looked at.
+What an upload was told to be stored is on disk, and stays there until the server above
+has acknowledged it, or it is in `failed/` with the reason:
+
+`partial/`
+    Uploads under way. Nobody was told anything about them; emptied at the start.
+`outgoing/`
+    What waits, each file in a folder of its own, `SERIAL/NAME~BOX~ADDRESS`. Later ones
+    have greater serials.
+`failed/`
+    What the server above does not want, and what waited for too long.
+
+A folder in which a server has decided about inventories before is taken over: its
+halves and pairs are passed on. One program owns the folder at a time. Everything here
+blocks; all of it may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from operator import attrgetter
+
+from attrs import field, frozen
+
+from nodecomm.identity.files import sync_folder
+from nodecomm.inventory.failures import REASON_NAME, Failed
+from nodecomm.inventory.model import Refusal
+from nodecomm.inventory.names import UploadName
+from nodecomm.inventory.pairs import (
+    Box,
+    Part,
+    Sender,
+    Waiting,
+    held_name,
+    read_waiting,
+    same_content,
+)
+from nodecomm.inventory.spool import Placed
+from nodecomm.inventory.spool_folder import FAILED_KEPT, NameTaken, SpoolFolder
+
+__all__ = ["OUTGOING_NAME", "Outbox", "Outgoing"]
+
+#: The folder of what waits, in that of the outbox.
+OUTGOING_NAME = "outgoing"
+
+#: The folders of a server that decides, which may have been here before.
+_INCOMING, _READY = "incoming", "ready"
+
+
+@frozen(eq=False)
+class Outgoing:
+    """
+    A file that waits.
+
+    Attributes:
+        serial: The name of its folder; later ones are greater.
+        path: The file.
+        name: What its sender has called it.
+        sender: Where it came from.
+        arrived: When, by the clock of durations. What waited before this program began
+            has come before that.
+        when: When, in UTC.
+    """
+
+    serial: str
+    path: str
+    name: UploadName
+    sender: Sender
+    arrived: float
+    when: datetime = field(repr=False)
+
+    @property
+    def key(self) -> tuple[Box, str]:
+        """
+        What a later file must have in common with it to take its place above.
+        """
+        return self.sender.box, self.name.text
+
+
+class Outbox(SpoolFolder):
+    """
+    The folder.
+
+    Args:
+        folder: Where; it is made if it is not there.
+        seconds: A clock for durations that never goes back, such as `time.monotonic`.
+        now: Civil time in UTC.
+        failed_kept: How much is kept in `failed/`.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        seconds: Callable[[], float],
+        now: Callable[[], datetime],
+        failed_kept: int = FAILED_KEPT,
+    ) -> None:
+        super().__init__(folder, now=now, failed_kept=failed_kept)
+        self._seconds = seconds
+        self._outgoing = os.path.join(self.folder, OUTGOING_NAME)
+        self._items: dict[str, Outgoing] = {}
+        #: The latest that waits under a name in a box.
+        self._latest: dict[tuple[Box, str], Outgoing] = {}
+
+    # Opening and closing
+
+    def open(self) -> list[Outgoing]:
+        """
+        Take the folder, and find what an earlier program has left in it.
+
+        Returns:
+            What waits, the longest waiting first.
+
+        Raises:
+            SpoolInUse: Another program has it.
+            OSError: It cannot be used.
+        """
+        self._own([], [self._outgoing])
+        try:
+            with self._lock:
+                self._items.clear()
+                self._latest.clear()
+                for serial in sorted(os.listdir(self._outgoing)):
+                    self._know_serial(serial)
+                self._take_over()
+            return self.rescan()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """
+        Leave the folder to others.
+        """
+        self._leave()
+        with self._lock:
+            self._items.clear()
+            self._latest.clear()
+
+    # What a sender does
+
+    # These are asked by the reactor, and so do not wait for the lock.
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many files wait.
+        """
+        return len(self._items)
+
+    @property
+    def undecided(self) -> int:
+        """
+        None: nothing is decided here.
+        """
+        return 0
+
+    def holds(self, name: UploadName) -> bool:
+        """
+        Whether a file of exactly this name waits.
+        """
+        return any((box, name.text) in self._latest for box in Box)
+
+    def place(
+        self, part: Part, name: UploadName, sender: Sender, *, only_new: bool = False
+    ) -> tuple[Placed, Outgoing | None]:
+        """
+        Store an upload that is whole. When this returns it is on disk.
+
+        The same content as the latest of that name that waits changes nothing; other
+        content waits behind it.
+
+        Args:
+            part: What was sent.
+            name: What it is called.
+            sender: Where it came from.
+            only_new: Whether a file of this name that waits already is in the way.
+
+        Returns:
+            What became of it, and the file that waits now, unless it did before.
+
+        Raises:
+            NameTaken: There is one, and *only_new*.
+            OSError: It could not be stored.
+        """
+        part.finish(self._now())
+        with self._lock:
+            if only_new and self.holds(name):
+                raise NameTaken(name.text)
+            before = self._latest.get((sender.box, name.text))
+            new = None
+            if before is not None and self._is_same(before, part):
+                part.discard()
+                folder = os.path.dirname(before.path)
+            else:
+                new = self._put_in(part.path, name, sender)
+                folder = os.path.dirname(new.path)
+        # Somebody else may have put the file there, just now, and may still be at this.
+        # It may be above already, too, and gone from here.
+        with contextlib.suppress(FileNotFoundError):
+            sync_folder(folder)
+        sync_folder(self._outgoing)
+        return Placed(existed=before is not None), new
+
+    # What the one who sends does
+
+    def done(self, item: Outgoing) -> None:
+        """
+        Forget a file: the server above has it, or somebody has removed it here.
+
+        Raises:
+            OSError: It could not be removed, and will be sent again.
+        """
+        with self._lock:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(item.path)
+            self._forget(item)
+            # What is left of it holds no file to send, and goes at the next start.
+            shutil.rmtree(os.path.dirname(item.path), ignore_errors=True)
+
+    def fail(self, item: Outgoing, refusal: Refusal) -> Failed:
+        """
+        Put a file aside, with the reason beside it.
+
+        Raises:
+            OSError: It could not be moved, and still waits.
+        """
+        failed = Failed(
+            serial=item.serial,
+            name=item.name.text,
+            refusal=refusal,
+            sender=item.sender,
+            when=item.when,
+            failed=self._now(),
+            files=(item.name.text,),
+        )
+        with self._lock:
+            self._move_failed_with(os.path.dirname(item.path), failed)
+            self._forget(item)
+        return failed
+
+    def rescan(self) -> list[Outgoing]:
+        """
+        Look at what is there, whoever has put it there or removed it.
+
+        Returns:
+            What waits, the longest waiting first.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        with self._lock:
+            there = set(os.listdir(self._outgoing))
+            for serial, item in list(self._items.items()):
+                if serial not in there or not os.path.exists(item.path):
+                    self._forget(item)
+            for serial in sorted(there - self._items.keys()):
+                self._find(serial)
+            return sorted(self._items.values(), key=attrgetter("serial"))
+
+    # What holds it together; all of it under the lock
+
+    def _put_in(self, path: str, name: UploadName, sender: Sender) -> Outgoing:
+        """
+        Move a file into a folder of its own, which is there with the file in it or not
+        at all.
+        """
+        serial = self._new_serial()
+        held = held_name(name, sender)
+        making = os.path.join(self._partial, serial)
+        os.mkdir(making, 0o700)
+        os.rename(path, os.path.join(making, held))
+        folder = os.path.join(self._outgoing, serial)
+        os.rename(making, folder)
+        return self._add(serial, Waiting(os.path.join(folder, held), name, sender, 0))
+
+    def _find(self, serial: str) -> None:
+        folder = os.path.join(self._outgoing, serial)
+        self._know_serial(serial)
+        try:
+            if os.path.exists(os.path.join(folder, REASON_NAME)):
+                self._move_failed(folder)
+                return
+            found = _read_folder(folder)
+            if not found:
+                # Empty, or with something in it that somebody else has put there.
+                os.rmdir(folder)
+        except OSError:
+            # Not a folder, or not ours to read; the others count.
+            return
+        for waiting in found[:1]:
+            self._add(serial, waiting)
+        for waiting in found[1:]:
+            self._put_in(waiting.path, waiting.name, waiting.sender)
+
+    def _add(self, serial: str, waiting: Waiting) -> Outgoing:
+        civil = self._now()
+        modified = os.stat(waiting.path).st_mtime
+        if modified > civil.timestamp():
+            # The clock was set back since: it has come now, at the latest.
+            modified = civil.timestamp()
+            os.utime(waiting.path, (modified, modified))
+        age = civil.timestamp() - modified
+        item = Outgoing(
+            serial=serial,
+            path=waiting.path,
+            name=waiting.name,
+            sender=waiting.sender,
+            arrived=self._seconds() - age,
+            when=datetime.fromtimestamp(modified, timezone.utc),
+        )
+        self._items[serial] = item
+        latest = self._latest.get(item.key)
+        if latest is None or latest.serial < serial:
+            self._latest[item.key] = item
+        return item
+
+    def _forget(self, item: Outgoing) -> None:
+        self._items.pop(item.serial, None)
+        if self._latest.get(item.key) is item:
+            del self._latest[item.key]
+
+    def _is_same(self, before: Outgoing, part: Part) -> bool:
+        waiting = Waiting(before.path, before.name, before.sender, 0)
+        try:
+            return same_content(waiting, part, before.name)
+        except OSError:
+            # Somebody has removed it.
+            return False
+
+    def _take_over(self) -> None:
+        """
+        What a server that decides has left here is passed on: pairs, then halves.
+        """
+        ready = os.path.join(self.folder, _READY)
+        for serial in _names(ready):
+            folder = os.path.join(ready, serial)
+            if os.path.exists(os.path.join(folder, REASON_NAME)):
+                self._move_failed(folder)
+                continue
+            self._take_in(_read_folder(folder))
+            shutil.rmtree(folder, ignore_errors=True)
+        found = _read_folder(os.path.join(self.folder, _INCOMING))
+        self._take_in(sorted(found, key=lambda each: os.stat(each.path).st_mtime))
+
+    def _take_in(self, found: Iterable[Waiting]) -> None:
+        for waiting in found:
+            self._put_in(waiting.path, waiting.name, waiting.sender)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _read_folder(folder: str) -> list[Waiting]:
+    paths = (os.path.join(folder, name) for name in _names(folder))
+    found = (read_waiting(path, 0) for path in paths)
+    return [waiting for waiting in found if waiting is not None]
