@@ -42,5 +42,6 @@ echo "Unit tests on $("$venv/bin/python" --version), $end dependencies"
 # What a version breaks a few examples of a property show; `make test` has them all.
 export NODECOMM_EXAMPLES="${NODECOMM_EXAMPLES:-10}"
 # One process: these tests hardly wait, and .ci/run has both ends go on at once.
-exec "$venv/bin/python" -m pytest -q -m "not slow and not interop and not programs" \
+exec "$venv/bin/python" -m pytest -q \
+    -m "not slow and not interop and not programs and not postgresql" \
     -p no:cacheprovider "$@"

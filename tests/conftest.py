@@ -7,6 +7,7 @@ busy machine would fail it. trial: the folders of its tests are temporary ones.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ hypothesis.settings.load_profile("nodecomm")
 _EXAMPLES = os.environ.get("NODECOMM_EXAMPLES")
 
 #: The markers of what takes longest, the longest first.
-_LONGEST = ("slow", "interop", "programs")
+_LONGEST = ("slow", "interop", "programs", "postgresql")
 
 
 @pytest.hookimpl(trylast=True)
@@ -75,3 +76,14 @@ def trial_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with mock.patch.object(SynchronousTestCase, "mktemp", mktemp):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_postgres() -> Iterator[None]:
+    """
+    A PostgreSQL server that some test has started ends with the last one.
+    """
+    yield
+    started = sys.modules.get("tests.postgres")
+    if started is not None:
+        started.stop_cluster()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-One SQLite database on a thread of its own.
+Databases whose work is done on a thread of their own; one SQLite file.
 
 The processes of one server share the file; SQLite's write-ahead log lets them read
 while one writes. It must not lie on a network file system.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
@@ -22,21 +22,25 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from nodecomm.identity.files import sync_folder
-from nodecomm.storage.migrations import MIGRATIONS, migrate
+from nodecomm.storage.migrations import MIGRATIONS, Connection, migrate
 
 __all__ = [
     "BUSY_TIMEOUT",
     "DATABASE_NAME",
     "QUEUE_LIMIT",
     "Database",
+    "DatabaseAway",
     "DatabaseClosed",
     "DatabaseOverloaded",
     "IPool",
+    "IRuns",
+    "Threaded",
     "connect",
     "one_thread",
 ]
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 #: The file's name in the state folder.
 DATABASE_NAME = "nodecomm.sqlite"
@@ -59,6 +63,29 @@ class DatabaseOverloaded(Exception):  # noqa: N818
     """
     Too much waits for the database already; the disk does not keep up.
     """
+
+
+class DatabaseAway(Exception):  # noqa: N818
+    """
+    A database of another machine does not answer; it is asked again later.
+    """
+
+
+class IRuns(Protocol):
+    """
+    A database, for whoever keeps a table in it.
+
+    Attributes:
+        name: What it is called in logs.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self, work: Callable[[Connection], T]) -> Deferred[T]:
+        """
+        Call *work* with the connection, on the database's thread.
+        """
 
 
 class IPool(Protocol):
@@ -174,41 +201,35 @@ def _use_write_ahead_log(connection: sqlite3.Connection, busy_timeout: float) ->
             return
 
 
-class Database:
+class Threaded(Generic[C]):
     """
-    A database whose work is done on one thread, in the order it was asked for.
+    A database whose work is done on one thread, in the order it was asked for. What is
+    particular to a kind of database is in the last methods.
 
     Args:
-        path: The file.
+        name: What it is called in logs and errors.
         reactor: Where results arrive.
         make_pool: Makes the thread.
-        busy_timeout: Seconds to wait for a lock that another process holds.
         queue_limit: Calls that may wait for the thread.
-        steps: What makes this kind of database, see `nodecomm.storage.migrations`.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        name: str,
         reactor: IReactorFromThreads,
         *,
         make_pool: Callable[[], IPool] = one_thread,
-        busy_timeout: float = BUSY_TIMEOUT,
         queue_limit: int = QUEUE_LIMIT,
-        steps: Sequence[Sequence[str]] = MIGRATIONS,
     ) -> None:
-        self.path = Path(path)
-        self._steps = steps
+        self.name = name
         self._reactor = reactor
         self._make_pool = make_pool
-        self._busy_timeout = busy_timeout
         self._queue_limit = queue_limit
         self._pool: IPool | None = None
-        self._connection: sqlite3.Connection | None = None
         self._waiting = 0
 
     def __repr__(self) -> str:
-        return f"<Database {self.path}>"
+        return f"<{self.__class__.__name__} {self.name}>"
 
     @property
     def running(self) -> bool:
@@ -219,14 +240,14 @@ class Database:
 
     def start(self) -> Deferred[None]:
         """
-        Open the file and bring it up to date. Work may be given at once; it waits
-        until that is done, and fails if that fails.
+        Open it and bring it up to date. Work may be given at once; it waits until that
+        is done, and fails if that fails.
 
         The Deferred fails with `sqlite3.Error`, `OSError` or `DatabaseTooNew`; the
         thread is ended then.
         """
         if self._pool is not None:
-            msg = f"{self.path} is open already"
+            msg = f"{self.name} is open already"
             raise RuntimeError(msg)
         pool = self._pool = self._make_pool()
         pool.start()
@@ -240,28 +261,27 @@ class Database:
 
         return opened.addErrback(failed)
 
-    def run(self, work: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+    def run(self, work: Callable[[C], T]) -> Deferred[T]:
         """
         Call *work* with the connection, on the database's thread.
 
-        The connection is in autocommit mode: each statement stands alone unless the
-        work opens a transaction (`migrations.immediate`). A transaction left open by
-        work that raises is rolled back.
-
-        The Deferred fails with whatever the work raises, with `DatabaseClosed`, or
-        with `DatabaseOverloaded`.
+        The Deferred fails with whatever the work raises, with `DatabaseClosed`, with
+        `DatabaseOverloaded`, or with `DatabaseAway`.
         """
+        return self._queued(self._work, work)
+
+    def _queued(self, function: Callable[..., T], *args: object) -> Deferred[T]:
         pool = self._pool
         if pool is None:
-            return fail(DatabaseClosed(f"{self.path} is not open"))
+            return fail(DatabaseClosed(f"{self.name} is not open"))
         if self._waiting >= self._queue_limit:
-            msg = f"{self._waiting} calls wait for {self.path}"
+            msg = f"{self._waiting} calls wait for {self.name}"
             return fail(DatabaseOverloaded(msg))
-        return self._in_thread(pool, self._work, work)
+        return self._in_thread(pool, function, *args)
 
     def stop(self) -> Deferred[None]:
         """
-        Finish what was asked for, close the file and end the thread. Harmless when
+        Finish what was asked for, close the database and end the thread. Harmless when
         it is not running.
         """
         pool, self._pool = self._pool, None
@@ -298,6 +318,47 @@ class Database:
         return deferred
 
     # What follows runs on the thread.
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def _work(self, work: Callable[[C], T]) -> T:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+
+class Database(Threaded[sqlite3.Connection]):
+    """
+    A SQLite file whose work is done on one thread, in the order it was asked for.
+
+    The connection is in autocommit mode: each statement stands alone unless the work
+    opens a transaction (`migrations.immediate`). A transaction left open by work that
+    raises is rolled back.
+
+    Args:
+        path: The file.
+        reactor: Where results arrive.
+        busy_timeout: Seconds to wait for a lock that another process holds.
+        steps: What makes this kind of database, see `nodecomm.storage.migrations`.
+        options: As for `Threaded`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        reactor: IReactorFromThreads,
+        *,
+        busy_timeout: float = BUSY_TIMEOUT,
+        steps: Sequence[Sequence[str]] = MIGRATIONS,
+        **options: Any,
+    ) -> None:
+        super().__init__(os.fspath(path), reactor, **options)
+        self.path = Path(path)
+        self._steps = steps
+        self._busy_timeout = busy_timeout
+        self._connection: sqlite3.Connection | None = None
 
     def _open(self) -> None:
         self._connection = connect(self.path, self._busy_timeout, self._steps)

@@ -9,13 +9,12 @@ one must have made sure that the file did not change while it was read.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
-from nodecomm.storage.database import Database
-from nodecomm.storage.migrations import immediate
+from nodecomm.storage.database import IRuns
+from nodecomm.storage.migrations import Connection, immediate
 from nodecomm.storage.tables import Batch, trim
 
 __all__ = ["DIGEST_LIMIT", "DigestKey", "DigestTable"]
@@ -45,9 +44,9 @@ def _name(key: _Plain) -> str:
     return ":".join(map(str, key))
 
 
-def _get(connection: sqlite3.Connection, name: str) -> bytes | None:
+def _get(connection: Connection, name: str) -> bytes | None:
     row = connection.execute(
-        "SELECT digest FROM digests WHERE name = ?", (name,)
+        "SELECT digest FROM digests WHERE name = :name", {"name": name}
     ).fetchone()
     return None if row is None else bytes(row[0])
 
@@ -63,7 +62,7 @@ class DigestTable:
     """
 
     def __init__(
-        self, database: Database, clock: Any, *, limit: int = DIGEST_LIMIT
+        self, database: IRuns, clock: Any, *, limit: int = DIGEST_LIMIT
     ) -> None:
         self._database = database
         self._limit = limit
@@ -100,13 +99,12 @@ class DigestTable:
         """
         return self._batch.stop()
 
-    def _write_batch(
-        self, connection: sqlite3.Connection, entries: dict[str, bytes]
-    ) -> None:
+    def _write_batch(self, connection: Connection, entries: dict[str, bytes]) -> None:
         with immediate(connection):
             connection.executemany(
-                "INSERT OR REPLACE INTO digests (name, digest) VALUES (?, ?)",
-                entries.items(),
+                # Anew, so that its number grows.
+                "INSERT OR REPLACE INTO digests (name, digest) VALUES (:name, :digest)",
+                [{"name": name, "digest": digest} for name, digest in entries.items()],
             )
         self._since_trim += len(entries)
         if self._since_trim >= max(self._limit // 20, 1):

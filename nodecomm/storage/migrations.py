@@ -9,10 +9,20 @@ number of the last step done stands in the database itself (`PRAGMA user_version
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, Protocol, cast
 
-__all__ = ["MIGRATIONS", "DatabaseTooNew", "immediate", "migrate", "version"]
+__all__ = [
+    "MIGRATIONS",
+    "Connection",
+    "Cursor",
+    "DatabaseTooNew",
+    "ILocks",
+    "immediate",
+    "migrate",
+    "version",
+]
 
 #: The statements of each step; step 1 comes first.
 MIGRATIONS: Sequence[Sequence[str]] = (
@@ -49,6 +59,43 @@ MIGRATIONS: Sequence[Sequence[str]] = (
 )
 
 
+class Cursor(Protocol):
+    """
+    What a statement has found.
+    """
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """
+    What a table needs of a connection, whatever the database: statements that SQLite
+    and PostgreSQL understand alike, with parameters by name (`:name`).
+    """
+
+    def execute(
+        self, statement: str, parameters: Mapping[str, Any] = ..., /
+    ) -> Cursor: ...
+
+    def executemany(
+        self, statement: str, parameters: Iterable[Mapping[str, Any]], /
+    ) -> object: ...
+
+
+class ILocks(Connection, Protocol):
+    """
+    A connection that is within a transaction already, and can keep others from writing
+    until that ends.
+    """
+
+    def lock(self) -> None: ...
+
+
 class DatabaseTooNew(Exception):  # noqa: N818
     """
     The database was written by a newer release; run that one, or move the file away.
@@ -68,11 +115,16 @@ class DatabaseTooNew(Exception):  # noqa: N818
 
 
 @contextmanager
-def immediate(connection: sqlite3.Connection) -> Iterator[None]:
+def immediate(connection: Connection) -> Iterator[None]:
     """
     A transaction that holds the write lock from its beginning, so that what it
     reads is still true when it writes. Rolled back when the body raises.
     """
+    if not isinstance(connection, sqlite3.Connection):
+        # Work with another database is within a transaction anyway.
+        cast(ILocks, connection).lock()
+        yield
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

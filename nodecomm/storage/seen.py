@@ -5,7 +5,6 @@ Who was seen where, when last: written after trust, in batches.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -15,8 +14,8 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from nodecomm.identity.interfaces import ISeen
-from nodecomm.storage.database import Database
-from nodecomm.storage.migrations import immediate
+from nodecomm.storage.database import IRuns
+from nodecomm.storage.migrations import Connection, immediate
 from nodecomm.storage.tables import Batch, trim
 
 __all__ = ["SEEN_LIMIT", "Direction", "SeenEntry", "SeenTable", "read_seen"]
@@ -48,7 +47,7 @@ class SeenEntry:
     last: float
 
 
-def read_seen(connection: sqlite3.Connection) -> list[SeenEntry]:
+def read_seen(connection: Connection) -> list[SeenEntry]:
     """
     All entries, the last seen first. Blocks.
     """
@@ -59,21 +58,31 @@ def read_seen(connection: sqlite3.Connection) -> list[SeenEntry]:
     return [SeenEntry(*row) for row in rows]
 
 
-def _digests_at(connection: sqlite3.Connection, address: str) -> list[str]:
+def _digests_at(connection: Connection, address: str) -> list[str]:
     rows = connection.execute(
-        "SELECT digest FROM seen WHERE address = ? AND direction = 'incoming' "
-        "ORDER BY last DESC LIMIT 16",
-        (address,),
+        "SELECT digest FROM seen WHERE address = :address "
+        "AND direction = 'incoming' ORDER BY last DESC LIMIT 16",
+        {"address": address},
     )
     return [digest for (digest,) in rows]
 
 
-def _write(connection: sqlite3.Connection, entries: dict[_Key, float]) -> None:
+def _write(connection: Connection, entries: dict[_Key, float]) -> None:
     with immediate(connection):
         connection.executemany(
-            "INSERT INTO seen (digest, address, direction, last) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET last = max(last, excluded.last)",
-            [(*key, last) for key, last in entries.items()],
+            "INSERT INTO seen (digest, address, direction, last) "
+            "VALUES (:digest, :address, :direction, :last) "
+            "ON CONFLICT (digest, address, direction) DO UPDATE SET last = CASE WHEN "
+            "excluded.last > seen.last THEN excluded.last ELSE seen.last END",
+            [
+                {
+                    "digest": digest,
+                    "address": address,
+                    "direction": direction,
+                    "last": last,
+                }
+                for (digest, address, direction), last in entries.items()
+            ],
         )
 
 
@@ -91,7 +100,7 @@ class SeenTable:
 
     def __init__(
         self,
-        database: Database,
+        database: IRuns,
         clock: Any,
         now: Callable[[], float] = time.time,
         *,
@@ -157,9 +166,7 @@ class SeenTable:
         found = self._database.run(lambda connection: _digests_at(connection, address))
         return found.addCallback(merged)
 
-    def _write_batch(
-        self, connection: sqlite3.Connection, entries: dict[_Key, float]
-    ) -> None:
+    def _write_batch(self, connection: Connection, entries: dict[_Key, float]) -> None:
         _write(connection, entries)
         self._since_trim += len(entries)
         slack = max(self._limit // 20, 1)

@@ -5,7 +5,6 @@ What the tables that are written in batches have in common.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -14,7 +13,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from nodecomm.storage.database import Database
+from nodecomm.storage.database import IRuns
+from nodecomm.storage.migrations import Connection
 
 __all__ = ["BATCH_SIZE", "FLUSH_SECONDS", "PENDING_LIMIT", "Batch", "trim"]
 
@@ -32,7 +32,7 @@ BATCH_SIZE = 500
 PENDING_LIMIT = 20_000
 
 
-def trim(connection: sqlite3.Connection, table: str, order: str, limit: int) -> int:
+def trim(connection: Connection, table: str, order: str, limit: int) -> int:
     """
     Remove the entries of *table* that come first in *order*, as many as there are
     beyond *limit* (at least 1), and return how many went. Those that stand alike at
@@ -42,10 +42,13 @@ def trim(connection: sqlite3.Connection, table: str, order: str, limit: int) -> 
     if count <= limit:
         return 0
     (edge,) = connection.execute(
-        f"SELECT {order} FROM {table} ORDER BY {order} DESC LIMIT 1 OFFSET ?",  # noqa: S608
-        (limit - 1,),
+        f"SELECT {order} FROM {table} ORDER BY {order} DESC LIMIT 1 OFFSET :before",  # noqa: S608
+        {"before": limit - 1},
     ).fetchone()
-    cursor = connection.execute(f"DELETE FROM {table} WHERE {order} < ?", (edge,))  # noqa: S608
+    cursor = connection.execute(
+        f"DELETE FROM {table} WHERE {order} < :edge",  # noqa: S608
+        {"edge": edge},
+    )
     return int(cursor.rowcount)
 
 
@@ -65,9 +68,9 @@ class Batch(Generic[K, V]):
 
     def __init__(
         self,
-        database: Database,
+        database: IRuns,
         clock: Any,
-        write: Callable[[sqlite3.Connection, dict[K, V]], None],
+        write: Callable[[Connection, dict[K, V]], None],
         name: str,
         *,
         limit: int = PENDING_LIMIT,
@@ -179,7 +182,7 @@ class Batch(Generic[K, V]):
                 "{entries} could not be written to {database}, {held} wait, "
                 "{dropped} are lost: {error}",
                 entries=self._name,
-                database=str(self._database.path),
+                database=self._database.name,
                 held=len(self.pending),
                 dropped=self.dropped,
                 error=failure.getErrorMessage(),

@@ -5,20 +5,18 @@ How much of each trust window is used, counted for all processes together.
 
 from __future__ import annotations
 
-import sqlite3
-
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from nodecomm.identity.interfaces import IWindowCounter
-from nodecomm.storage.database import Database
-from nodecomm.storage.migrations import immediate
+from nodecomm.storage.database import IRuns
+from nodecomm.storage.migrations import Connection, immediate
 
 __all__ = ["WindowCounter", "take_from_window", "window_has_room", "window_used"]
 
 
 def take_from_window(
-    connection: sqlite3.Connection, window_id: str, limit: int, token: str
+    connection: Connection, window_id: str, limit: int, token: str
 ) -> bool:
     """
     Take one place in a window, unless *limit* are taken.
@@ -28,37 +26,41 @@ def take_from_window(
     """
     with immediate(connection):
         connection.execute(
-            "INSERT OR IGNORE INTO window_uses (window, token) SELECT ?1, ?2 "
-            "WHERE (SELECT count(*) FROM window_uses WHERE window = ?1) < ?3",
-            (window_id, token, limit),
+            'INSERT INTO window_uses ("window", token) '
+            "SELECT CAST(:window AS TEXT), CAST(:token AS TEXT) WHERE "
+            '(SELECT count(*) FROM window_uses WHERE "window" = :window) < :limit '
+            "ON CONFLICT DO NOTHING",
+            {"window": window_id, "token": token, "limit": limit},
         )
         row = connection.execute(
-            "SELECT 1 FROM window_uses WHERE window = ? AND token = ?",
-            (window_id, token),
+            'SELECT 1 FROM window_uses WHERE "window" = :window AND token = :token',
+            {"window": window_id, "token": token},
         ).fetchone()
     return row is not None
 
 
 def window_has_room(
-    connection: sqlite3.Connection, window_id: str, limit: int, token: str
+    connection: Connection, window_id: str, limit: int, token: str
 ) -> bool:
     """
     Whether `take_from_window` would succeed now.
     """
     row = connection.execute(
-        "SELECT 1 FROM window_uses WHERE window = ?1 AND token = ?2 UNION ALL "
-        "SELECT 1 WHERE (SELECT count(*) FROM window_uses WHERE window = ?1) < ?3",
-        (window_id, token, limit),
+        'SELECT 1 FROM window_uses WHERE "window" = :window AND token = :token '
+        "UNION ALL SELECT 1 WHERE "
+        '(SELECT count(*) FROM window_uses WHERE "window" = :window) < :limit',
+        {"window": window_id, "token": token, "limit": limit},
     ).fetchone()
     return row is not None
 
 
-def window_used(connection: sqlite3.Connection, window_id: str) -> int:
+def window_used(connection: Connection, window_id: str) -> int:
     """
     How many places of a window are taken.
     """
     row = connection.execute(
-        "SELECT count(*) FROM window_uses WHERE window = ?", (window_id,)
+        'SELECT count(*) FROM window_uses WHERE "window" = :window',
+        {"window": window_id},
     ).fetchone()
     return int(row[0])
 
@@ -69,7 +71,7 @@ class WindowCounter:
     The counters of trust windows, in the database.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: IRuns) -> None:
         self._database = database
 
     def take(self, window_id: str, limit: int, token: str) -> Deferred[bool]:
