@@ -39,7 +39,9 @@ _SERVER_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,49}")
 #: Source: Rudder 5.0, the check of a node's id.
 _NODE_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9\-]{0,49}")
 
-_DATABASE = re.compile(r"sqlite:///.+", re.DOTALL)
+_DATABASE = re.compile(r"sqlite:///.+|postgres(ql)?://.+", re.DOTALL)
+
+_SHARED = ("postgresql://", "postgres://")
 
 
 @frozen(kw_only=True)
@@ -150,7 +152,16 @@ class InventorySettings:
     database: str = field(
         default="sqlite:///nodes.sqlite",
         metadata=about(
-            "Where the nodes are kept: `sqlite:///FILE`, relative to `state_dir`.",
+            "Where the nodes are kept: `sqlite:///FILE`, relative to `state_dir`; or "
+            "`postgresql://USER@HOST/DATABASE`, which several servers share, with trust"
+            " windows and keys that were seen.",
+        ),
+    )
+    database_password: Secret | None = field(
+        default=None,
+        metadata=about(
+            "The password for PostgreSQL. Not set: that of the environment "
+            "(`PGPASSWORD`), of `~/.pgpass`, or none.",
         ),
     )
     signatures: Literal["strict", "compat"] = field(
@@ -220,6 +231,25 @@ class InventorySettings:
             minimum=1,
         ),
     )
+    connections: int = field(
+        default=2000,
+        metadata=about(
+            "Connections at a time. Then one makes room that is not sending an "
+            "inventory: of the address that has the most, the longest waiting. It is "
+            "lowered when the system allows few descriptors.",
+            unit="connections",
+            minimum=1,
+        ),
+    )
+    connections_per_address: int = field(
+        default=0,
+        metadata=about(
+            "Connections at a time from one address, or one network of IPv6 (/64); 0 "
+            "is no limit of its own. Those of `trusted_proxies` are not counted.",
+            unit="connections",
+            minimum=0,
+        ),
+    )
     waiting: int = field(
         default=10_000,
         metadata=about(
@@ -286,7 +316,16 @@ def check_inventory(
             "this names no database",
             # It may hold a password.
             None,
-            'write "sqlite:///nodes.sqlite"',
+            'write "sqlite:///nodes.sqlite", or "postgresql://USER@HOST/DATABASE"',
+        )
+    elif settings.database_password is not None and not settings.database.startswith(
+        _SHARED
+    ):
+        yield checks.problem(
+            "inventory.database_password",
+            "it has no effect: a file has no password",
+            None,
+            "leave it out",
         )
     yield from _check_registered(checks, registered)
 

@@ -26,6 +26,8 @@ _NETWORKS = ("networks", "trusted_proxies", "auto_accept")
 #: Keys whose new value is in force after a reload; that of all others after a restart.
 _AT_ONCE = frozenset(
     {
+        "listen",
+        "certificate",
         "networks",
         "trusted_proxies",
         "first_user",
@@ -34,6 +36,8 @@ _AT_ONCE = frozenset(
         "update_password",
         "upload_timeout",
         "uploads_at_once",
+        "connections",
+        "connections_per_address",
         "waiting",
         "min_free",
     }

@@ -7,7 +7,6 @@ folder, site and ports.
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -29,11 +28,14 @@ from nodecomm.inventory.https import (
 )
 from nodecomm.inventory.judgement import Rules, Signatures
 from nodecomm.inventory.limits import DocumentLimits
-from nodecomm.inventory.node_sqlite import (
-    SqliteNodes,
+from nodecomm.inventory.opening import (
+    NodesAway,
+    NodesPlace,
+    NodesUnusable,
     UnknownDatabase,
-    database_path,
-    open_nodes,
+    node_store,
+    nodes_place,
+    open_nodes_at,
 )
 from nodecomm.inventory.own import NodeIdError, own_node_id
 from nodecomm.inventory.pairs import Box
@@ -43,25 +45,35 @@ from nodecomm.inventory.registry import NodeRegistry, in_reactor_threads
 from nodecomm.inventory.resource import InventoryResource
 from nodecomm.inventory.site import UploadSite
 from nodecomm.inventory.spool import Spool, SpoolInUse
+from nodecomm.inventory.visitors import Visitors
 from nodecomm.inventory.watching import NodeWatch
 from nodecomm.server.pools import WorkerPool
 from nodecomm.service.inventory_checks import address_list
-from nodecomm.service.listening import listen_all, port_number, stop_listening
+from nodecomm.service.listening import (
+    ListenError,
+    listen_all,
+    port_number,
+    stop_listening,
+)
 from nodecomm.service.own_state import StartError, os_error_text
-from nodecomm.storage.migrations import DatabaseTooNew
+from nodecomm.service.reloading import visits_that_fit
 
 if TYPE_CHECKING:
+    from OpenSSL import SSL
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
     from nodecomm.config.inventory import InventorySettings
     from nodecomm.config.model import Settings
     from nodecomm.identity.keys import KeyPair, PublicKey
-    from nodecomm.inventory.nodes import NodesAt
+    from nodecomm.inventory.nodes import NodeNews
 
-__all__ = ["InventoryReceiver"]
+__all__ = ["InventoryReceiver", "place_of_nodes"]
 
 #: Threads that write uploads to disk.
 _THREADS = 4
+
+#: Bytes of content that a request may have that is no upload.
+_OTHER_BODY = 1024
 
 #: Seconds after which an unsigned document is decided about, where those are believed.
 _UNSIGNED = 60.0
@@ -105,7 +117,7 @@ class InventoryReceiver:
         self._reactor = reactor
         self._now = now
         self.ports: dict[str, list[IListeningPort]] = {}
-        self._keys: frozenset[PublicKey] = frozenset()
+        self._keys: dict[str, PublicKey | None] = {}
         self._started: Deferred[None] | None = None
         self.server_id = _server_id(inventory, folder)
         self._pool = WorkerPool(reactor, "nodecomm-inventories", _THREADS)
@@ -123,9 +135,13 @@ class InventoryReceiver:
             server_id=self.server_id,
             reactor=reactor,
             pool=self._pool,
-            knows_key=self._knows_key,
+            knows_key=self.knows_key,
         )
-        self._factory = self._make_factory(pair)
+        self._visitors = Visitors(reactor, most=1)
+        self._limit_visitors(inventory)
+        self._pair = pair
+        self._tls: OverTLS | None = None
+        self._factory = self._make_factory()
 
     def _present(self) -> datetime:
         return datetime.fromtimestamp(self._now(), timezone.utc)
@@ -133,20 +149,24 @@ class InventoryReceiver:
     def _open_registry(self, folder: str) -> NodeRegistry:
         inventory = self._inventory
         try:
-            path = database_path(inventory.database, folder)
+            place = place_of_nodes(inventory, folder)
+            # Once before any thread is there, so that what is wrong with it is told at
+            # start.
+            with open_nodes_at(place):
+                pass
         except UnknownDatabase as error:
             raise StartError(f"inventory.database: {error}") from error
-        try:
-            # Once before any thread is there, so that what is wrong with the file is
-            # told at start.
-            with open_nodes(path):
-                pass
-        except (sqlite3.Error, DatabaseTooNew) as error:
-            raise StartError(f"{path}: {error}") from error
-        except OSError as error:
-            raise StartError(os_error_text(error, str(path))) from error
+        except NodesAway as error:
+            # It may come: until then nothing is decided about inventories.
+            self._log.error(
+                "the database of nodes does not answer, it is tried again: {reason}",
+                event="nodes.away-at-start",
+                reason=str(error),
+            )
+        except NodesUnusable as error:
+            raise StartError(str(error)) from error
         return NodeRegistry(
-            SqliteNodes(path, self._reactor),
+            node_store(place, self._reactor),
             in_reactor_threads(self._reactor),
             rules=Rules(
                 Signatures(inventory.signatures),
@@ -184,32 +204,52 @@ class InventoryReceiver:
             waits=waits,
         )
 
-    def _make_factory(self, pair: KeyPair) -> IProtocolFactory:
-        inventory = self._inventory
-        site = UploadSite(self.resource, reactor=self._reactor)
-        if inventory.plain:
+    def _limit_visitors(self, inventory: InventorySettings) -> None:
+        visitors = self._visitors
+        visitors.most = visits_that_fit(inventory.connections)
+        visitors.per_address = inventory.connections_per_address
+        visitors.proxies = address_list(inventory.trusted_proxies)
+
+    def _make_factory(self) -> IProtocolFactory:
+        site = UploadSite(
+            self.resource,
+            reactor=self._reactor,
+            other_body=_OTHER_BODY,
+            visitors=self._visitors,
+        )
+        if self._inventory.plain:
             return site
-        certificate = inventory.certificate
         try:
-            if certificate.cert == OWN_KEY or certificate.key is None:
-                context = own_key_certificate(pair, self.server_id, self._present())
-            else:
-                context = certificate_from_files(certificate.cert, certificate.key)
+            context = self._context(self._inventory)
         except CertificateError as error:
             raise StartError(
                 f"inventory.certificate: {error}; name the files of a certificate that"
                 " can be used, and of its key"
             ) from error
-        return OverTLS(context, site, reactor=self._reactor, ask_for_keys=True)
+        self._tls = OverTLS(context, site, reactor=self._reactor, ask_for_keys=True)
+        return self._tls
+
+    def _context(self, inventory: InventorySettings) -> SSL.Context:
+        certificate = inventory.certificate
+        if certificate.cert == OWN_KEY or certificate.key is None:
+            return own_key_certificate(self._pair, self.server_id, self._present())
+        return certificate_from_files(certificate.cert, certificate.key)
 
     # Keys of accepted nodes, which need no password
 
-    def _nodes_changed(self, found: NodesAt) -> None:
-        keys = (node.key for node in found.nodes if node.opens is not None)
-        self._keys = frozenset(key for key in keys if key is not None)
+    def _nodes_changed(self, found: NodeNews) -> None:
+        if found.whole:
+            self._keys.clear()
+        for other in found.others:
+            self._keys.pop(other.node_id.lower(), None)
+        for node in found.accepted:
+            self._keys[node.node_id.lower()] = node.key
 
-    def _knows_key(self, key: PublicKey) -> bool:
-        return self._watch.is_fresh and key in self._keys
+    def knows_key(self, key: PublicKey) -> bool:
+        """
+        Whether this is the key of an accepted node.
+        """
+        return self._watch.is_fresh and key in self._keys.values()
 
     # Running
 
@@ -250,13 +290,44 @@ class InventoryReceiver:
             ],
         )
 
-    def apply(self, settings: Settings) -> None:
+    async def apply(self, settings: Settings) -> list[str]:
         """
-        Put in force what of a new configuration needs no restart.
+        Put in force what of a new configuration needs no restart. The files of a
+        certificate are read again.
+
+        Returns:
+            The keys that are not in force, because something was in the way; that is
+            told.
         """
-        if settings.inventory is not None:
-            rules = _upload_rules(settings.inventory, self._limits)
-            self.resource.rules = rules
+        inventory = settings.inventory
+        if inventory is None:
+            return []
+        self.resource.rules = _upload_rules(inventory, self._limits)
+        self._limit_visitors(inventory)
+        waiting = []
+        if self._tls is not None:
+            try:
+                self._tls.show(self._context(inventory))
+            except CertificateError as error:
+                waiting.append("inventory.certificate")
+                self._log.error(
+                    "the certificate for inventories stays as it was: {reason}",
+                    event="inventory.certificate-kept",
+                    reason=str(error),
+                )
+        try:
+            await self._move_ports(inventory.listen)
+        except ListenError as error:
+            waiting.append("inventory.listen")
+            self._log.error("{reason}", event="listen.failed", reason=str(error))
+        return waiting
+
+    async def _move_ports(self, wanted: Sequence[str]) -> None:
+        fresh = [each for each in wanted if each not in self.ports]
+        opened = await listen_all(self._reactor, fresh, self._factory, "inventory")
+        self.ports.update(opened)
+        for endpoint in [each for each in self.ports if each not in wanted]:
+            await stop_listening(self.ports.pop(endpoint))
 
     async def close(self) -> None:
         """
@@ -278,6 +349,19 @@ class InventoryReceiver:
         await self._watch.stop()
         await self.registry.stop()
         self._pool.stop()
+
+
+def place_of_nodes(inventory: InventorySettings, folder: str) -> NodesPlace:
+    """
+    Where a configuration has the nodes.
+
+    Raises:
+        UnknownDatabase: It names something else.
+    """
+    password = inventory.database_password
+    return nodes_place(
+        inventory.database, folder, None if password is None else password.reveal()
+    )
 
 
 def _server_id(inventory: InventorySettings, folder: str) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "folders_gone",
     "needs_restart",
     "run_user_problems",
+    "visits_that_fit",
 ]
 
 #: Descriptors kept for files, the database, logs and name look-ups: this many, or a
@@ -48,13 +49,14 @@ _AT_START = (
 )
 
 
-def connections_that_fit(asked: int) -> tuple[int, int]:
+def connections_that_fit(asked: int, besides: int = 0) -> tuple[int, int]:
     """
     How many connections there can be, with the soft limit of descriptors raised to
     the hard one.
 
     Args:
         asked: The setting.
+        besides: Connections of another kind, such as those of `visits_that_fit`.
 
     Returns:
         The number, not above *asked*, and the limit of descriptors (0: none).
@@ -63,8 +65,19 @@ def connections_that_fit(asked: int) -> tuple[int, int]:
     # RLIM_INFINITY is a negative number in Python.
     if descriptors <= 0:
         return asked, 0
-    fit = max(descriptors - max(RESERVED, descriptors // 10), 1)
+    fit = max(descriptors - max(RESERVED, descriptors // 10) - besides, 1)
     return min(asked, fit), descriptors
+
+
+def visits_that_fit(asked: int) -> int:
+    """
+    How many connections there can be to the site of inventories; of the descriptors it
+    has a quarter at the most.
+    """
+    _, descriptors = raise_descriptor_limit()
+    if descriptors <= 0:
+        return asked
+    return max(1, min(asked, (descriptors - RESERVED) // 4))
 
 
 def needs_restart(old: Settings, new: Settings) -> list[str]:

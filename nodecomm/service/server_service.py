@@ -46,6 +46,7 @@ from nodecomm.service.reloading import (
     folders_gone,
     needs_restart,
     run_user_problems,
+    visits_that_fit,
 )
 from nodecomm.service.signals import SignalWatch
 from nodecomm.service.telling import (
@@ -261,7 +262,10 @@ class ServerService(MultiService):
 
     def _max_connections(self, settings: Settings) -> int:
         asked = settings.server.maxconnections
-        fit, descriptors = connections_that_fit(asked)
+        besides = 0
+        if settings.inventory is not None:
+            besides = visits_that_fit(settings.inventory.connections)
+        fit, descriptors = connections_that_fit(asked, besides)
         if fit < asked:
             self._log.warn(
                 "maxconnections is {value} instead of {asked}: this process may have"
@@ -367,7 +371,7 @@ class ServerService(MultiService):
         self.prepared = prepared
         apply(self.factory, prepared, self._max_connections(prepared.settings))
         if self._inventories is not None:
-            self._inventories.apply(prepared.settings)
+            waiting += await self._inventories.apply(prepared.settings)
         self._log.info(
             "the configuration is in force, generation {generation} ({configuration})",
             event="config.loaded",

@@ -16,6 +16,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python import usage
 
@@ -225,6 +226,13 @@ def receiver(folder: Path, more: str = "") -> InventoryReceiver:
     return InventoryReceiver(found, state, pair(1), reactor=MemoryReactorClock())
 
 
+def put_in_force(taking: InventoryReceiver, found: Settings) -> list[str]:
+    """Reload, which is done at once in memory; what is not in force."""
+    waiting: list[list[str]] = []
+    Deferred.fromCoroutine(taking.apply(found)).addCallback(waiting.append)
+    return waiting[0]
+
+
 def test_what_is_in_the_way_of_a_start(tmp_path: Path) -> None:
     """Whatever cannot be used is a start error that names it."""
     with pytest.raises(StartError, match=r"the server's own key: .* too small"):
@@ -261,7 +269,7 @@ def test_a_reload_changes_who_may_send(tmp_path: Path) -> None:
     more = 'networks = ["10.0.0.0/8"]\nmax_size = 70000\nuploads_at_once = 3\n'
     more += 'update_user = "u"\nupdate_password = "p"'
     before = taking.resource.rules
-    taking.apply(settings(tmp_path, more))
+    put_in_force(taking, settings(tmp_path, more))
     rules = taking.resource.rules
 
     assert rules.networks.find("10.1.2.3") is not None
@@ -269,5 +277,5 @@ def test_a_reload_changes_who_may_send(tmp_path: Path) -> None:
     assert rules.accounts[Box.UPDATE] == [Account("u", "p")]
     assert rules.at_once == 3
     assert rules.limits == before.limits
-    taking.apply(Settings())
+    put_in_force(taking, Settings())
     assert taking.resource.rules is rules
