@@ -210,7 +210,7 @@ class WaysTests(TestCase):
 
     @inlineCallbacks
     def test_auto_accept(self) -> Any:
-        """Nodes of some addresses need no operator; those of a proxy are not its own."""
+        """Nodes of some addresses need no operator; a proxy speaks for others."""
         yield self.begin(
             'plain = true\ntrusted_proxies = ["127.0.0.1"]\n'
             'networks = ["192.0.2.0/24"]\nauto_accept = ["192.0.2.7"]'
