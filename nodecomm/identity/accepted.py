@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Protocol
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
+from nodecomm.identity.decisions import TrustDecision
 from nodecomm.identity.keys import PublicKey
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
     "NodeKeys",
     "Standing",
     "WithdrawnKey",
+    "first_use_refused",
+    "hint",
+    "judge_key",
 ]
 
 
@@ -92,8 +96,9 @@ class NodeKey:
 
     Attributes:
         node_id: The node.
-        standing: ACCEPTED, ELSEWHERE, REFUSED, BLOCKED, PENDING, or FORMER for any
-            other.
+        standing: ACCEPTED, ELSEWHERE, PENDING, REFUSED, BLOCKED, or FORMER for any
+            other. Which keys a refusal or a block is about is told by
+            `NodeKeys.withdraw`.
         digest: The key's SHA digest, as it is printed; None if it has none.
         key: The whole key; it must be there for ACCEPTED.
         server_id: As for `KeyOfNode`.
@@ -133,8 +138,82 @@ class WithdrawnKey:
         return f"{self.number} {self.key.sha} {self.when.isoformat()}"
 
 
-#: Which one counts if a key is that of several nodes.
-_ORDER = (Standing.BLOCKED, Standing.ACCEPTED, Standing.ELSEWHERE)
+#: What is said of the keys that were withdrawn with such a node.
+_BY_DECISION = (Standing.BLOCKED, Standing.REFUSED)
+
+
+def judge_key(nodes: INodeKeys, key: PublicKey) -> TrustDecision | None:
+    """
+    What decisions about nodes say about a key, wherever it is stored; None: nothing.
+    """
+    found = nodes.find(key)
+    if found is None:
+        return None
+    node = found.node_id
+    match found.standing:
+        case Standing.ACCEPTED:
+            if not nodes.is_known:
+                return None
+            text = f"key {key.md5} is that of the accepted node {node}"
+            return TrustDecision(True, "accepted_node", text, node=node)
+        case Standing.REFUSED:
+            text = (
+                f"key {key.md5} is that of node {node}, which was refused: accept the "
+                f"node after its next inventory, or let `nodecomm nodes delete {node}` "
+                "end the refusal"
+            )
+        case Standing.BLOCKED:
+            text = (
+                f"key {key.md5} is that of node {node}, which is blocked; "
+                f"`nodecomm nodes block {node} --lift` ends that"
+            )
+        case Standing.LEAVING:
+            text = f"key {key.md5} was that of node {node} until just now"
+        case _:
+            return None
+    return TrustDecision(False, "node_refused", text, node=node)
+
+
+def first_use_refused(nodes: INodeKeys, key: PublicKey) -> TrustDecision | None:
+    """
+    Why a key that is stored nowhere cannot be trusted on first use, whatever windows
+    are open and whatever digests were named; None: nothing is in the way.
+    """
+    found = nodes.find(key)
+    if found is not None and found.standing is Standing.FORMER:
+        text = (
+            f"key {key.md5} was that of node {found.node_id}, from which it was taken: "
+            "accept the node, or store the key with `nodecomm key trust FILE`"
+        )
+        return TrustDecision(False, "node_withdrawn", text, node=found.node_id)
+    if not nodes.is_known:
+        text = (
+            f"key {key.md5} is not stored, and the database of nodes does not answer, "
+            "so nobody can say whether it is a node's"
+        )
+        return TrustDecision(False, "nodes_unknown", text)
+    return None
+
+
+def hint(nodes: INodeKeys, key: PublicKey) -> str:
+    """
+    What can be done about a node whose key is not trusted, to follow a sentence; empty
+    where it is no node's.
+    """
+    found = nodes.find(key)
+    if found is None:
+        return ""
+    if found.standing is Standing.PENDING:
+        return (
+            f". It is that of node {found.node_id}, which waits for a decision: "
+            f"`nodecomm nodes accept {found.node_id}`"
+        )
+    if found.standing is Standing.ELSEWHERE:
+        return (
+            f". It is that of node {found.node_id}, which is accepted and served by "
+            f"{found.server_id}"
+        )
+    return ""
 
 
 @define(eq=False)
@@ -159,16 +238,16 @@ class NodeKeys:
         for node in changed:
             name = node.node_id.lower()
             before = self._nodes.pop(name, None)
-            if before is not None and before.digest is not None:
-                held = self._holders[before.digest]
+            held = self._holders.get(before.digest or "") if before else None
+            if before is not None and held is not None:
                 held.discard(name)
                 if not held:
-                    del self._holders[before.digest]
-            if node.digest is None and node.standing is not Standing.REFUSED:
-                # Nothing could ever follow from it.
-                continue
-            self._nodes[name] = node
-            if node.digest is not None:
+                    del self._holders[before.digest or ""]
+            if node.standing in _BY_DECISION:
+                # Which keys those are, is among what was withdrawn.
+                self._nodes[name] = evolve(node, digest=None, key=None)
+            elif node.digest is not None and node.standing is not Standing.FORMER:
+                self._nodes[name] = node
                 self._holders.setdefault(node.digest, set()).add(name)
 
     def withdraw(self, taken: Iterable[WithdrawnKey]) -> None:
@@ -206,26 +285,33 @@ class NodeKeys:
         Whose key this is, or was.
         """
         digest = key.sha
-        held = self._holders.get(digest, ())
-        holders = [self._nodes[name] for name in sorted(held)]
-        # The same digest need not be the same key.
-        holders = [node for node in holders if node.key in (None, key)]
-        for standing in _ORDER:
-            for node in holders:
-                if node.standing is standing:
-                    return KeyOfNode(node.node_id, standing, node.server_id)
         taken = self._withdrawn.get(digest, {})
+        # The same digest need not be the same key.
         former = [each for each in taken.values() if each.key == key]
         former.sort(key=lambda each: each.number, reverse=True)
+        blocked = self._decided(former, Standing.BLOCKED)
+        if blocked is not None:
+            return blocked
+        held = [self._nodes[name] for name in sorted(self._holders.get(digest, ()))]
+        for standing in (Standing.ACCEPTED, Standing.ELSEWHERE):
+            for node in held:
+                if node.standing is standing and node.key in (None, key):
+                    return KeyOfNode(node.node_id, standing, node.server_id)
         if former and digest in self._leaving:
             return KeyOfNode(former[0].node_id, Standing.LEAVING)
-        for node in holders:
+        for node in held:
             if node.standing is Standing.PENDING:
                 return KeyOfNode(node.node_id, Standing.PENDING)
+        refused = self._decided(former, Standing.REFUSED)
+        if refused is not None or not former:
+            return refused
+        return KeyOfNode(former[0].node_id, Standing.FORMER)
+
+    def _decided(
+        self, former: Iterable[WithdrawnKey], standing: Standing
+    ) -> KeyOfNode | None:
         for each in former:
-            node_now = self._nodes.get(each.node_id.lower())
-            if node_now is not None and node_now.standing is Standing.REFUSED:
-                return KeyOfNode(each.node_id, Standing.REFUSED)
-        if former:
-            return KeyOfNode(former[0].node_id, Standing.FORMER)
+            node = self._nodes.get(each.node_id.lower())
+            if node is not None and node.standing is standing:
+                return KeyOfNode(node.node_id, standing)
         return None

@@ -15,6 +15,7 @@ __all__ = ["CODES", "TrustDecision", "TrustWindow", "WindowState"]
 #: Every code a decision can have. Programs and logs may rely on them.
 CODES = {
     # Trusted, or good enough to read the identity of:
+    "accepted_node": "the key of a node that an operator has accepted",
     "stored": "this key is stored under this user name",
     "stored_key": "this key is stored under some user name",
     "pinned": "unknown, but its digest was named beforehand",
@@ -23,6 +24,9 @@ CODES = {
     "first_use_pinned": "saved on first use, its digest was named beforehand",
     "changed_key_trusted": "saved on first use, though another key was seen there",
     # Refused:
+    "node_refused": "the key of a node that was refused, is blocked, or just removed",
+    "node_withdrawn": "stored nowhere, and taken from a node by a decision",
+    "nodes_unknown": "stored nowhere, and nobody can say whether it is a node's",
     "not_rsa": "the peer's key is not an RSA key",
     "insane_key": "a key that could share its digest with another one",
     "conflict": "another key is stored where this one would be",
@@ -96,6 +100,7 @@ class TrustDecision:
         window: The window that let it in, or the one that would have.
         stored_name: The entry that vouches for it.
         previous: For a changed key, the digest or entry that stood there before.
+        node: The id of the node whose key it is, where that decides.
     """
 
     trusted: bool
@@ -105,6 +110,7 @@ class TrustDecision:
     window: TrustWindow | None = None
     stored_name: str | None = None
     previous: str | None = None
+    node: str | None = None
 
     def __bool__(self) -> bool:
         return self.trusted

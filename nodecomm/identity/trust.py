@@ -2,10 +2,11 @@
 """
 Whose key is trusted, and why: decisions as values.
 
-A stored key is trusted under the user name it is stored under. An unknown key may
-be trusted on first use, once, if the operator named its digest beforehand or a
-window of `trustkeysfrom` is open for the peer's address. Everything else is refused
-with a code for programs and a text that says what the operator can do.
+The key of an accepted node is trusted under any user name, that of a refused or
+blocked one under none. A stored key is trusted under the user name it is stored under.
+An unknown key may be trusted on first use, once, if the operator named its digest
+beforehand or a window of `trustkeysfrom` is open for the peer's address. Everything
+else is refused with a code for programs and a text that says what the operator can do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from attrs import evolve
 from zope.interface import implementer
 
+from nodecomm.identity.accepted import INodeKeys, first_use_refused, hint, judge_key
 from nodecomm.identity.decisions import (
     CODES,
     TrustDecision,
@@ -94,6 +96,7 @@ class TrustPolicy:
         now: Civil time, in seconds since 1970.
         pins: Digests named beforehand: whatever has `contains(key)`.
         seen: An `ISeen`, to tell a changed key.
+        nodes: Whose keys are those of nodes; None: nobody's.
     """
 
     def __init__(
@@ -106,8 +109,10 @@ class TrustPolicy:
         *,
         pins: Any = None,
         seen: Any = None,
+        nodes: INodeKeys | None = None,
     ) -> None:
         self.store = store
+        self.nodes = nodes
         self.windows = tuple(windows)
         self.users = frozenset(users)
         self._counter = counter
@@ -127,6 +132,9 @@ class TrustPolicy:
         refused = refuse_unusable(key)
         if refused is not None or key is None:
             return refused
+        of_node = self._of_node(key)
+        if of_node is not None:
+            return of_node
 
         def judge(match: KeyMatch) -> Any:
             if match.state == "conflict":
@@ -135,6 +143,9 @@ class TrustPolicy:
                 names = ", ".join(match.names)
                 text = f"key {key.md5} is stored as {names}"
                 return TrustDecision(True, "stored_key", text, stored_name=names)
+            barred = self._barred(key)
+            if barred is not None:
+                return barred
             if self._pinned(key):
                 text = f"the digest of the unknown key {key.md5} was named beforehand"
                 return TrustDecision(True, "pinned", text)
@@ -170,6 +181,9 @@ class TrustPolicy:
             check_user(user)
         except UntrustedUser as error:
             return TrustDecision(False, "bad_user", str(error))
+        of_node = self._of_node(key)
+        if of_node is not None:
+            return of_node
 
         def judge(match: KeyMatch) -> Any:
             if match.state == "conflict":
@@ -213,6 +227,9 @@ class TrustPolicy:
     def _first_use(
         self, key: PublicKey, user: str, address: str, match: KeyMatch, save: bool
     ) -> Any:
+        barred = self._barred(key)
+        if barred is not None:
+            return barred
         if user not in self.users:
             other = ", ".join(sorted(repr(name) for name in match.users))
             known = f"is stored under {other} only" if other else "is unknown"
@@ -241,6 +258,12 @@ class TrustPolicy:
 
         return _then(self._through_window(key, address, take=save), found)
 
+    def _of_node(self, key: PublicKey) -> TrustDecision | None:
+        return None if self.nodes is None else judge_key(self.nodes, key)
+
+    def _barred(self, key: PublicKey) -> TrustDecision | None:
+        return None if self.nodes is None else first_use_refused(self.nodes, key)
+
     def _save(
         self,
         key: PublicKey,
@@ -252,6 +275,12 @@ class TrustPolicy:
         window: TrustWindow | None,
     ) -> Any:
         def with_previous(previous: str | None) -> Any:
+            # What was decided while the counter was asked.
+            for asked in (self._of_node, self._barred):
+                decision = asked(key)
+                if decision is not None:
+                    return decision
+
             def saved(name: str) -> TrustDecision:
                 decision = TrustDecision(True, code, text, True, window, name)
                 if previous is None:
@@ -297,6 +326,8 @@ class TrustPolicy:
             f"`nodecomm key trust FILE` or `nodecomm key trust-digest {key.md5}`, "
             "or open a window"
         )
+        if self.nodes is not None:
+            text += hint(self.nodes, key)
 
         def with_previous(previous: str | None) -> TrustDecision:
             if previous is None:
