@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 import os
 import pwd
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 from twisted.python import usage
@@ -50,16 +48,15 @@ from nodecomm.inventory.lifecycle import (
     SetKey,
     TrustAgain,
 )
-from nodecomm.inventory.node_sqlite import (
-    NODES_DATABASE,
-    UnknownDatabase,
-    database_path,
-    open_nodes,
-)
 from nodecomm.inventory.nodes import Node, Status
+from nodecomm.inventory.opening import (
+    NodesPlace,
+    NodesUnusable,
+    UnknownDatabase,
+    open_nodes_at,
+)
 from nodecomm.inventory.records import Records, put_decision
 from nodecomm.inventory.suspicions import Suspicion, suspicions
-from nodecomm.storage.migrations import DatabaseTooNew
 from nodecomm.wire.text import safe
 
 __all__ = ["Options", "run"]
@@ -83,7 +80,8 @@ class _NodesOptions(CommandOptions):
             "database",
             None,
             None,
-            "where the nodes are: sqlite:///FILE, relative to the state folder",
+            "where the nodes are: sqlite:///FILE, relative to the state folder, or"
+            " postgresql://...",
         ],
         CONFIG,
     ]
@@ -260,12 +258,12 @@ class _Nodes:
     something is to be written.
 
     Args:
-        path: The file of the database.
+        place: Where they are.
         stack: Closes it.
     """
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self.path = path
+    def __init__(self, place: NodesPlace, stack: ExitStack) -> None:
+        self.place = place
         self._stack = stack
         self._run: Callable[[Callable[[Records], Any], bool], Any] | None = None
 
@@ -273,7 +271,7 @@ class _Nodes:
         """
         What *work* finds; None while there is no file.
         """
-        if self._run is None and not self.path.exists():
+        if self._run is None and not self.place.is_made:
             return None
         return cast(T, self._opened()(work, False))
 
@@ -285,7 +283,7 @@ class _Nodes:
 
     def _opened(self) -> Callable[[Callable[[Records], Any], bool], Any]:
         if self._run is None:
-            self._run = self._stack.enter_context(open_nodes(self.path))
+            self._run = self._stack.enter_context(open_nodes_at(self.place))
         return self._run
 
     def node(self, node_id: str) -> tuple[Node, tuple[Suspicion, ...]]:
@@ -298,7 +296,7 @@ class _Nodes:
 
         node, found = self.read(find) or (None, ())
         if node is None:
-            raise _Failed("unknown-node", f"no node {node_id} is known in {self.path}")
+            raise _Failed("unknown-node", f"no node {node_id} is known in {self.place}")
         return node, found
 
 
@@ -315,19 +313,18 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     command = _COMMANDS[cast(str, options.subCommand)]
     try:
         state = find_state(chosen["config"], options.named_state_dir)
-        database = chosen["database"] or state.database or NODES_DATABASE
-        path = database_path(database, state.folder)
+        place = state.nodes(chosen["database"])
     except UnknownDatabase as error:
         raise usage.UsageError(f"--database: {error}") from error
     try:
         with ExitStack() as stack:
-            facts, lines = command(_Nodes(path, stack), chosen)
+            facts, lines = command(_Nodes(place, stack), chosen)
     except (NotPossible, _Failed) as error:
         code, text = error.code, str(error)
     except KeyRefused as error:
         code, text = error.refusal.code, error.refusal.text
-    except (sqlite3.Error, DatabaseTooNew) as error:
-        code, text = "database", f"{path}: {error}"
+    except NodesUnusable as error:
+        code, text = "database", str(error)
     else:
         if options.as_json:
             write_json(facts, stdout)
@@ -406,7 +403,7 @@ def _decided(
         node = put_decision(records, decision, now, by).node
         return node, suspicions(records.nodes(*_LIVE))
 
-    if nodes.path.exists() or isinstance(decision, (Block, Register)):
+    if nodes.place.is_made or isinstance(decision, (Block, Register)):
         node, found = nodes.write(work)
     else:
         node, found = nodes.node(decision.node_id)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.python import usage
 
 from nodecomm.cli.options import default_state_dir
+from nodecomm.inventory.opening import NodesPlace, nodes_place
 
 __all__ = ["CONFIG", "ServerState", "find_state"]
 
@@ -35,10 +36,25 @@ class ServerState:
         folder: The state folder.
         database: Where the nodes are, as a configuration names it; None where nothing
             says so.
+        password: That of the database, where a configuration has one.
     """
 
     folder: Path
     database: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def nodes(self, named: str | None = None) -> NodesPlace:
+        """
+        Where the nodes are.
+
+        Args:
+            named: Where a command line says; None where it says nothing.
+
+        Raises:
+            UnknownDatabase: It is no database.
+        """
+        password = None if named else self.password
+        return nodes_place(named or self.database, self.folder, password)
 
 
 def find_state(config: str | None, named: Path | None) -> ServerState:
@@ -63,8 +79,11 @@ def find_state(config: str | None, named: Path | None) -> ServerState:
         if problem.is_error and not problem.key_path.startswith(_SECRETS):
             raise usage.UsageError(str(problem))
     settings = loaded.partial
-    inventory = settings.inventory
+    folder, inventory = file_path(settings.server.state_dir), settings.inventory
+    if inventory is None:
+        return ServerState(folder)
+    password = inventory.database_password
+    known = password is not None and password.is_known
     return ServerState(
-        file_path(settings.server.state_dir),
-        None if inventory is None else inventory.database,
+        folder, inventory.database, password.reveal() if password and known else None
     )

@@ -5,6 +5,7 @@ A configuration as it is shown: every value with its origin, secrets hidden.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,12 @@ from nodecomm.config.secrets import HIDDEN, Secret
 __all__ = ["Shown", "as_toml", "shown_values"]
 
 DEFAULT = "default"
+
+#: What comes before a password in a URL, and the password.
+_PASSWORD = re.compile(
+    r"(^[a-z][a-z0-9+.-]*://[^:@/?#]*:)[^@/]*(?=@)"
+    r"|(?<=[?&]password=)[^&#]*|(?<=[?&]sslpassword=)[^&#]*"
+)
 
 
 @frozen
@@ -65,8 +72,11 @@ def _values(value: Any, path: str, settings: Placed) -> Iterator[Shown]:
 
 def _visible(value: object) -> object:
     """
-    *value*, or for a secret what may be shown of it: where it comes from.
+    *value*, or for a secret what may be shown of it: where it comes from. A URL is
+    shown without the password in it.
     """
+    if isinstance(value, str):
+        return _PASSWORD.sub(rf"\1{HIDDEN}", value)
     if not isinstance(value, Secret):
         return value
     if value.file is not None:

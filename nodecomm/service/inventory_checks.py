@@ -12,6 +12,7 @@ from nodecomm.access.networks import AddressList, parse_entry
 from nodecomm.config.errors import Problem, child_path, element_path
 from nodecomm.inventory.keys import KeyRefused, read_pem
 from nodecomm.service.endpoints import endpoint_problems
+from nodecomm.storage.postgres import DatabaseUnusable, PostgresPlace, is_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +54,7 @@ def inventory_problems(settings: Settings) -> list[Problem]:
         return []
     return [
         *endpoint_problems(settings, "inventory.listen", inventory.listen),
+        *_database_problems(settings),
         *_network_problems(settings),
         *_key_problems(settings),
     ]
@@ -80,6 +82,19 @@ def waits_for_restart(old: Settings, new: Settings) -> list[str]:
     if old.registered != new.registered:
         waiting.append("registered")
     return waiting
+
+
+def _database_problems(settings: Settings) -> Iterator[Problem]:
+    assert settings.inventory is not None  # noqa: S101
+    named = settings.inventory.database
+    if not is_postgres(named):
+        return
+    try:
+        PostgresPlace(named).check()
+    except DatabaseUnusable as error:
+        path = "inventory.database"
+        # It may hold a password.
+        yield Problem(path, str(error), None, "", settings.nearest_origin(path))
 
 
 def _network_problems(settings: Settings) -> Iterator[Problem]:

@@ -169,6 +169,15 @@ class PostgresPlace:
             **found,
         }
 
+    def check(self) -> None:
+        """
+        Look whether this can be tried at all.
+
+        Raises:
+            DatabaseUnusable: The URL is none, or the driver is not installed.
+        """
+        _ = self.parameters
+
     def __str__(self) -> str:
         try:
             found = self.parameters
@@ -256,8 +265,6 @@ def _errors(driver: Any) -> Iterator[None]:
             "tables: make the database with `createdb --owner USER`, or GRANT CREATE "
             "on it"
         ) from error
-    except driver.errors.FeatureNotSupported:
-        raise
     except (driver.OperationalError, driver.InterfaceError) as error:
         raise DatabaseAway(_one_line(str(error)) or error.__class__.__name__) from error
 
