@@ -155,7 +155,7 @@ def test_an_address_in_use(tmp_path: Path) -> None:
         ('networks = ["10.0.0.0/99"]', "inventory.networks[0]"),
         ('auto_accept = ["nobody"]', "inventory.auto_accept[0]"),
         ('[[registered]]\nid = "a"\nkey = "no key"', "registered[0].key"),
-        ('database = "postgresql://db/nodes"', "inventory.database"),
+        ('database = "mysql://db/nodes"', "inventory.database"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, more: str, told: str) -> None:
