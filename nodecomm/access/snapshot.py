@@ -171,6 +171,7 @@ class Snapshot:
             self,
             "uses_hostnames",
             bool(named)
+            or self.node_rules.legacy_hosts
             or any(rule.uses_hostnames for rule in (*self.rules, *self.names))
             or any(_HOSTNAME in cut.target for cut in self.shortcuts.values()),
         )
@@ -188,17 +189,16 @@ class Snapshot:
                 they are not known. Then whatever might be a node's is undecidable.
         """
         before = self.served
-        twin = copy.copy(self)
-        served = None
-        if nodes is not None:
+        if nodes is None:
+            if before is None:
+                return self
+            served = None
+        else:
             served = ServedNodes(self.node_rules, nodes, before)
             if before is not None and before.nodes == served.nodes:
                 return self
-        elif before is None:
-            return self
+        twin = copy.copy(self)
         object.__setattr__(twin, "served", served)
-        if self.node_rules.legacy_hosts:
-            object.__setattr__(twin, "uses_hostnames", True)
         return twin
 
     @property
