@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -235,7 +236,14 @@ def _failed(options: GroupOptions) -> tuple[Any, list[str]]:
     folder = chosen["folder"]
     if folder is None:
         state = find_state(chosen["config"], options.named_state_dir)
+        state.check()
         folder = state.folder / SPOOL_NAME
+        if not folder.exists():
+            raise FileNotFoundError(
+                errno.ENOENT,
+                "no server has received anything there (see --config)",
+                str(folder),
+            )
     found = read_failed(folder)
     lines = []
     for each in found:

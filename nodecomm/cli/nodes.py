@@ -30,6 +30,7 @@ from nodecomm.cli.nodes_shown import (
 from nodecomm.cli.options import (
     CommandOptions,
     GroupOptions,
+    repeat_config,
     repeat_state_dir,
     write_json,
 )
@@ -296,7 +297,9 @@ class _Nodes:
 
         node, found = self.read(find) or (None, ())
         if node is None:
-            raise _Failed("unknown-node", f"no node {node_id} is known in {self.place}")
+            known = "" if self.place.is_made else ", which is not there (see --config)"
+            text = f"no node {node_id} is known in {self.place}{known}"
+            raise _Failed("unknown-node", text)
         return node, found
 
 
@@ -313,6 +316,8 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     command = _COMMANDS[cast(str, options.subCommand)]
     try:
         state = find_state(chosen["config"], options.named_state_dir)
+        if chosen["database"] is None:
+            state.check()
         place = state.nodes(chosen["database"])
     except UnknownDatabase as error:
         raise usage.UsageError(f"--database: {error}") from error
@@ -331,8 +336,8 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         else:
             stdout.writelines(f"{safe(line)}\n" for line in lines)
         return 0
-    named = state.folder if chosen["config"] else options.named_state_dir
-    text = safe(repeat_state_dir(text, named))
+    text = repeat_config(text, chosen["config"])
+    text = safe(repeat_state_dir(text, options.named_state_dir))
     if options.as_json:
         error_facts = {"code": code, "text": text, "status": 1}
         write_json({"error": error_facts}, stdout, indent=None)
@@ -370,6 +375,8 @@ def _list(nodes: _Nodes, options: CommandOptions) -> _Answer:
     }
     if shown:
         return facts, list_lines(shown, found)
+    if not nodes.place.is_made:
+        return facts, [f"there are no nodes: {nodes.place} is not there (see --config)"]
     return facts, ["there is no such node", *list_lines([], found)]
 
 

@@ -20,15 +20,24 @@ from nodecomm import __version__
 from nodecomm.identity.places import STATE_DIR_VARIABLE, standard_state_dir
 
 __all__ = [
+    "CONFIG",
     "CommandOptions",
     "GroupOptions",
     "StateOptions",
     "default_state_dir",
     "fail",
+    "repeat_config",
     "repeat_state_dir",
     "write_json",
 ]
 
+#: The option that names a server's configuration.
+CONFIG = [
+    "config",
+    "c",
+    None,
+    "the server's configuration, which says where its state is",
+]
 
 #: Commands about this machine's own state, as texts name them.
 _ADVICE = re.compile(
@@ -195,9 +204,21 @@ def repeat_state_dir(text: str, state_dir: Path | None) -> str:
     *text* with the state folder that a command line named in each command that it
     says to run on this machine: without it they would be about another one.
     """
-    if state_dir is None:
+    return _repeat(text, "--state-dir", state_dir)
+
+
+def repeat_config(text: str, config: str | None) -> str:
+    """
+    The same for the configuration that a command line named, for commands that have
+    the option.
+    """
+    return _repeat(text, "--config", config)
+
+
+def _repeat(text: str, option: str, value: object) -> str:
+    if value is None:
         return text
-    named = f" --state-dir {shlex.quote(str(state_dir))}`"
+    named = f" {option} {shlex.quote(str(value))}`"
     return _ADVICE.sub(lambda found: found[0][:-1] + named, text)
 
 

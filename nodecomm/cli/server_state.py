@@ -5,23 +5,20 @@ Where a server keeps its nodes and inventories, for commands that work on them.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from attrs import field, frozen
 from twisted.python import usage
 
-from nodecomm.cli.options import default_state_dir
+from nodecomm.cli.options import CONFIG, default_state_dir
+from nodecomm.identity.places import STATE_DIR_VARIABLE
 from nodecomm.inventory.opening import NodesPlace, nodes_place
 
 __all__ = ["CONFIG", "ServerState", "find_state"]
 
-#: The option that names a server's configuration.
-CONFIG = [
-    "config",
-    "c",
-    None,
-    "the server's configuration, which says where its state is",
-]
+#: The configuration of a server of this machine.
+SYSTEM_FILE = Path("/etc/nodecomm/server.toml")
 
 #: Faults in secrets are none of ours: they may be out of an operator's reach.
 _SECRETS = ("inventory.first_password", "inventory.update_password")
@@ -37,11 +34,15 @@ class ServerState:
         database: Where the nodes are, as a configuration names it; None where nothing
             says so.
         password: That of the database, where a configuration has one.
+        config: The configuration that says so; None for none.
+        takes_inventories: Whether a server with it keeps nodes at all.
     """
 
     folder: Path
     database: str | None = None
     password: str | None = field(default=None, repr=False)
+    config: Path | None = None
+    takes_inventories: bool = True
 
     def nodes(self, named: str | None = None) -> NodesPlace:
         """
@@ -56,21 +57,38 @@ class ServerState:
         password = None if named else self.password
         return nodes_place(named or self.database, self.folder, password)
 
+    def check(self) -> None:
+        """
+        Raises:
+            UsageError: The server takes no inventories.
+        """
+        if not self.takes_inventories:
+            raise usage.UsageError(
+                f"the server of {self.config} takes no inventories: write [inventory]"
+                " into it, or name another configuration with --config"
+            )
 
-def find_state(config: str | None, named: Path | None) -> ServerState:
+
+def find_state(
+    config: str | None, named: Path | None, system_file: Path = SYSTEM_FILE
+) -> ServerState:
     """
-    Where the state is of the server that has this configuration. Without one it is the
-    folder that all commands work on.
+    Where the state is of a server.
 
     Args:
-        config: The file; None for no file.
+        config: Its configuration. None: that of this machine's server, if there is one
+            and nobody names a state folder; else the folder that all commands work on.
         named: The folder that a command line names, which goes before it.
+        system_file: Where this machine's server has its configuration.
 
     Raises:
         UsageError: The file cannot be used.
     """
     if config is None:
-        return ServerState(named or default_state_dir())
+        elsewhere = named is not None or bool(os.environ.get(STATE_DIR_VARIABLE))
+        if elsewhere or not os.path.lexists(system_file):
+            return ServerState(named or default_state_dir())
+        config = str(system_file)
     # Reading a configuration needs much that most calls do not.
     from nodecomm.service.loading import file_path, load  # noqa: PLC0415
 
@@ -80,10 +98,14 @@ def find_state(config: str | None, named: Path | None) -> ServerState:
             raise usage.UsageError(str(problem))
     settings = loaded.partial
     folder, inventory = file_path(settings.server.state_dir), settings.inventory
+    file = Path(config)
     if inventory is None:
-        return ServerState(folder)
+        return ServerState(folder, config=file, takes_inventories=False)
     password = inventory.database_password
     known = password is not None and password.is_known
     return ServerState(
-        folder, inventory.database, password.reveal() if password and known else None
+        folder,
+        inventory.database,
+        password.reveal() if password and known else None,
+        file,
     )

@@ -114,7 +114,8 @@ def test_nobody(server: Server) -> None:
     """
     Where there are no nodes yet, looking for them makes no database.
     """
-    assert server.run("list") == (0, "there is no such node\n", "")
+    status, out, _ = server.run("list")
+    assert (status, out.startswith("there are no nodes: ")) == (0, True)
     assert server.facts("list") == {"nodes": [], "warnings": []}
     for command in ("show", "history", "accept", "refuse", "delete", "reset-date"):
         code, text = server.denied(command, NODE)

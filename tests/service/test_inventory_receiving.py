@@ -21,7 +21,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python import usage
 
 from nodecomm.cli import main
-from nodecomm.cli.server_state import find_state
+from nodecomm.cli.server_state import ServerState, find_state
 from nodecomm.config.model import Settings
 from nodecomm.inventory.doors import Account
 from nodecomm.inventory.node_sqlite import open_nodes
@@ -206,6 +206,48 @@ def test_state_of_a_configuration(tmp_path: Path) -> None:
     assert find_state(str(config), tmp_path).folder == tmp_path
     with pytest.raises(usage.UsageError, match="missing"):
         find_state(str(tmp_path / "missing.toml"), None)
+
+
+def test_the_servers_configuration_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Without a word about it, commands work on what this machine's server has; who names
+    a state folder means that one.
+    """
+    monkeypatch.delenv("NODECOMM_STATE_DIR", raising=False)
+    system = configured(tmp_path, f'database = "sqlite:///{tmp_path}/else.sqlite"')
+    here = find_state(None, None, system)
+    assert here.folder == tmp_path / "state"
+    assert here.nodes().path == tmp_path / "else.sqlite"
+    assert find_state(None, tmp_path, system) == ServerState(tmp_path)
+    assert find_state(None, None, tmp_path / "none.toml").config is None
+    monkeypatch.setenv("NODECOMM_STATE_DIR", str(tmp_path / "mine"))
+    assert find_state(None, None, system).folder == tmp_path / "mine"
+
+
+def test_a_server_without_inventories(tmp_path: Path) -> None:
+    """A server that takes no inventories has no nodes, and that is said."""
+    config = tmp_path / "server.toml"
+    config.write_text('[server]\nlisten = ["tcp:1"]\n')
+    for words in (("nodes", "list"), ("inventory", "failed")):
+        out, err = StringIO(), StringIO()
+        status = main.run([*words, "-c", str(config)], out, err)
+        assert (status, out.getvalue()) == (2, "")
+        assert f"the server of {config} takes no inventories" in err.getvalue()
+
+
+def test_advice_repeats_the_configuration(tmp_path: Path) -> None:
+    """A command that is advised is about the same server."""
+    config = configured(tmp_path)
+    out, err = StringIO(), StringIO()
+    (tmp_path / "state").mkdir()
+    key = tmp_path / "key.pem"
+    key.write_bytes(pair(1).public.to_pem())
+    nodecomm("nodes", "register", "-c", str(config), "a", str(key))
+    status = main.run(["nodes", "refuse", "-c", str(config), "a"], out, err)
+    assert status == 1
+    assert f"`nodecomm nodes delete a --config {config}`" in err.getvalue()
 
 
 def test_a_database_of_a_configuration(tmp_path: Path) -> None:
