@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
 `nodecomm access explain`: may a node have something, by which rule, and why not by
-another.
+another. `nodecomm access export` is `nodecomm.cli.access_export`.
 
 Exit statuses: 0 it may, 1 it may not (or that cannot be decided), 2 the command line
 or the configuration is wrong.
@@ -24,12 +24,14 @@ from nodecomm.access.requests import (
     AccessRequest,
 )
 from nodecomm.access.snapshot import Snapshot
+from nodecomm.cli.access_export import ExportOptions, run_export
+from nodecomm.cli.access_reading import read_rules, tell_missing, tell_unusable
 from nodecomm.cli.access_run import Asked, explain_exec, load_node, run_as_text
 from nodecomm.cli.explaining import explain_file, find_key
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
 from nodecomm.identity.keys import parse_digest
 from nodecomm.identity.peer import Peer
-from nodecomm.service.loading import ReadFiles, check_access, is_of_agent, load
+from nodecomm.service.loading import is_of_agent
 from nodecomm.wire.text import from_text, safe, to_text
 
 __all__ = ["Options", "run"]
@@ -188,38 +190,41 @@ class Options(GroupOptions):
     The command line of `nodecomm access`.
     """
 
-    takes = "explain [options]"
+    takes = "explain|export [options]"
     subCommands = [
         ["explain", None, _ExplainOptions, "say who may have what, and why"],
+        ["export", None, ExportOptions, "write the rules as CFEngine's policy"],
     ]
-    unnamed = "say what to do: nodecomm access explain"
+    unnamed = "say what to do: nodecomm access explain, or nodecomm access export"
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
-    Explain one decision.
+    Explain one decision, or write all rules.
     """
+    if options.subCommand == "export":
+        return run_export(
+            cast(ExportOptions, options.subOptions),
+            options.named_state_dir,
+            stdout,
+            stderr,
+            as_json=options.as_json,
+        )
     given = cast(_ExplainOptions, options.subOptions)
     config = Path(given["config"]) if given["config"] else None
     if given["exec"]:
         return _run_exec(given, options, config, stdout, stderr)
-    if config is not None and is_of_agent(config):
-        stderr.write(
-            f"error: {safe(str(config))} is an agent's, which serves nothing by name;"
-            " --exec asks whom it runs something for\n"
-        )
+    about = "which serves nothing by name; --exec asks whom it runs something for"
+    rules = read_rules(config, options.named_state_dir, about, stderr)
+    if rules is None:
         return 2
-    snapshot, loaded = check_access(load(config, state_dir=options.named_state_dir))
-    if snapshot is None:
-        return _unusable(loaded, stderr)
-    _tell_missing(loaded, stderr)
+    snapshot = rules.snapshot
     try:
         asked = from_text(given["path"])
     except ValueError as error:
         stderr.write(f"error: {safe(given['path'])}: {error}\n")
         return 2
-    keys = Path(loaded.usable().server.state_dir) / "ppkeys"
-    peer = _peer(given, keys)
+    peer = _peer(given, rules.keys)
     answer = _explain(snapshot, peer, given, asked)
     if options.as_json:
         shown = {"peer": _peer_json(peer, given), "operation": given["operation"]}
@@ -243,8 +248,9 @@ def _run_exec(
     agent = bool(given["agent"]) or (config is not None and is_of_agent(config))
     node, loaded = load_node(config, options.named_state_dir, agent=agent)
     if node is None:
-        return _unusable(loaded, stderr)
-    _tell_missing(loaded, stderr)
+        tell_unusable(loaded, stderr)
+        return 2
+    tell_missing(loaded, stderr)
     peer = _peer(given, Path(node.state_dir) / "ppkeys")
     answer = explain_exec(node, peer, Asked(tuple(given.given), given.selected))
     if options.as_json:
@@ -253,28 +259,6 @@ def _run_exec(
     else:
         stdout.write(run_as_text(_peer_line(peer, given), answer))
     return 0 if answer.decision.allowed else 1
-
-
-def _tell_missing(loaded: ReadFiles[Any], stderr: TextIO) -> None:
-    """
-    Tell where no configuration was found: the answer is about what stands in for it.
-    """
-    if not loaded.sources:
-        stderr.write(
-            f"warning: there is no {safe(loaded.missing)}; the rules asked are those of"
-            " a server without a configuration (-c names one)\n"
-        )
-
-
-def _unusable(loaded: ReadFiles[Any], stderr: TextIO) -> int:
-    """
-    Tell why there are no rules to ask.
-    """
-    for problem in loaded.problems:
-        if problem.is_error:
-            stderr.write(f"{problem}\n")
-    stderr.write("error: the configuration cannot be used\n")
-    return 2
 
 
 def _peer(given: _ExplainOptions, keys: Path) -> Peer:

@@ -452,7 +452,7 @@ def test_agents_serve_nothing_by_name(root: Path) -> None:
 def test_no_configuration_at_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no file the answer says that it is about no file."""
     nowhere = functools.partial(load, system_file=root / "none.toml")
-    monkeypatch.setattr("nodecomm.cli.access.load", nowhere)
+    monkeypatch.setattr("nodecomm.cli.access_reading.load", nowhere)
     monkeypatch.setattr("nodecomm.cli.access_run.load", nowhere)
     for asked in ("--exec", "masterfiles"):
         out, err = io.StringIO(), io.StringIO()

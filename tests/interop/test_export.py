@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: MIT
+"""
+Rules that `nodecomm access export` has written: a real cf-serverd loads them, and
+decides as this server does, whoever asks for whatever.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nodecomm.access.snapshot import Snapshot
+from nodecomm.cli import main
+from nodecomm.cli.explaining import explain_file
+from nodecomm.identity.keys import KeyPair
+from nodecomm.identity.peer import Peer
+from nodecomm.service.loading import check_access, load
+from nodecomm.wire.text import to_text
+from tests.interop.harness import RealServer, WorkFolder, config_for, peer_program
+from tests.interop.prepared import public_folder
+from tests.interop.rawpeer import RawPeer, context
+from tests.recorded import key_pair
+
+SERVER, NODE, OTHER = key_pair("server"), key_pair("client"), key_pair("other")
+
+_SHA = next(d for d in NODE.public.digests if d.startswith("SHA="))
+
+#: Who asks: any of the keys from any of the addresses.
+KEYS = {"node": NODE, "other": OTHER}
+SOURCES = ("127.0.0.1", "127.0.0.3", "127.3.0.12", "127.33.0.1")
+
+#: Folder, and who may have what is in it.
+RULES: tuple[tuple[str, str], ...] = (
+    ("address", 'admit_ips = ["127.0.0.3"]'),
+    ("prefix", 'admit_ips = ["127.3"]'),
+    ("network", 'admit_ips = ["127.3.9.9/16"]'),
+    ("half", 'admit_ips = ["127.0.0.0/11"]'),
+    ("range", 'admit_ips = ["127.0-3.0.3-12"]'),
+    ("short-range", 'admit_ips = ["127.1-3"]'),
+    ("everybody", 'admit_ips = ["0.0.0.0/0"]'),
+    ("six", 'admit_ips = ["::/0"]'),
+    # The first alternative is the beginning of the address.
+    ("regex", "admit_ips = ['127\\.0\\.0\\.3|127\\.3\\.0\\.1|127\\.3\\.0\\.12']"),
+    ("regex-range", "admit_ips = ['127\\.[0-3]\\.0\\.[1-3]']"),
+    ("regex-quoted", "admit_ips = ['\\Q127.0.0.3']"),
+    ("regex-cased", "admit_ips = ['127.0.0.3(X|x|)']"),
+    ("denied", 'admit_ips = ["127.0.0.0/8"]\ndeny_ips = ["127.3"]'),
+    (
+        "denied-range",
+        'admit_ips = ["127.0.0.0/8"]\ndeny_ips = [\'127\\.0.*\', "127.33-40"]',
+    ),
+    ("denied-key", f'admit_ips = ["127"]\ndeny_keys = ["{OTHER.public.md5}"]'),
+    ("key", f'admit_keys = ["{NODE.public.md5}"]'),
+    ("sha", f'admit_keys = ["{_SHA}"]'),
+    ("denied-sha", f'admit_ips = ["127"]\ndeny_keys = ["{_SHA}"]'),
+    ("union", f'admit_ips = ["127.3"]\nadmit_keys = ["{NODE.public.md5}"]'),
+    ("nobody", "deny_ips = ['.*']"),
+    ("old", f'admit = ["127.0.0.3", "{OTHER.public.md5}"]'),
+    ("everybody/inner", f'admit_keys = ["{OTHER.public.md5}"]'),
+    ("everybody/one", 'admit_ips = ["127.0.0.1"]'),
+    # It has no $(connection.key) in its path, so the word is nothing.
+    ("no-word", 'admit_keys = ["$(connection.key)"]'),
+    ("per-key/$(connection.key)", 'admit_keys = ["$(connection.key)"]'),
+    ("per-ip/$(connection.ip)", 'admit_ips = ["$(connection.ip)"]'),
+    ("either/$(connection.key)", 'admit_ips = ["$(connection.ip)"]'),
+    (
+        "no-key/$(connection.key)",
+        'admit_keys = ["$(connection.key)"]\ndeny_ips = ["$(connection.ip)"]',
+    ),
+    # cf-serverd would not ask who is denied.
+    (
+        "closed/$(connection.key)",
+        'admit_keys = ["$(connection.key)"]\ndeny_ips = ["127.3"]',
+    ),
+    ("missing-later", 'admit_ips = ["127.0.0.3"]'),
+)
+
+_EVERYBODY = 'admit_ips = ["127.0.0.3"]'
+
+#: Names that a string of the language must have escapes for.
+ODD_NAMES = (
+    b'two "quotes"',
+    b"'single'",
+    b"`back`",
+    b"back\\slash",
+    b'\\"both\\\\',
+    b"$(sys.host)",
+    b"${x}$(y)",
+    b"$(const.dollar)(x)",
+    b"$$(x)$",
+    b"$(connection.kex)",
+    b"@(list)",
+    b" blanks ",
+    b"tab\t",
+    b"# comment; }",
+    b"%s%d",
+    b"[a-z]*?",
+    b"\xc3\xa9",
+    b"\xff\xfe",
+    b"\x01\x7f",
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """
+    A real server with rules of ours.
+
+    Attributes:
+        real: The server.
+        snapshot: The rules as they are here.
+        tree: What they are about.
+        told: What the command has said.
+        status: Its exit status.
+    """
+
+    real: RealServer
+    snapshot: Snapshot
+    tree: Path
+    told: str
+    status: int
+
+    def ours(self, key: KeyPair, source: str, path: bytes) -> bool:
+        """
+        What this server decides.
+        """
+        peer = Peer(
+            address=source,
+            key=key.public,
+            user="root",
+            uid=0,
+            hostname_known=True,
+            protocol=3,
+            encrypted=True,
+        )
+        answer = explain_file(self.snapshot, peer, "stat", path, None)
+        assert not answer.decision.undecidable
+        return answer.decision.allowed
+
+    def theirs(self, key: KeyPair, source: str, paths: list[bytes]) -> list[bool]:
+        """
+        What the real one decides.
+        """
+        with RawPeer(self.real.port, context(key), source=source) as peer:
+            peer.handshake().dialog()
+            return [peer.stat(path).startswith(b"OK:") for path in paths]
+
+
+def _text(raw: bytes) -> str:
+    """
+    A TOML string with this path in it, bytes that are no UTF-8 as escapes.
+    """
+    quoted = to_text(raw).replace("\\", "\\\\").replace('"', '\\"')
+    return "".join(
+        c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in quoted
+    )
+
+
+def _fill(tree: Path) -> str:
+    """
+    Make what is served, and return the rules about it.
+    """
+    rules = []
+    for name, lists in RULES:
+        if "$(" not in name and name != "missing-later":
+            (tree / name).mkdir(parents=True)
+            (tree / name / "file").write_text(name)
+        rules.append(f'[[access]]\npath = "{tree}/{name}/"\n{lists}\n')
+    for word in ("per-key", "per-ip", "either", "no-key", "closed"):
+        for value in (*(k.public.md5 for k in KEYS.values()), *SOURCES):
+            folder = tree / word / value
+            folder.mkdir(parents=True)
+            (folder / "file").write_text(word)
+    # A name that happens to hold what the word stands for.
+    (tree / "no-word" / NODE.public.md5).write_text("")
+    (tree / "everybody" / "single").write_text("")
+    rules.append(
+        f'[[access]]\npath = "{tree}/everybody/single"\nadmit_ips = ["127.3"]\n'
+    )
+    for index, odd_name in enumerate(ODD_NAMES):
+        odd = os.fsencode(tree / "odd") + b"/" + odd_name
+        os.makedirs(odd)
+        Path(os.fsdecode(odd + b"/file")).touch()
+        rules.append(
+            f'[[access]]\npath = "{_text(odd)}"\nshortcut = "odd {index} $(x) \\""\n'
+            f"{_EVERYBODY}\n"
+        )
+    rules.append(
+        f'[[access]]\npath = "{tree}/address"\nshortcut = "first"\n{_EVERYBODY}\n'
+        f'[[access]]\npath = "{tree}/address"\nshortcut = "second"\n'
+        f'[[access]]\npath = "{tree}/per-ip/$(connection.ip)/"\nshortcut = "own"\n'
+    )
+    return "".join(rules)
+
+
+@pytest.fixture(scope="module")
+def exported() -> Iterator[Exported]:
+    """
+    The server of all tests.
+    """
+    peer_program("cf-serverd")
+    with ExitStack() as stack:
+        folder = stack.enter_context(public_folder())
+        tree = folder / "tree"
+        config = folder / "server.toml"
+        text = config_for({}, more=_fill(tree))
+        ppkeys = folder / "state" / "ppkeys"
+        ppkeys.mkdir(parents=True, mode=0o700)
+        # By which it knows the MD5 digest of a key that a rule names by the other.
+        (ppkeys / f"root-{NODE.public.md5}.pub").write_bytes(NODE.public.to_pem())
+        text = text.replace("{port}", "5308").replace("{state}", str(folder / "state"))
+        config.write_text(text)
+        work = WorkFolder(folder / "work", key=SERVER)
+        policy = work.path / "inputs" / "exported.cf"
+        out, err = io.StringIO(), io.StringIO()
+        command = ["access", "export", "--format", "cfengine", "-c", str(config)]
+        status = main.run([*command, "-o", str(policy)], out, err)
+        assert out.getvalue() == ""
+        alone = work.run("cf-promises", "-f", str(policy))
+        assert (alone.status, alone.output) == (0, "")
+        real = RealServer(work, {}, common='  inputs => { "exported.cf" };\n')
+        stack.enter_context(real)
+        snapshot, _ = check_access(load(config))
+        assert snapshot is not None
+        yield Exported(real, snapshot, tree, err.getvalue(), status)
+
+
+def _asked(tree: Path) -> list[bytes]:
+    """
+    All that is asked for: each file, some folders, what has no rule, shortcuts.
+    """
+    root = os.fsencode(tree)
+    found = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(root)
+        for name in names
+    ]
+    folders = [root, root + b"/everybody/", root + b"/network", root + b"/odd/@(list)"]
+    shortcuts = [b"first/file", b"second/file", b"second", b"own/file", b"third/file"]
+    odd = [b'odd %d $(x) "/file' % index for index in range(len(ODD_NAMES))]
+    return sorted(found) + folders + shortcuts + odd
+
+
+def test_decides_as_here(exported: Exported) -> None:
+    """
+    For every peer and every path both say the same, and each rule makes a difference.
+    """
+    paths = _asked(exported.tree)
+    may: dict[bytes, set[bool]] = {path: set() for path in paths}
+    differ = []
+    for name, key in KEYS.items():
+        for source in SOURCES:
+            theirs = exported.theirs(key, source, paths)
+            for path, its in zip(paths, theirs, strict=True):
+                mine = exported.ours(key, source, path)
+                may[path].add(mine)
+                if b"/closed/" in path:
+                    # Some may here.
+                    mine = False
+                if mine is not its:
+                    differ.append((name, source, path, mine, its))
+    assert differ == []
+    root = os.fsencode(exported.tree)
+    answers: dict[bytes, set[bool]] = {}
+    for path, found in may.items():
+        if path.startswith(root + b"/"):
+            answers.setdefault(path[len(root) :].split(b"/")[1], set()).update(found)
+    nobody = {b"six", b"nobody", b"no-word", b"no-key", b"missing-later"}
+    assert {name for name, found in answers.items() if True not in found} <= nobody
+    assert {name for name, found in answers.items() if False not in found} == set()
+
+
+def test_what_cannot_be_said_is_told(exported: Exported) -> None:
+    """
+    The rule that cf-serverd would decide in another way admits nobody there; the
+    command tells of it, and of nothing else.
+    """
+    assert exported.status == 1
+    first, *rest = exported.told.splitlines()
+    assert first.startswith(f"warning: {exported.tree}/closed/$(connection.key)/")
+    assert "does not ask deny_ips" in first
+    assert len(rest) == 1
