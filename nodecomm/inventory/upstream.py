@@ -42,7 +42,7 @@ from nodecomm.inventory.upstream_errors import (
 )
 from nodecomm.inventory.upstream_exchange import Answer, Exchange, SendTimeouts, Stale
 from nodecomm.inventory.upstream_trust import IServerCheck
-from nodecomm.server.pools import InlinePool, Pool
+from nodecomm.server.pools import InlinePool, Pool, QueueFull
 from nodecomm.wire.text import safe
 
 __all__ = [
@@ -142,6 +142,8 @@ def parse_url(text: str) -> UpstreamURL:
     base = "/".join(part for part in parts.path.split("/") if part)
     if not re.fullmatch(r"[A-Za-z0-9_.~%+:@!$&'()*,;=/-]*", base):
         raise ValueError(f"{safe(text)!r}: a path with odd characters")
+    if port == 0 or {".", ".."} & set(base.split("/")):
+        raise ValueError(f"{safe(text)!r}: no such port, or no such path")
     return UpstreamURL(host, port or PORT, f"/{base}" if base else "")
 
 
@@ -253,7 +255,7 @@ class InventoryUpstream:
         answer = await self._ask("GET", "/uuid", Headers())
         if answer.status != 200:
             raise self._refused(answer)
-        text = answer.text
+        text = answer.body.decode("latin-1").strip()
         if not _SERVER_ID.fullmatch(text):
             msg = (
                 f"{self.url}uuid answers something else than the id of a server; check "
@@ -269,11 +271,14 @@ class InventoryUpstream:
         headers = Headers({"Content-Type": ["application/octet-stream"]})
         if box in self._authorization:
             headers.addRawHeader("Authorization", self._authorization[box])
-        stream = (
-            io.BytesIO(content)
-            if isinstance(content, bytes)
-            else await self._pool.run(_open, content)
-        )
+        try:
+            stream: IO[bytes] = (
+                io.BytesIO(content)
+                if isinstance(content, bytes)
+                else await self._pool.run(_open, content)
+            )
+        except QueueFull as error:
+            raise Transient("this machine has too much to do") from error
         with stream:
             answer = await self._ask("PUT", f"/{PATHS[box]}/{name}", headers, stream)
         if answer.status in _STORED:
@@ -340,4 +345,8 @@ def _rewind(stream: IO[bytes]) -> int:
 def _basic(user: str, password: str) -> str:
     if ":" in user:
         raise ValueError("a user's name has no colon")
+    if not user or any(ord(letter) < 32 or ord(letter) == 127 for letter in user):
+        raise ValueError("a user's name is one line, and not empty")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in password):
+        raise ValueError("a password has no line breaks and no control characters")
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")

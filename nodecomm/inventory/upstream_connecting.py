@@ -24,7 +24,7 @@ from twisted.internet.defer import (
     maybeDeferred,
     succeed,
 )
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectingCancelledError, ConnectionLost
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
@@ -33,6 +33,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
+    ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -304,6 +305,17 @@ class CheckedConnection(Protocol):
             self._timer = None
 
 
+class _Secured(TLSMemoryBIOProtocol):
+    """
+    TLS over a stream of any kind.
+    """
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Twisted asks for it of everything with TLS; it is not always TCP."""
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(enabled)
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class _Creator:
     def __init__(
@@ -386,11 +398,12 @@ class CheckedEndpoint:
         tls = TLSMemoryBIOFactory(
             creator, True, Factory.forProtocol(lambda: connection), self._clock
         )
+        tls.protocol = _Secured
         reaching = self._endpoint.connect(tls)
         timer = self._clock.callLater(self._connect_seconds, reaching.cancel)
         try:
             await reaching
-        except CancelledError:
+        except (CancelledError, ConnectingCancelledError):
             if timer.active():
                 raise
             text = f"no connection after {self._connect_seconds:g} seconds"

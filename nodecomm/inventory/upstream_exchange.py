@@ -13,7 +13,11 @@ from typing import Any, cast
 from attrs import field, frozen
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+)
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -51,6 +55,7 @@ _REST = 15.0
 _FAILURES = (
     CancelledError,
     ConnectError,
+    ConnectingCancelledError,
     ConnectionClosed,
     OSError,
     RequestGenerationFailed,
@@ -85,15 +90,22 @@ class Answer:
 
     Attributes:
         status: The code.
-        text: The first line of its content, safe to be shown.
+        body: What it consists of.
         retry_after: Seconds that it asks to wait; None if it does not.
         location: Where it says to go instead, safe to be shown.
     """
 
     status: int
-    text: str
+    body: bytes
     retry_after: float | None = None
     location: str = ""
+
+    @property
+    def text(self) -> str:
+        """
+        The first line of its content, safe to be shown.
+        """
+        return _first_line(self.body)
 
 
 class Stale(Exception):  # noqa: N818
@@ -200,10 +212,9 @@ class Exchange:
         except SendFailed:
             raise
         except _FAILURES as error:
-            if isinstance(error, CancelledError) and self._late is None:
-                # Nobody wants it any more.
+            if self._is_given_up(error):
                 self._abort()
-                raise
+                raise CancelledError from error
             raise self._failure(error) from error
         finally:
             if whole.active():
@@ -232,9 +243,7 @@ class Exchange:
         try:
             body = await self._body(response)
         except _FAILURES as error:
-            if method == "GET" or (
-                isinstance(error, CancelledError) and self._late is None
-            ):
+            if method == "GET" or self._is_given_up(error):
                 raise
             # The code has been said; the rest is but words.
             body = b""
@@ -245,7 +254,7 @@ class Exchange:
         values = response.headers.getRawHeaders
         return Answer(
             response.code,
-            _first_line(body),
+            body,
             _pause(values("Retry-After"), values("Date")),
             _first_line((values("Location") or [""])[0].encode("utf-8", "replace")),
         )
@@ -283,6 +292,12 @@ class Exchange:
     def _abort(self) -> None:
         if self._connection is not None:
             self._connection.abort()
+
+    def _is_given_up(self, error: Exception) -> bool:
+        """
+        Whether nobody wants it any more.
+        """
+        return self._late is None and _is_cancelled(error)
 
     def _failure(self, error: Exception) -> Exception:
         if self._late is not None:
@@ -322,10 +337,15 @@ def _pause(asked: list[str] | None, date: list[str] | None) -> float | None:
     return min(max(pause, 0.0), _LONGEST_PAUSE)
 
 
+def _is_cancelled(error: Any) -> bool:
+    reasons = getattr(error, "reasons", ())
+    return isinstance(error, (CancelledError, ConnectingCancelledError)) or any(
+        _is_cancelled(each.value) for each in reasons
+    )
+
+
 def _words(error: Any) -> str:
     reasons = getattr(error, "reasons", None)
     if reasons:
         return _words(reasons[0].value)
-    if isinstance(error, CancelledError):
-        return "it took too long"
     return safe(str(error)) or type(error).__name__

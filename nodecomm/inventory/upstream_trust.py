@@ -128,9 +128,13 @@ class IServerCheck(Protocol):
     Decides whether a server is the one that is meant.
     """
 
-    #: The authorities that certificates must come from, as a context has them; None:
-    #: nobody is asked who issued them.
-    authorities: Authorities | None
+    @property
+    def authorities(self) -> Authorities | None:
+        """
+        The authorities that certificates must come from; None: it does not matter who
+        issued them.
+        """
+        ...
 
     def judge(self, server: str, shown: ShownKey) -> ServerDecision:
         """
@@ -299,9 +303,13 @@ class Authorities:
 
     def __init__(self, file: str | None = None) -> None:
         self.file = file
-        self.authorities: Authorities | None = self
         # Found out now and not at the first connection.
         self.load(SSL.Context(SSL.TLS_CLIENT_METHOD))
+
+    @property
+    def authorities(self) -> Authorities:
+        """These."""
+        return self
 
     def load(self, context: SSL.Context) -> None:
         """
