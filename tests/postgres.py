@@ -17,10 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from nodecomm.storage.postgres import PostgresPlace
 from tests.interop.machine import missing
 
-__all__ = ["Cluster", "cluster", "stop_cluster"]
+__all__ = ["Cluster", "SharedCase", "cluster", "stop_cluster"]
 
 #: Where Debian, and others, put the server's programs.
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
@@ -218,3 +220,30 @@ def stop_cluster() -> None:
     """
     while _clusters:
         _clusters.pop().remove()
+
+
+#: What removes all that is ours.
+CLEAN = "DROP SCHEMA IF EXISTS nodecomm CASCADE"
+
+
+class SharedCase(SynchronousTestCase):
+    """
+    A database with nothing in it.
+    """
+
+    #: One for all of these tests: to make one takes longer than most of them.
+    _database = ""
+
+    def setUp(self) -> None:
+        self.cluster = cluster()
+        if not SharedCase._database:
+            SharedCase._database = self.cluster.make_database()
+        self.database = SharedCase._database
+        self.place = self.cluster.place(self.database)
+        self.addCleanup(self.sql, CLEAN)
+
+    def sql(self, statement: str) -> list[Any]:
+        """
+        What an operator may do with the database.
+        """
+        return self.cluster.do(statement, self.database)

@@ -10,11 +10,12 @@ import sqlite3
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from twisted.python import usage
 
 from nodecomm.cli.options import (
+    CONFIG,
     CommandOptions,
     GroupOptions,
     StateOptions,
@@ -41,10 +42,13 @@ from nodecomm.identity.own import (
 from nodecomm.identity.pins import PINS_NAME, PinnedDigests
 from nodecomm.identity.store import FileKeyStore, KeyConflict
 from nodecomm.identity.users import UntrustedUser, check_user
-from nodecomm.storage.database import DATABASE_NAME, connect
+from nodecomm.storage.database import DATABASE_NAME, DatabaseAway, connect
 from nodecomm.storage.migrations import DatabaseTooNew
 from nodecomm.storage.seen import SeenEntry, read_seen
 from nodecomm.wire.text import safe
+
+if TYPE_CHECKING:
+    from nodecomm.storage.postgres import PostgresPlace
 
 __all__ = ["Options", "run"]
 
@@ -71,8 +75,10 @@ class _ShowOptions(CommandOptions):
 class _ListOptions(CommandOptions):
     longdesc = (
         "Print whose keys are trusted; with --seen, where and when each was last here, "
-        "then the keys that were seen and are not trusted now."
+        "then the keys that were seen and are not trusted now. Several servers with one"
+        " database see keys together: name the configuration."
     )
+    optParameters = [CONFIG]
     optFlags = [["seen", "s", "where and when each key was last seen"]]
 
 
@@ -150,14 +156,29 @@ class _Output:
 class _State:
     """
     What is in one state folder.
+
+    Args:
+        folder: The folder.
+        shared: The database that the server shares with others, if it has one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: PostgresPlace | None = None) -> None:
         self.folder = folder
+        self.shared = shared
         self.keys = folder / KEYS_FOLDER
         self.database = folder / DATABASE_NAME
         self.store = FileKeyStore(self.keys)
         self.pins = PinnedDigests(folder / PINS_NAME)
+
+
+def _state_of(chosen: StateOptions, options: Options) -> _State:
+    config = chosen.get("config")
+    if config is None and not chosen.get("seen"):
+        return _State(options.state_dir)
+    from nodecomm.cli.server_state import find_state  # noqa: PLC0415
+
+    found = find_state(config, options.named_state_dir)
+    return _State(found.folder, found.nodes().shared)
 
 
 class _Refused(Exception):  # noqa: N818
@@ -171,7 +192,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     Run one `nodecomm key` command and return its exit status.
     """
     chosen = cast(StateOptions, options.subOptions)
-    state = _State(options.state_dir)
+    state = _state_of(chosen, options)
     output = _Output(stdout, options.as_json)
     command = _COMMANDS[cast(str, options.subCommand)]
     try:
@@ -242,7 +263,9 @@ def _list(state: _State, options: StateOptions, output: _Output) -> None:
 
 def _list_seen(state: _State, output: _Output) -> None:
     entries: list[SeenEntry] = []
-    if state.database.exists():
+    if state.shared is not None:
+        entries = _seen_together(state.shared)
+    elif state.database.exists():
         try:
             connection = connect(state.database)
             try:
@@ -279,6 +302,21 @@ def _list_seen(state: _State, output: _Output) -> None:
         facts.append({"digest": digest, "name": None, "trusted": False, "seen": known})
         lines += [f"{_seen_line(entry)}  {digest} (not trusted now)" for entry in seen]
     output.fact(facts, *(lines or [f"no key is trusted in {state.keys}, none seen"]))
+
+
+def _seen_together(place: PostgresPlace) -> list[SeenEntry]:
+    from nodecomm.storage.postgres import (  # noqa: PLC0415
+        DatabaseUnusable,
+        blocking,
+    )
+    from nodecomm.storage.shared_keys import KEYS  # noqa: PLC0415
+
+    try:
+        with blocking(place, KEYS) as run:
+            return cast("list[SeenEntry]", run(read_seen, False))
+    except (DatabaseAway, DatabaseUnusable, DatabaseTooNew) as error:
+        msg = f"{place}: {error}"
+        raise _Refused(msg) from error
 
 
 def _seen_facts(entry: SeenEntry) -> dict[str, str]:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from nodecomm.access.networks import AddressList, parse_entry
 from nodecomm.config.errors import Problem, child_path, element_path
 from nodecomm.inventory.keys import KeyRefused, read_pem
+from nodecomm.inventory.opening import NodesPlace, nodes_place
 from nodecomm.service.endpoints import endpoint_problems
 from nodecomm.storage.postgres import DatabaseUnusable, PostgresPlace, is_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from nodecomm.config.inventory import InventorySettings
     from nodecomm.config.model import Settings
 
-__all__ = ["address_list", "inventory_problems", "waits_for_restart"]
+__all__ = ["address_list", "inventory_problems", "place_of_nodes", "waits_for_restart"]
 
 #: The lists of addresses.
 _NETWORKS = ("networks", "trusted_proxies", "auto_accept")
@@ -30,6 +32,7 @@ _AT_ONCE = frozenset(
         "listen",
         "certificate",
         "networks",
+        "registry_max_stale",
         "trusted_proxies",
         "first_user",
         "first_password",
@@ -65,6 +68,19 @@ def address_list(texts: Iterable[str]) -> AddressList:
     A list of addresses that has passed `inventory_problems`.
     """
     return AddressList([parse_entry(text, acl=False) for text in texts])
+
+
+def place_of_nodes(inventory: InventorySettings, folder: str) -> NodesPlace:
+    """
+    Where a configuration has the nodes.
+
+    Raises:
+        UnknownDatabase: It names something else.
+    """
+    password = inventory.database_password
+    return nodes_place(
+        inventory.database, folder, None if password is None else password.reveal()
+    )
 
 
 def waits_for_restart(old: Settings, new: Settings) -> list[str]:

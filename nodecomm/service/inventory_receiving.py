@@ -30,11 +30,9 @@ from nodecomm.inventory.judgement import Rules, Signatures
 from nodecomm.inventory.limits import DocumentLimits
 from nodecomm.inventory.opening import (
     NodesAway,
-    NodesPlace,
     NodesUnusable,
     UnknownDatabase,
     node_store,
-    nodes_place,
     open_nodes_at,
 )
 from nodecomm.inventory.own import NodeIdError, own_node_id
@@ -48,7 +46,7 @@ from nodecomm.inventory.spool import Spool, SpoolInUse
 from nodecomm.inventory.visitors import Visitors
 from nodecomm.inventory.watching import NodeWatch
 from nodecomm.server.pools import WorkerPool
-from nodecomm.service.inventory_checks import address_list
+from nodecomm.service.inventory_checks import address_list, place_of_nodes
 from nodecomm.service.listening import (
     ListenError,
     listen_all,
@@ -67,7 +65,7 @@ if TYPE_CHECKING:
     from nodecomm.identity.keys import KeyPair, PublicKey
     from nodecomm.inventory.nodes import NodeNews
 
-__all__ = ["InventoryReceiver", "place_of_nodes"]
+__all__ = ["InventoryReceiver"]
 
 #: Threads that write uploads to disk.
 _THREADS = 4
@@ -349,19 +347,6 @@ class InventoryReceiver:
         await self._watch.stop()
         await self.registry.stop()
         self._pool.stop()
-
-
-def place_of_nodes(inventory: InventorySettings, folder: str) -> NodesPlace:
-    """
-    Where a configuration has the nodes.
-
-    Raises:
-        UnknownDatabase: It names something else.
-    """
-    password = inventory.database_password
-    return nodes_place(
-        inventory.database, folder, None if password is None else password.reveal()
-    )
 
 
 def _server_id(inventory: InventorySettings, folder: str) -> str:

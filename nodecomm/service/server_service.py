@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from nodecomm.identity.keys import KeyPair
     from nodecomm.service.inventory_receiving import InventoryReceiver
     from nodecomm.service.loading import Loaded
+    from nodecomm.storage.postgres import PostgresDatabase
 
 __all__ = ["ServerService", "StartError"]
 
@@ -137,6 +138,7 @@ class ServerService(MultiService):
         self._audit: AuditLog | None = None
         self._files: WorkerPool | None = None
         self._database: Database | None = None
+        self._shared: PostgresDatabase | None = None
         self._seen: SeenTable | None = None
         self._digests: DigestTable | None = None
         self._runner: Runner | None = None
@@ -198,7 +200,13 @@ class ServerService(MultiService):
         self._files = WorkerPool(self._reactor, "nodecomm-files", 2)
         self._audit = open_audit(settings.log.audit, self._reactor, self._files)
         self._database = database = self._open_database(folder)
-        self._seen = SeenTable(database, self._reactor, self._now)
+        if settings.inventory is not None:
+            from nodecomm.service.shared_keys import (  # noqa: PLC0415
+                open_shared_keys,
+            )
+
+            self._shared = open_shared_keys(settings, folder, self._reactor)
+        self._seen = SeenTable(self._shared or database, self._reactor, self._now)
         limits = settings.limits
         if limits.digest_cache_entries:
             self._digests = DigestTable(
@@ -208,7 +216,7 @@ class ServerService(MultiService):
             FileKeyStore(keys, now=self._now, run=self._files.run),
             self.prepared.windows,
             settings.server.trustusers,
-            WindowCounter(database),
+            WindowCounter(self._shared or database),
             self._now,
             pins=PinnedDigests(os.path.join(folder, PINS_NAME), self._now),
             seen=self._seen,
@@ -293,8 +301,9 @@ class ServerService(MultiService):
         self.ports.update(opened)
         if self._files is not None:
             self._files.start()
-        if self._database is not None:
-            self._database.start().addErrback(self._database_failed)
+        for started in (self._database, self._shared):
+            if started is not None:
+                started.start().addErrback(self._database_failed)
         if self._audit is not None:
             globalLogPublisher.addObserver(self._audit)
         if self._inventories is not None:
@@ -443,8 +452,9 @@ class ServerService(MultiService):
         for table in (self._seen, self._digests):
             if table is not None:
                 await table.stop().addErrback(self._database_failed)
-        if self._database is not None:
-            await self._database.stop().addErrback(self._database_failed)
+        for stopped in (self._database, self._shared):
+            if stopped is not None:
+                await stopped.stop().addErrback(self._database_failed)
         if self._audit is not None:
             # The sessions' last words come before this.
             globalLogPublisher.removeObserver(self._audit)

@@ -84,6 +84,8 @@ class Batch(Generic[K, V]):
         self._writing: dict[K, V] = {}
         self._written: Deferred[None] | None = None
         self._failing = False
+        #: Whether it was told that nothing can be written: once, until that is over.
+        self._told = False
         self._stopped = False
         self.pending: dict[K, V] = {}
         self.dropped = 0
@@ -139,6 +141,7 @@ class Batch(Generic[K, V]):
             self._writing = {}
             self._written = None
             self._failing = isinstance(result, Failure)
+            self._told = self._told and self._failing
             if self._failing:
                 # What came meanwhile is newer.
                 self.pending = {**batch, **self.pending}
@@ -178,6 +181,9 @@ class Batch(Generic[K, V]):
 
     def _flush_and_log(self) -> None:
         def failed(failure: Failure) -> None:
+            if self._told:
+                return
+            self._told = True
             self._log.error(
                 "{entries} could not be written to {database}, {held} wait, "
                 "{dropped} are lost: {error}",

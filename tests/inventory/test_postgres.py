@@ -14,7 +14,6 @@ from unittest.mock import patch
 import pytest
 from attrs import evolve
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.inventory import node_postgres, node_sqlite
 from nodecomm.inventory.lifecycle import new_node
@@ -44,36 +43,10 @@ from tests.inventory.documents import (
     rudder,
 )
 from tests.inventory.test_registry import RegistryTests, at_once
-from tests.postgres import cluster
+from tests.postgres import SharedCase
 from tests.storage.doubles import InlinePool, InlineReactor
 
 pytestmark = pytest.mark.postgresql
-
-#: What removes all that is ours.
-CLEAN = "DROP SCHEMA IF EXISTS nodecomm CASCADE"
-
-
-class SharedCase(SynchronousTestCase):
-    """
-    A database with nothing in it.
-    """
-
-    #: One for all of these tests: to make one takes longer than most of them.
-    _database = ""
-
-    def setUp(self) -> None:
-        self.cluster = cluster()
-        if not SharedCase._database:
-            SharedCase._database = self.cluster.make_database()
-        self.database = SharedCase._database
-        self.place = self.cluster.place(self.database)
-        self.addCleanup(self.sql, CLEAN)
-
-    def sql(self, statement: str) -> list[Any]:
-        """
-        What an operator may do with the database.
-        """
-        return self.cluster.do(statement, self.database)
 
 
 class PostgresRegistryTests(SharedCase, RegistryTests):
