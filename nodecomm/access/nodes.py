@@ -10,7 +10,6 @@ are put in force in the time that it takes to copy a table of them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -166,7 +165,7 @@ class ServedNodes:
         before: Those that were in force before; what has not changed is taken over.
     """
 
-    __slots__ = ("_known", "_made", "_names", "_shared", "nodes", "rules")
+    __slots__ = ("_counts", "_known", "_made", "nodes", "rules")
 
     def __init__(
         self,
@@ -182,22 +181,59 @@ class ServedNodes:
         self.rules = rules
         self._known = known
         self.nodes: Mapping[str, ServedNode] = MappingProxyType(known)
-        self._shared: frozenset[str] = frozenset()
-        if rules.legacy_hosts:
-            self._shared = _more_than_once(known.values())
         self._made: dict[str, dict[tuple[NodeFiles, bool], Rule]] = {}
+        # How many nodes have a host name or address, as far as that counts.
+        self._counts: dict[str, int] = {}
         if before is not None and before.rules is rules:
             self._take_over(before)
+        elif rules.legacy_hosts:
+            for node in known.values():
+                self._count(node, 1)
 
     def _take_over(self, before: ServedNodes) -> None:
         known, old = self._known, before._known
-        changed = self._shared ^ before._shared
-        for node_id, made in before._made.copy().items():
-            was = old[node_id]
-            if known.get(node_id) == was and not (
-                changed and not changed.isdisjoint((was.hostname, *was.addresses))
-            ):
-                self._made[node_id] = made
+        gone = [
+            (name, was)
+            for name, was in old.items()
+            if (node := known.get(name)) is not was and node != was
+        ]
+        self._made = before._made.copy()
+        for name, _ in gone:
+            self._made.pop(name, None)
+        if not self.rules.legacy_hosts:
+            return
+        self._counts = before._counts.copy()
+        come = [
+            node
+            for name, node in known.items()
+            if (was := old.get(name)) is not node and was != node
+        ]
+        touched: dict[str, None] = {}
+        for _, was in gone:
+            touched.update(self._count(was, -1))
+        for node in come:
+            touched.update(self._count(node, 1))
+        changed = {
+            text
+            for text in touched
+            if (before._counts.get(text, 0) > 1) is not (self._counts.get(text, 0) > 1)
+        }
+        if changed:
+            for name in list(self._made):
+                node = known[name]
+                if not changed.isdisjoint((node.hostname or "", *node.addresses)):
+                    del self._made[name]
+
+    def _count(self, node: ServedNode, step: int) -> dict[str, None]:
+        """
+        Count what a node is called by; returns that.
+        """
+        texts = dict.fromkeys(node.addresses)
+        if node.hostname is not None:
+            texts[node.hostname] = None
+        for text in texts:
+            self._counts[text] = self._counts.get(text, 0) + step
+        return texts
 
     def __len__(self) -> int:
         return len(self._known)
@@ -267,12 +303,12 @@ class ServedNodes:
         """
         names: list[HostnameEntry] = []
         name = node.hostname
-        if name is not None and name not in self._shared:
+        if name is not None and self._counts[name] == 1:
             names.append(HostnameEntry(text=name, name=name, origin=files.origin))
         addresses: list[AddressPattern] = [
             evolve(parse_entry(text, acl=True), origin=files.origin)
             for text in node.addresses
-            if text not in self._shared
+            if self._counts[text] == 1
         ]
         return HostnameList(names), AddressList(addresses, acl=True)
 
@@ -288,15 +324,3 @@ class ServedNodes:
                 place = files.place(node_id)
                 if place is not None:
                     yield node, place
-
-
-def _more_than_once(nodes: Iterable[ServedNode]) -> frozenset[str]:
-    """
-    The host names and addresses that more than one node has.
-    """
-    counted: Counter[str] = Counter()
-    for node in nodes:
-        counted.update(node.addresses)
-        if node.hostname is not None:
-            counted[node.hostname] += 1
-    return frozenset(text for text, count in counted.items() if count > 1)
