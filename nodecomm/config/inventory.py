@@ -87,7 +87,8 @@ class InventorySettings:
         default=("tcp6:443",),
         metadata=about(
             "Where to listen, as Twisted endpoint strings of plain streams: TLS is "
-            "made above them. `tcp6` takes IPv4 too.",
+            "made above them. `tcp6` takes IPv4 too. `[]`: this server takes no "
+            "inventories, and follows the nodes in `database`.",
             shape="endpoint",
         ),
     )
@@ -155,6 +156,16 @@ class InventorySettings:
             "Where the nodes are kept: `sqlite:///FILE`, relative to `state_dir`; or "
             "`postgresql://USER@HOST/DATABASE`, which several servers share, with trust"
             " windows and keys that were seen.",
+        ),
+    )
+    registry_max_stale: str = field(
+        default="15m",
+        metadata=about(
+            "While `database` does not answer, what is known of the nodes is used for "
+            "so long. After that nodes are not trusted by it, and connections of "
+            "whoever might be one are closed, never refused.",
+            shape="duration",
+            minimum=1,
         ),
     )
     database_password: Secret | None = field(
@@ -292,13 +303,6 @@ def check_inventory(
         settings: `[inventory]`.
         registered: Each `[[registered]]`.
     """
-    if not settings.listen:
-        yield checks.problem(
-            "inventory.listen",
-            "nodes could send their inventories nowhere",
-            [],
-            'write ["tcp6:443"], or leave [inventory] out',
-        )
     yield from checks.repeated("inventory.listen", settings.listen)
     yield from _check_certificate(checks, settings)
     yield from _check_senders(checks, settings)
@@ -383,7 +387,7 @@ def _check_certificate(
 def _check_senders(
     checks: Checks[Any], settings: InventorySettings
 ) -> Iterator[Problem]:
-    if not settings.networks:
+    if settings.listen and not settings.networks:
         yield checks.problem(
             "inventory.networks",
             "no address may send an inventory",

@@ -132,7 +132,6 @@ def test_own_key_by_name() -> None:
 @pytest.mark.parametrize(
     ("toml", "key", "told"),
     [
-        ("listen = []", "listen", "nowhere"),
         ('listen = ["tcp:1", "tcp:1"]', "listen[1]", "the same as"),
         ('certificate = "mine"', "certificate.cert", "not an absolute path"),
         ('certificate = "/a.pem"', "certificate.key", "is not given"),
@@ -196,3 +195,23 @@ def test_a_password_is_not_shown() -> None:
     _, problems = read('[inventory]\ndatabase = "mysql://u:s3cret@db"\n')
 
     assert "s3cret" not in "".join(problems)
+
+
+def test_a_server_that_only_follows() -> None:
+    """One that shares nodes with others need not take inventories itself."""
+    settings, problems = read(
+        "[inventory]\nlisten = []\nnetworks = []\n"
+        'database = "postgresql://db/nodes"\nregistry_max_stale = "5m"\n'
+    )
+
+    assert problems == []
+    assert settings.inventory is not None
+    assert settings.inventory.registry_max_stale == "5m"
+
+
+def test_how_long_nodes_are_known() -> None:
+    """No time at all would close connections whenever the database is busy."""
+    _, problems = read('[inventory]\nregistry_max_stale = "0s"\n')
+
+    (problem,) = problems
+    assert "inventory.registry_max_stale" in problem
