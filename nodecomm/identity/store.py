@@ -119,7 +119,7 @@ class FileKeyStore:
     The keys in a folder.
 
     Its methods block for as long as a local file system needs to stat and read a
-    small file; only `add` waits for the disk.
+    small file; only `add`, `forget` and `remove` wait for the disk.
 
     Args:
         directory: The folder. It may be missing; then nobody is trusted, and the
@@ -127,7 +127,7 @@ class FileKeyStore:
         now: Civil time, in seconds since 1970.
         run: How to call what waits for the disk; takes a function without arguments
             and returns its result or a Deferred of it. By default it is called
-            at once.
+            at once. `remove` does not use it.
     """
 
     _log = Logger()
@@ -137,7 +137,7 @@ class FileKeyStore:
         directory: str | os.PathLike[str],
         *,
         now: Callable[[], float] = time.time,
-        run: Callable[[Callable[[], str]], Any] | None = None,
+        run: Callable[[Callable[[], Any]], Any] | None = None,
     ) -> None:
         self.directory = os.fspath(directory)
         self._prefix = os.path.join(self.directory, "")
@@ -233,16 +233,31 @@ class FileKeyStore:
             The names of the files removed.
         """
         self._refresh()
-        removed = []
-        for candidate in self._named_by(name):
-            try:
-                os.unlink(self._prefix + candidate)
-            except FileNotFoundError:
-                continue
-            removed.append(candidate)
-        if removed:
-            sync_folder(self.directory)
-        return removed
+        return _unlink(self.directory, self._named_by(name))
+
+    def forget(self, key: PublicKey, *, until: float | None = None) -> Any:
+        """
+        Remove every entry that holds this whole key; the names of those that there
+        were, or a Deferred of them if the store was given a `run`.
+
+        Args:
+            key: The key.
+            until: Leave entries that came later than this, in seconds since 1970: who
+                put them there knew what he did. None: none of them.
+
+        Raises:
+            OSError: They could not be removed, or not all of them.
+        """
+        named, _ = self._named_after(key)
+        names = []
+        for entry in (*named, *self._old_style_with(key)):
+            content = self._content(entry.name)
+            state = None if content is None else content.state
+            # The inode's own time: `cp -p` sets the other one.
+            if until is None or state is None or state[4] <= until * 1e9:
+                names.append(entry.name)
+        work = partial(_unlink, self.directory, names)
+        return work() if self._run is None else self._run(work)
 
     def entries(self) -> Sequence[StoredKey]:
         """
@@ -456,6 +471,24 @@ def _users(entries: Sequence[_Name]) -> frozenset[str]:
 
 def _names(entries: Sequence[_Name]) -> tuple[str, ...]:
     return tuple(entry.name for entry in entries)
+
+
+def _unlink(directory: str, names: Sequence[str]) -> list[str]:
+    """
+    Remove files, durably, and name those that were there. Any thread may.
+    """
+    removed = []
+    try:
+        for name in names:
+            try:
+                os.unlink(os.path.join(directory, name))
+            except FileNotFoundError:
+                continue
+            removed.append(name)
+    finally:
+        if removed:
+            sync_folder(directory)
+    return removed
 
 
 def _save(directory: str, name: str, key: PublicKey) -> str:

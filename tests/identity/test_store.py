@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from hypothesis import given, settings
@@ -547,6 +548,56 @@ class RemoveTests(StoreCase):
         self.assertEqual([path.name], list(self.store.remove(key(2).md5)))
         path.write_bytes(b"half")
         self.assertEqual([path.name], list(self.store.remove(path.name)))
+
+
+class ForgetTests(StoreCase):
+    """
+    A key that a decision has taken: all that is stored of it goes.
+    """
+
+    def test_every_entry(self) -> None:
+        """
+        Whatever they are called and whoever they are for; another key under its name
+        stays, and so do other keys and the own one.
+        """
+        md5, sha = f"root-{key().md5}.pub", f"bob-{key().sha}.pub"
+        old = f"root-{ADDRESS}.pub"
+        for name in (md5, sha, old, "localhost.pub"):
+            self.put(name, key())
+        wrong = f"alice-{key().md5}.pub"
+        self.put(wrong, key(1))
+        other = self.store.add("root", key(1))
+
+        removed = self.store.forget(key())
+
+        self.assertEqual(sorted([md5, sha, old]), sorted(removed))
+        left = sorted([wrong, other, "localhost.pub"])
+        self.assertEqual(left, sorted(os.listdir(self.folder)))
+        self.assertEqual([], self.store.forget(key()))
+
+    def test_what_came_later(self) -> None:
+        """
+        With a time, what was put there afterwards stays, whatever time of its content
+        it was given.
+        """
+        path = self.put(f"root-{key().md5}.pub", key())
+        os.utime(path, (1, 1))
+        came = path.stat().st_ctime
+        self.assertEqual([], self.store.forget(key(), until=came - 1))
+        self.assertEqual([path.name], self.store.forget(key(), until=came + 1))
+
+    def test_somewhere_else(self) -> None:
+        """
+        What waits for the disk is called as the store was told.
+        """
+        waiting: list[Any] = []
+        store = FileKeyStore(self.folder, run=waiting.append)
+        self.put(f"root-{key().md5}.pub", key())
+        store.forget(key())
+        self.assertEqual("equal", store.known(key()).state)
+        (work,) = waiting
+        self.assertEqual([f"root-{key().md5}.pub"], work())
+        self.assertEqual("unknown", store.known(key()).state)
 
 
 class EntriesTests(StoreCase):
