@@ -78,6 +78,9 @@ class ServerPins:
             data = read_small(self.path, _MAX_BYTES)[1]
         except FileNotFoundError:
             return []
+        except ValueError as error:
+            msg = f"{self.path} {error}"
+            raise ValueError(msg) from error
         return data.decode("utf-8", "backslashreplace").splitlines()
 
     @contextmanager
