@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import filecmp
+import hashlib
 import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -25,6 +26,7 @@ __all__ = [
     "Part",
     "Sender",
     "Waiting",
+    "content_digest",
     "held_name",
     "pair_of",
     "read_waiting",
@@ -188,6 +190,20 @@ def sent_name(path: str) -> str:
     What the sender has called a file of `incoming/` or `ready/`.
     """
     return os.path.basename(path).partition(BETWEEN)[0]
+
+
+def content_digest(path: str) -> bytes:
+    """
+    What tells this file's content from others.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_STEP):
+            digest.update(chunk)
+    return digest.digest()
 
 
 def same_content(before: Waiting, part: Part, name: UploadName) -> bool:

@@ -26,7 +26,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from attrs import evolve, frozen
@@ -40,6 +41,7 @@ from nodecomm.inventory.pairs import (
     Part,
     Sender,
     Waiting,
+    content_digest,
     held_name,
     pair_of,
     read_waiting,
@@ -54,6 +56,10 @@ from nodecomm.inventory.spool_folder import (
 )
 
 __all__ = ["FAILED_KEPT", "NameTaken", "Placed", "Spool", "SpoolInUse"]
+
+#: Halves of pairs that were decided about that are recognised when they come again
+#: alone, as they do when an answer was lost.
+_REMEMBERED = 10_000
 
 
 @frozen
@@ -98,6 +104,7 @@ class Spool(SpoolFolder):
         self._done = os.path.join(self.folder, "done")
         self._waiting: dict[str, dict[Half, Waiting]] = {}
         self._pairs: dict[str, Pair] = {}
+        self._decided: OrderedDict[tuple[str, Half], bytes] = OrderedDict()
 
     # Opening and closing
 
@@ -217,7 +224,9 @@ class Spool(SpoolFolder):
         Raises:
             OSError: It could not be removed, and will be decided about again.
         """
+        halves = _halves_of(pair)
         with self._lock:
+            self._remember(halves)
             done = os.path.join(self._done, pair.serial)
             os.rename(os.path.join(self._ready, pair.serial), done)
             self._pairs.pop(pair.serial, None)
@@ -231,7 +240,9 @@ class Spool(SpoolFolder):
         Raises:
             OSError: It could not be moved, and will be decided about again.
         """
+        halves = _halves_of(pair)
         with self._lock:
+            self._remember(halves)
             failed = self._set_aside(pair, refusal)
             self._pairs.pop(pair.serial, None)
         return failed
@@ -263,7 +274,9 @@ class Spool(SpoolFolder):
 
     def expire(self, waited: float) -> list[Failed]:
         """
-        Put aside the halves that have waited so many seconds for the other one.
+        Put aside the halves that have waited so many seconds for the other one. One of
+        a pair that was decided about, sent again because its sender has missed the
+        answer, is not worth that: it is removed.
         """
         failed = []
         arrived_before = self._seconds() - waited
@@ -275,6 +288,11 @@ class Spool(SpoolFolder):
                 if not waiting.durable or waiting.arrived > arrived_before:
                     continue
                 half = waiting.name.half
+                decided = self._decided.get((name, half))
+                if decided is not None and decided == content_digest(waiting.path):
+                    del self._waiting[name]
+                    os.unlink(waiting.path)
+                    continue
                 refusal = Refusal(
                     "no-signature" if half is Half.DOCUMENT else "no-document",
                     f"the {half.other.value} did not come in time",
@@ -283,6 +301,11 @@ class Spool(SpoolFolder):
         return failed
 
     # What holds it together; all of it under the lock
+
+    def _remember(self, halves: Mapping[tuple[str, Half], bytes]) -> None:
+        self._decided.update(halves)
+        while len(self._decided) > _REMEMBERED:
+            self._decided.popitem(last=False)
 
     def _replace(self, name: str, before: Waiting) -> Failed:
         msg = "another file of this name came before the other half did"
@@ -416,3 +439,13 @@ class Spool(SpoolFolder):
         shutil.rmtree(folder, ignore_errors=True)
         halves = self._waiting.setdefault(name.pair, {})
         halves[name.half] = evolve(waiting, path=path)
+
+
+def _halves_of(pair: Pair) -> dict[tuple[str, Half], bytes]:
+    """
+    By what the halves of a pair are recognised.
+    """
+    found = {Half.DOCUMENT: pair.document, Half.SIGNATURE: pair.signature}
+    return {
+        (pair.name, half): content_digest(path) for half, path in found.items() if path
+    }

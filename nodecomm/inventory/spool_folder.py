@@ -16,11 +16,13 @@ from datetime import datetime
 from nodecomm.identity.files import ensure_folder
 from nodecomm.inventory.failures import FAILED_NAME, Failed, read_failed, write_reason
 from nodecomm.inventory.pairs import BETWEEN, Part, sent_name
+from nodecomm.inventory.trimming import Kept, find_kept, surplus
 
-__all__ = ["FAILED_KEPT", "NameTaken", "SpoolFolder", "SpoolInUse"]
+__all__ = ["FAILED_KEPT", "FAILED_SIZE", "NameTaken", "SpoolFolder", "SpoolInUse"]
 
-#: Failed inventories that are kept; the oldest go first, and that is told.
+#: Failed inventories that are kept, and bytes of them; what goes is told.
 FAILED_KEPT = 1000
+FAILED_SIZE = 1 << 30
 
 
 class SpoolInUse(Exception):  # noqa: N818
@@ -43,7 +45,8 @@ class SpoolFolder:
     Args:
         folder: Where; it is made if it is not there.
         now: Civil time in UTC.
-        failed_kept: How much is kept in `failed/`.
+        failed_kept: How many are kept in `failed/`.
+        failed_size: Bytes that are kept there.
     """
 
     def __init__(
@@ -52,10 +55,13 @@ class SpoolFolder:
         *,
         now: Callable[[], datetime],
         failed_kept: int = FAILED_KEPT,
+        failed_size: int = FAILED_SIZE,
     ) -> None:
         self.folder = os.fspath(folder)
         self._now = now
         self._failed_kept = failed_kept
+        self._failed_size = failed_size
+        self._kept: dict[str, Kept] = {}
         self._partial = os.path.join(self.folder, "partial")
         self._failed = os.path.join(self.folder, FAILED_NAME)
         self._lock = threading.Lock()
@@ -122,17 +128,17 @@ class SpoolFolder:
 
     def trim_failed(self) -> list[str]:
         """
-        Remove the oldest of what failed beyond what is kept.
+        Remove what failed beyond what is kept, see `nodecomm.inventory.trimming`. Not
+        called by two threads at once.
 
         Returns:
             The serials of what was removed.
         """
-        with self._lock:
-            serials = sorted(os.listdir(self._failed))
-            oldest = serials[: max(0, len(serials) - self._failed_kept)]
-            for serial in oldest:
-                shutil.rmtree(os.path.join(self._failed, serial), ignore_errors=True)
-        return oldest
+        self._kept = find_kept(self._failed, self._kept)
+        gone = surplus(self._kept.values(), self._failed_kept, self._failed_size)
+        for serial in gone:
+            shutil.rmtree(os.path.join(self._failed, serial), ignore_errors=True)
+        return sorted(gone)
 
     # Under the lock
 

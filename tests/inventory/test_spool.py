@@ -451,6 +451,60 @@ def test_what_failed_is_bounded(tmp_path: Path, clock: Clock) -> None:
     assert spool.trim_failed() == []
 
 
+def test_what_failed_is_bounded_in_bytes(tmp_path: Path, clock: Clock) -> None:
+    """Large files are not kept in any number."""
+    spool = Spool(tmp_path, seconds=clock.seconds, now=clock.now)
+    spool._failed_size = 150_000
+    spool.open()
+    for name in ("a.ocs", "b.ocs", "c.ocs"):
+        put(spool, name, bytes(70_000))
+    spool.expire(waited=0)
+
+    assert len(spool.trim_failed()) == 1
+    assert [each.name for each in spool.failed()] == ["b.ocs", "c.ocs"]
+
+
+def test_who_sends_most_loses_first(tmp_path: Path, clock: Clock) -> None:
+    """A sender who repeats himself pushes out his own, and nothing of others."""
+    spool = Spool(tmp_path, seconds=clock.seconds, now=clock.now, failed_kept=3)
+    spool.open()
+    put(spool, "first.ocs", b"?", Sender(Box.FIRST, "192.0.2.1"))
+    for number in range(5):
+        put(spool, f"{number}.ocs", b"?", Sender(Box.FIRST, "192.0.2.2"))
+    spool.expire(waited=0)
+
+    spool.trim_failed()
+    assert [each.name for each in spool.failed()] == ["first.ocs", "3.ocs", "4.ocs"]
+
+
+def test_a_half_of_a_decided_pair(spool: Spool) -> None:
+    """
+    Half of a pair that was decided about may come again, when its sender has missed the
+    answer; it is no failure. Another content is.
+    """
+    for name, decide in (
+        ("a.ocs", spool.finish),
+        ("b.ocs", lambda pair: spool.fail(pair, Refusal("bad-signature", "no"))),
+    ):
+        put(spool, name, b"document")
+        pair = put(spool, f"{name}.sign", b"signature").pair
+        assert pair is not None
+        decide(pair)
+    failed = len(spool.failed())
+    for name in ("a.ocs", "b.ocs"):
+        put(spool, f"{name}.sign", b"signature")
+    assert spool.expire(waited=0) == []
+    assert spool.waiting == 0
+    assert len(spool.failed()) == failed
+    assert os.listdir(Path(spool.folder, "incoming")) == []
+
+    put(spool, "a.ocs.sign", b"another")
+    assert [each.refusal.code for each in spool.expire(waited=0)] == ["no-document"]
+    # Both together are an inventory again.
+    put(spool, "a.ocs.sign", b"signature")
+    assert put(spool, "a.ocs", b"document").pair is not None
+
+
 def test_bombs_stay_packed(spool: Spool) -> None:
     """A document is unpacked within limits only, whatever its name promises."""
     put(spool, "a.ocs", gzip.compress(bytes(4 << 20)))
