@@ -261,7 +261,7 @@ class Outbox(SpoolFolder):
         with self._lock:
             there = set(os.listdir(self._outgoing))
             for serial, item in list(self._items.items()):
-                if serial not in there or not os.path.exists(item.path):
+                if serial not in there:
                     self._forget(item)
             for serial in sorted(there - self._items.keys()):
                 self._find(serial)

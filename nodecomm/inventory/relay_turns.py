@@ -4,14 +4,14 @@ In which order a relay sends what waits, and when it tries again.
 
 There is a `Lane` for each box of the server above. What is new goes first, and one turn
 in four is for what was tried before. A file that was not taken waits by itself, longer
-each time, and the others go on. When two files in a row were not taken, it is not they:
-the lane is closed for a while, longer each time, and then one file is tried, not always
-the same; the first that is taken opens it again.
+each time, and the others go on. When two of them were not taken, and none between, it
+is not they: the lane is closed for a while, longer each time, and then one file is
+tried, not always the same; the first that is taken opens it again.
 
 Files of one name go in the order in which they came, for above a later one takes the
-place of an earlier one, and a document would meet another one's signature. Only one
-that was not taken three times is passed by; when the lane opens, those that were tried
-while it was closed have their place again.
+place of an earlier one, and a document would meet another one's signature. After three
+tries the other half of the same inventory may pass a file, and when others were taken
+meanwhile, so that it is certain to be about this file, all of its name may.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ LONGEST_PAUSE = 600.0
 #: server do not come back all at once.
 _SPREAD = 0.25
 
-#: So many files in a row that were not taken close the lane.
-_IN_A_ROW = 2
+#: Files of one name that came within so many seconds may be halves of one inventory: no
+#: server waits longer for the other one.
+_TOGETHER = 600.0
+
+#: So many files that were not taken, and none between, close the lane.
+_CLOSE = 2
 
 #: A file that was not taken so often lets later ones of its name pass.
 _STUCK = 3
@@ -67,8 +71,8 @@ class Turn:
     Attributes:
         item: The file.
         tries: How often it was not taken.
-        failures: How often, while the lane was open.
-        probes: How often since the lane was closed.
+        failures: How often, for certain because of this file.
+        unclear: How often since any file was taken.
         not_before: When it is tried again.
         said: Why it was not taken, the last time.
         refusal: Why it is to be put aside; None if it is not.
@@ -79,7 +83,7 @@ class Turn:
     item: Outgoing
     tries: int = 0
     failures: int = 0
-    probes: int = 0
+    unclear: int = 0
     not_before: float = 0.0
     said: str = ""
     refusal: Refusal | None = None
@@ -88,12 +92,18 @@ class Turn:
     _queued: bool = False
     _is_probe: bool = False
 
-    @property
-    def is_stuck(self) -> bool:
+    def lets_pass(self, later: Turn) -> bool:
         """
-        Whether later ones of its name pass it by.
+        Whether a later one of its name may be sent before it.
         """
-        return self.failures + self.probes >= _STUCK
+        if self.failures >= _STUCK:
+            return True
+        apart = abs(later.item.arrived - self.item.arrived)
+        return (
+            self.failures + self.unclear >= _STUCK
+            and self.item.name.half is not later.item.name.half
+            and apart <= _TOGETHER
+        )
 
 
 @define(eq=False)
@@ -112,9 +122,8 @@ class Lane:
     _fresh: deque[Turn] = field(factory=deque, init=False)
     _tried: list[tuple[float, str, Turn]] = field(factory=list, init=False)
     _sending: set[Turn] = field(factory=set, init=False)
-    _probed: list[Turn] = field(factory=list, init=False)
+    _unclear: set[Turn] = field(factory=set, init=False)
     _taken: int = field(default=0, init=False)
-    _in_a_row: int = field(default=0, init=False)
     _closings: int = field(default=0, init=False)
     _closed_until: float = field(default=0.0, init=False)
     #: When a file that was never tried may be the one that is tried next.
@@ -198,6 +207,7 @@ class Lane:
         It is no longer here.
         """
         self._sending.discard(turn)
+        self._unclear.discard(turn)
         turn.is_gone = True
         name = turn.item.name.pair
         chain = self._chains.get(name)
@@ -213,11 +223,13 @@ class Lane:
         """
         The server above has taken a file, or says that it never will: it is there.
         """
-        self._in_a_row = 0
+        for turn in self._unclear:
+            if not self.is_closed:
+                # Of several the first ones may have been about the server.
+                turn.failures += 1
+            turn.unclear = 0
+        self._unclear.clear()
         self._closings = 0
-        for turn in self._probed:
-            turn.probes = 0
-        self._probed.clear()
 
     def passed_by(self, turn: Turn) -> list[Turn]:
         """
@@ -265,21 +277,19 @@ class Lane:
         """
         self._sending.discard(turn)
         turn.tries += 1
+        turn.unclear += 1
+        self._unclear.add(turn)
         was_open = not turn._is_probe
-        if turn._is_probe:
-            # The lane waits for it. Those that were tried longer ago go before.
-            turn.probes += 1
-            self._probed.append(turn)
-            again = now
-        else:
-            turn.failures += 1
-            again = now + max(self.pause(turn.failures - 1), at_least)
+        # A lane that is closed waits for it; what was tried longer ago goes before.
+        again = now
+        if was_open:
+            count = turn.failures + turn.unclear
+            again += max(self.pause(count - 1), at_least)
         self._requeue(turn, again)
         if self.is_closed and was_open:
             # It was under way when the lane was closed.
             return False
-        self._in_a_row += 1
-        if not (at_once or self.is_closed or self._in_a_row >= _IN_A_ROW):
+        if not (at_once or self.is_closed or len(self._unclear) >= _CLOSE):
             return False
         pause = max(self.pause(self._closings), at_least)
         self._closings += 1
@@ -291,17 +301,21 @@ class Lane:
     # What holds it together
 
     def _release(self, chain: list[Turn]) -> None:
-        for turn in chain:
+        for place, turn in enumerate(chain):
+            before = chain[:place]
+            if not all(each.lets_pass(turn) for each in before):
+                # Who stands behind is hardly ever let pass, and comes here again.
+                if place >= 2:
+                    return
+                continue
             if not turn._queued and turn not in self._sending:
                 self._queue(turn)
-            if not turn.is_stuck:
-                return
 
     def _is_blocked(self, turn: Turn) -> bool:
         for each in self._chains[turn.item.name.pair]:
             if each is turn:
                 return False
-            if not each.is_stuck or each in self._sending:
+            if each in self._sending or not each.lets_pass(turn):
                 return True
         return False
 
@@ -319,9 +333,8 @@ class Lane:
 
     def _choose(self, now: float) -> Turn | None:
         due = bool(self._tried) and self._tried[0][0] <= now
-        if self.is_closed and now < self._closed_until:
-            due = False
-        if self._fresh and not (due and self._taken % _TRIED_EACH == _TRIED_EACH - 1):
+        is_olds_turn = self._taken % _TRIED_EACH == _TRIED_EACH - 1
+        if self._fresh and (self.is_closed or not (due and is_olds_turn)):
             return self._fresh.popleft()
         return heapq.heappop(self._tried)[2] if due else None
 

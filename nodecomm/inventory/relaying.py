@@ -254,13 +254,16 @@ class Relaying:
         """
         One try. Whatever goes wrong, it is told, and the others go on.
         """
+        about_file = False
         try:
             if not turn.is_above and turn.refusal is None:
+                await self._check_other()
+                about_file = True
                 await self._go_up(box, turn)
             await self._come_down(box, turn)
         except Transient as error:
             if self._started:
-                self._not_sent(box, turn, error)
+                self._not_sent(box, turn, error, about_file=about_file)
         except Exception:
             if self._started:
                 self._not_done(box, turn, Failure())  # type: ignore[no-untyped-call]
@@ -272,7 +275,6 @@ class Relaying:
         Raises:
             Transient: It may go well another time.
         """
-        await self._check_other()
         item = turn.item
         began = self._reactor.seconds()
         try:
@@ -411,13 +413,17 @@ class Relaying:
             self._tell_failed(turn, refusal)
         self._turns.pop(turn.item.serial, None)
 
-    def _not_sent(self, box: Box, turn: Turn, error: Transient) -> None:
+    def _not_sent(
+        self, box: Box, turn: Turn, error: Transient, *, about_file: bool
+    ) -> None:
         turn.said = error.reason
+        if isinstance(error, UntrustedServer) or error.retry_after is not None:
+            about_file = False
         lane, now = self._lanes[box], self._reactor.seconds()
         closed = lane.failed(
             turn,
             now,
-            at_once=isinstance(error, UntrustedServer) or error.retry_after is not None,
+            at_once=not about_file,
             fresh_may=error.status in _ABOUT_FILE,
             at_least=min(error.retry_after or 0.0, LONGEST_PAUSE),
         )
