@@ -40,6 +40,9 @@ _MIB = 1 << 20
 #: Seconds after which a sender may come again when there is no room.
 RETRY_AFTER = 60
 
+#: When half of the places for uploads are taken, nobody gets more than a tenth of them.
+_SHARE = 10
+
 
 class Refused(Exception):  # noqa: N818
     """
@@ -141,12 +144,14 @@ class Room:
 
     Attributes:
         uploads: Uploads under way.
+        of_sender: Those of them that are this sender's.
         waiting: Halves that wait for the other one.
         undecided: Pairs that wait for a decision.
         free: Bytes free on the disk.
     """
 
     uploads: int = 0
+    of_sender: int = 0
     waiting: int = 0
     undecided: int = 0
     free: int = 1 << 62
@@ -244,6 +249,10 @@ def check_room(room: Room, rules: UploadRules, length: int) -> None:
     if room.free - length < rules.min_free:
         raise Refused(507, "disk-full", "there is no room on the disk")
     later = {"Retry-After": str(RETRY_AFTER)}
+    share = max(1, rules.at_once // _SHARE)
+    if 2 * room.uploads >= rules.at_once and room.of_sender >= share:
+        # Slow ones of one sender would leave no place for others.
+        raise Refused(503, "share", "too many of yours are under way", later)
     for reason, there, most in (
         ("uploads", room.uploads, rules.at_once),
         ("waiting", room.waiting, rules.waiting),

@@ -13,6 +13,7 @@ Source: the paths, methods and codes are those of Rudder 4.0 to 9.0.
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,6 +95,7 @@ class InventoryResource(Resource):
         #: May be replaced at any time; uploads under way keep those that they began by.
         self.rules = rules
         self.uploads = 0
+        self._senders: Counter[str] = Counter()
         self._reactor = reactor
         self._pool = pool
         self._knows_key = knows_key
@@ -136,7 +138,7 @@ class InventoryResource(Resource):
             if head.only_new and self.receiving.spool.holds(name):
                 raise Refused(412, "exists")
             length = check_length(head, name, rules.limits)
-            check_room(self._room(), rules, length)
+            check_room(self._room(head.address), rules, length)
         except Refused as refused:
             self.refuse(request, refused, head.address)
             raise
@@ -151,6 +153,7 @@ class InventoryResource(Resource):
         length: int,
     ) -> Upload:
         self.uploads += 1
+        self._senders[sender.address] += 1
         transport = request.channel.transport if request.channel else None
         upload = Upload(
             self.receiving,
@@ -160,7 +163,7 @@ class InventoryResource(Resource):
             length=length,
             only_new=head.only_new,
             transport=IPushProducer(transport, None),
-            ended=self._ended,
+            ended=lambda: self._ended(sender.address),
         )
 
         def late() -> None:
@@ -172,10 +175,13 @@ class InventoryResource(Resource):
         upload.end_after(self._reactor, self.rules.timeout, late)
         return upload
 
-    def _ended(self) -> None:
+    def _ended(self, address: str) -> None:
         self.uploads -= 1
+        self._senders[address] -= 1
+        if not self._senders[address]:
+            del self._senders[address]
 
-    def _room(self) -> Room:
+    def _room(self, address: str) -> Room:
         spool = self.receiving.spool
         if not self.receiving.is_running:
             raise Refused(503, "stopped", headers={"Retry-After": "60"})
@@ -184,7 +190,8 @@ class InventoryResource(Resource):
         except OSError as error:
             self._log.failure("cannot tell how much room there is", event="upload.room")
             raise Refused(503, "spool") from error
-        return Room(self.uploads, spool.waiting, spool.undecided, free)
+        mine = self._senders[address]
+        return Room(self.uploads, mine, spool.waiting, spool.undecided, free)
 
     def store(self, request: Request, upload: Upload) -> None:
         """

@@ -223,6 +223,22 @@ def test_room(room: Room, expected: int) -> None:
         assert expected == 0
 
 
+@pytest.mark.parametrize(
+    ("uploads", "of_sender", "taken"),
+    [(50, 9, True), (50, 10, False), (49, 40, True), (99, 0, True), (100, 0, False)],
+)
+def test_one_sender(uploads: int, of_sender: int, taken: bool) -> None:
+    """Slow uploads of one sender leave half of the places to others."""
+    rules = evolve(RULES, at_once=100)
+    room = Room(uploads=uploads, of_sender=of_sender)
+    if taken:
+        check_room(room, rules, 10)
+        return
+    with pytest.raises(Refused) as caught:
+        check_room(room, rules, 10)
+    assert caught.value.status == 503
+
+
 PROXIES = AddressList(["10.0.0.0/8", "::1"])
 
 

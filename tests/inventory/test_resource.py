@@ -410,6 +410,24 @@ def test_too_many_uploads(tmp_path: Path) -> None:
     assert server.put("/inventories/b.ocs").status == 201
 
 
+def test_slow_uploads_of_one_sender(tmp_path: Path) -> None:
+    """Whoever begins many uploads and ends none keeps others out no longer than that."""
+    server = Server(tmp_path, rules=evolve(RULES, at_once=10))
+    allowed = {"Authorization": basic("rudder")}
+    slow = []
+    for number in range(10):
+        slow.append(server.connect())
+        slow[-1].send(head("PUT", f"/inventories/{number}.ocs", b"<doc/>", allowed))
+
+    assert server.resource.uploads == 5
+    other = server.put("/inventories/b.ocs", address="192.0.2.8")
+    assert other.status == 201
+    for each in slow:
+        each.lose()
+    assert server.resource.uploads == 0
+    assert server.put("/inventories/c.ocs").status == 201
+
+
 def test_too_much_waits(tmp_path: Path) -> None:
     """Halves without the other one are bounded; the id is told all the same."""
     server = Server(tmp_path, rules=evolve(RULES, waiting=2))
