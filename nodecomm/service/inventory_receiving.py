@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-The part of a policy server that takes inventories, wired from `[inventory]`: database,
-folder, site and ports.
+The part of a policy server that takes inventories, wired from `[inventory]`: folder,
+site and ports.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -26,33 +26,21 @@ from nodecomm.inventory.https import (
     certificate_from_files,
     own_key_certificate,
 )
-from nodecomm.inventory.judgement import Rules, Signatures
-from nodecomm.inventory.limits import DocumentLimits
-from nodecomm.inventory.opening import (
-    NodesAway,
-    NodesUnusable,
-    UnknownDatabase,
-    node_store,
-    open_nodes_at,
-)
-from nodecomm.inventory.own import NodeIdError, own_node_id
 from nodecomm.inventory.pairs import Box
 from nodecomm.inventory.receiving import Receiving, Waits
-from nodecomm.inventory.registering import register_named
-from nodecomm.inventory.registry import NodeRegistry, in_reactor_threads
 from nodecomm.inventory.resource import InventoryResource
 from nodecomm.inventory.site import UploadSite
 from nodecomm.inventory.spool import Spool, SpoolInUse
 from nodecomm.inventory.visitors import Visitors
-from nodecomm.inventory.watching import NodeWatch
 from nodecomm.server.pools import WorkerPool
-from nodecomm.service.inventory_checks import address_list, place_of_nodes
+from nodecomm.service.inventory_checks import address_list
 from nodecomm.service.listening import (
     ListenError,
     listen_all,
     port_number,
     stop_listening,
 )
+from nodecomm.service.nodes_followed import document_limits
 from nodecomm.service.own_state import StartError, os_error_text
 from nodecomm.service.reloading import visits_that_fit
 
@@ -62,8 +50,9 @@ if TYPE_CHECKING:
 
     from nodecomm.config.inventory import InventorySettings
     from nodecomm.config.model import Settings
-    from nodecomm.identity.keys import KeyPair, PublicKey
-    from nodecomm.inventory.nodes import NodeNews
+    from nodecomm.identity.keys import KeyPair
+    from nodecomm.inventory.limits import DocumentLimits
+    from nodecomm.service.nodes_followed import NodesFollowed
 
 __all__ = ["InventoryReceiver"]
 
@@ -85,11 +74,11 @@ class InventoryReceiver:
         settings: The configuration; it has `[inventory]`.
         folder: The state folder.
         pair: The server's key.
+        nodes: The nodes; started before this, and stopped after it.
         reactor: Drives all of it.
         now: Civil time in seconds.
 
     Attributes:
-        registry: The nodes.
         resource: What is behind the ports.
         ports: The ports by endpoint string.
 
@@ -104,28 +93,22 @@ class InventoryReceiver:
         settings: Settings,
         folder: str,
         pair: KeyPair,
+        nodes: NodesFollowed,
         *,
         reactor: Any,
         now: Callable[[], float] = time.time,
     ) -> None:
         assert settings.inventory is not None  # noqa: S101
         inventory = settings.inventory
-        self._settings = settings
         self._inventory = inventory
+        self._nodes = nodes
         self._reactor = reactor
         self._now = now
         self.ports: dict[str, list[IListeningPort]] = {}
-        self._keys: dict[str, PublicKey | None] = {}
         self._started: Deferred[None] | None = None
-        self.server_id = _server_id(inventory, folder)
+        self.server_id = nodes.server_id
         self._pool = WorkerPool(reactor, "nodecomm-inventories", _THREADS)
-        self._limits = DocumentLimits(
-            size=inventory.max_size,
-            compressed=inventory.max_compressed,
-            ratio=inventory.max_ratio,
-        )
-        self.registry = self._open_registry(folder)
-        self._watch = NodeWatch(self.registry, reactor, self._nodes_changed)
+        self._limits = document_limits(inventory)
         self._receiving = self._open_spool(os.path.join(folder, SPOOL_NAME))
         self.resource = InventoryResource(
             self._receiving,
@@ -133,7 +116,7 @@ class InventoryReceiver:
             server_id=self.server_id,
             reactor=reactor,
             pool=self._pool,
-            knows_key=self.knows_key,
+            knows_key=nodes.knows_key,
         )
         self._visitors = Visitors(reactor, most=1)
         self._limit_visitors(inventory)
@@ -143,37 +126,6 @@ class InventoryReceiver:
 
     def _present(self) -> datetime:
         return datetime.fromtimestamp(self._now(), timezone.utc)
-
-    def _open_registry(self, folder: str) -> NodeRegistry:
-        inventory = self._inventory
-        try:
-            place = place_of_nodes(inventory, folder)
-            # Once before any thread is there, so that what is wrong with it is told at
-            # start.
-            with open_nodes_at(place):
-                pass
-        except UnknownDatabase as error:
-            raise StartError(f"inventory.database: {error}") from error
-        except NodesAway as error:
-            # It may come: until then nothing is decided about inventories.
-            self._log.error(
-                "the database of nodes does not answer, it is tried again: {reason}",
-                event="nodes.away-at-start",
-                reason=str(error),
-            )
-        except NodesUnusable as error:
-            raise StartError(str(error)) from error
-        return NodeRegistry(
-            node_store(place, self._reactor),
-            in_reactor_threads(self._reactor),
-            rules=Rules(
-                Signatures(inventory.signatures),
-                timedelta(seconds=parse_duration(inventory.max_age)),
-                timedelta(seconds=parse_duration(inventory.max_ahead)),
-            ),
-            limits=self._limits,
-            now=self._present,
-        )
 
     def _open_spool(self, folder: str) -> Receiving:
         inventory = self._inventory
@@ -195,7 +147,7 @@ class InventoryReceiver:
         )
         return Receiving(
             spool,
-            decided_by(self.registry, address_list(inventory.auto_accept)),
+            decided_by(self._nodes.registry, address_list(inventory.auto_accept)),
             reactor=self._reactor,
             pool=self._pool,
             limits=self._limits,
@@ -233,22 +185,6 @@ class InventoryReceiver:
             return own_key_certificate(self._pair, self.server_id, self._present())
         return certificate_from_files(certificate.cert, certificate.key)
 
-    # Keys of accepted nodes, which need no password
-
-    def _nodes_changed(self, found: NodeNews) -> None:
-        if found.whole:
-            self._keys.clear()
-        for other in found.others:
-            self._keys.pop(other.node_id.lower(), None)
-        for node in found.accepted:
-            self._keys[node.node_id.lower()] = node.key
-
-    def knows_key(self, key: PublicKey) -> bool:
-        """
-        Whether this is the key of an accepted node.
-        """
-        return self._watch.is_fresh and key in self._keys.values()
-
     # Running
 
     async def listen(self) -> None:
@@ -271,13 +207,11 @@ class InventoryReceiver:
         self._started = Deferred()
         try:
             self._pool.start()
-            await self.registry.start()
-            named = [(node.id, node.key) for node in self._settings.registered]
-            await register_named(self.registry, named)
-            await self._watch.start()
             await self._receiving.start()
         finally:
             self._started.callback(None)
+        if not self.ports:
+            return
         self._log.info(
             "taking inventories on {listen} as {server_id}",
             event="inventory.started",
@@ -344,21 +278,7 @@ class InventoryReceiver:
             return
         await self._started
         await self._receiving.stop()
-        await self._watch.stop()
-        await self.registry.stop()
         self._pool.stop()
-
-
-def _server_id(inventory: InventorySettings, folder: str) -> str:
-    if inventory.server_id is not None:
-        return inventory.server_id
-    try:
-        # Nodes compare it in this form.
-        return own_node_id(folder).lower()
-    except NodeIdError as error:
-        raise StartError(str(error)) from error
-    except OSError as error:
-        raise StartError(os_error_text(error, folder)) from error
 
 
 def _upload_rules(inventory: InventorySettings, limits: DocumentLimits) -> UploadRules:

@@ -96,7 +96,7 @@ def folders_gone(old: Snapshot, new: Snapshot) -> list[Problem]:
     folders = {text for rule in old.rules if rule.tree for text in rule.written}
     return [
         Problem(
-            f"access[{rule.index}].path",
+            f"{rule.table}[{rule.index}].path",
             "this folder was here before and is not here now; without it the rule"
             " covers nothing, and nodes would delete their copies",
             text,
@@ -134,10 +134,21 @@ def run_user_problems(settings: Settings) -> list[Problem]:
     return []
 
 
-def apply(factory: TLSFactory, prepared: Prepared, max_connections: int) -> None:
+def apply(
+    factory: TLSFactory,
+    prepared: Prepared,
+    max_connections: int,
+    snapshot: Snapshot | None = None,
+) -> None:
     """
     Put the rules, limits and plugins of *prepared* in force. Requests that have
     begun keep the rules they began with; connections beyond a lowered limit stay.
+
+    Args:
+        factory: The server.
+        prepared: The configuration.
+        max_connections: Connections at a time.
+        snapshot: Its rules with those that follow from nodes, where there are any.
     """
     settings = prepared.settings
     limits = settings.limits
@@ -161,4 +172,4 @@ def apply(factory: TLSFactory, prepared: Prepared, max_connections: int) -> None
         serving.execution.apply(settings.run)
     # Before the rules that name them.
     serving.sources = {**serving.sources, **prepared.sources}
-    serving.evaluator.snapshot = prepared.snapshot
+    serving.evaluator.snapshot = prepared.snapshot if snapshot is None else snapshot

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from nodecomm.identity.keys import KeyPair
     from nodecomm.service.inventory_receiving import InventoryReceiver
     from nodecomm.service.loading import Loaded
+    from nodecomm.service.nodes_followed import NodesFollowed
     from nodecomm.storage.postgres import PostgresDatabase
 
 __all__ = ["ServerService", "StartError"]
@@ -142,6 +143,7 @@ class ServerService(MultiService):
         self._seen: SeenTable | None = None
         self._digests: DigestTable | None = None
         self._runner: Runner | None = None
+        self._nodes: NodesFollowed | None = None
         self._inventories: InventoryReceiver | None = None
 
     @property
@@ -251,9 +253,21 @@ class ServerService(MultiService):
             from nodecomm.service.inventory_receiving import (  # noqa: PLC0415
                 InventoryReceiver,
             )
+            from nodecomm.service.nodes_followed import (  # noqa: PLC0415
+                NodesFollowed,
+            )
 
+            self._nodes = nodes = NodesFollowed(
+                settings,
+                folder,
+                self.factory,
+                self._files,
+                reactor=self._reactor,
+                now=self._now,
+                monotonic=self._monotonic,
+            )
             self._inventories = InventoryReceiver(
-                settings, folder, pair, reactor=self._reactor, now=self._now
+                settings, folder, pair, nodes, reactor=self._reactor, now=self._now
             )
 
     def _open_database(self, folder: str) -> Database:
@@ -306,6 +320,8 @@ class ServerService(MultiService):
                 started.start().addErrback(self._database_failed)
         if self._audit is not None:
             globalLogPublisher.addObserver(self._audit)
+        if self._nodes is not None:
+            await self._nodes.start()
         if self._inventories is not None:
             await self._inventories.start()
         tell_problems(self.prepared.loaded.problems, self._log)
@@ -378,7 +394,12 @@ class ServerService(MultiService):
             waiting.append("server.listen")
         self._generation = prepared.snapshot.generation
         self.prepared = prepared
-        apply(self.factory, prepared, self._max_connections(prepared.settings))
+        snapshot = prepared.snapshot
+        if self._nodes is not None:
+            self._nodes.apply(prepared.settings)
+            snapshot = self._nodes.in_force(snapshot)
+        most = self._max_connections(prepared.settings)
+        apply(self.factory, prepared, most, snapshot)
         if self._inventories is not None:
             waiting += await self._inventories.apply(prepared.settings)
         self._log.info(
@@ -449,6 +470,8 @@ class ServerService(MultiService):
             await self._inventories.stop()
         if self.factory is not None:
             await self.factory.stop(grace)
+        if self._nodes is not None:
+            await self._nodes.stop()
         for table in (self._seen, self._digests):
             if table is not None:
                 await table.stop().addErrback(self._database_failed)

@@ -30,6 +30,7 @@ from nodecomm.inventory.spool import Spool
 from nodecomm.service.inventory_checks import waits_for_restart
 from nodecomm.service.inventory_receiving import InventoryReceiver
 from nodecomm.service.loading import load
+from nodecomm.service.nodes_followed import NodesFollowed
 from nodecomm.service.own_state import StartError
 from nodecomm.service.prepared import prepare
 from tests.identity.sample import pair
@@ -265,7 +266,9 @@ def receiver(folder: Path, more: str = "") -> InventoryReceiver:
     """What takes inventories; nothing runs."""
     found = settings(folder, more)
     state = str(folder / "state")
-    return InventoryReceiver(found, state, pair(1), reactor=MemoryReactorClock())
+    reactor = MemoryReactorClock()
+    nodes = NodesFollowed(found, state, reactor=reactor)
+    return InventoryReceiver(found, state, pair(1), nodes, reactor=reactor)
 
 
 def put_in_force(taking: InventoryReceiver, found: Settings) -> list[str]:

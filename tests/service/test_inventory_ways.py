@@ -34,6 +34,7 @@ from nodecomm.inventory.own import node_certificate
 from nodecomm.inventory.signature import sign
 from nodecomm.service.inventory_receiving import InventoryReceiver
 from nodecomm.service.loading import load
+from nodecomm.service.nodes_followed import NodesFollowed
 from tests.identity.sample import pair
 from tests.inventory.documents import NODE, OTHER_NODE, WRITTEN, node_document
 from tests.service.node import free_port
@@ -88,15 +89,15 @@ class WaysTests(TestCase):
 
     def begin(self, more: str = "") -> Deferred[None]:
         """Start it."""
+        settings, state = self.settings(more), str(self.state)
+        now = (WRITTEN + timedelta(minutes=1)).timestamp
+        self.nodes = NodesFollowed(settings, state, reactor=reactor, now=now)
         self.taking = InventoryReceiver(
-            self.settings(more),
-            str(self.state),
-            large_pair(0),
-            reactor=reactor,
-            now=(WRITTEN + timedelta(minutes=1)).timestamp,
+            settings, state, large_pair(0), self.nodes, reactor=reactor, now=now
         )
 
         async def start() -> None:
+            await self.nodes.start()
             await self.taking.listen()
             await self.taking.start()
 
@@ -108,7 +109,12 @@ class WaysTests(TestCase):
         if not self.running:
             return succeed(None)
         self.running = False
-        return Deferred.fromCoroutine(self.taking.stop())
+
+        async def stop() -> None:
+            await self.taking.stop()
+            await self.nodes.stop()
+
+        return Deferred.fromCoroutine(stop())
 
     def reload(self, more: str = "") -> Deferred[list[str]]:
         """Put another configuration in force."""
@@ -174,7 +180,7 @@ class WaysTests(TestCase):
     @inlineCallbacks
     def status(self, node: str = NODE) -> Any:
         """What a node is; None for one that nobody knows."""
-        found = yield self.taking.registry.node(node)
+        found = yield self.nodes.registry.node(node)
         return found and found.status
 
     def failures(self) -> list[str]:
@@ -201,10 +207,10 @@ class WaysTests(TestCase):
         self.assertEqual(self.failures(), ["id-conflict"])
         yield self.send(mine, *self.PASSWORD)
         self.assertEqual(self.failures(), ["id-conflict"])
-        found = yield self.taking.registry.node(NODE)
+        found = yield self.nodes.registry.node(NODE)
         self.assertEqual((found.status, found.key), (Status.ACCEPTED, mine.public))
 
-        yield self.taking.registry.decide(Delete(NODE), "operator")
+        yield self.nodes.registry.decide(Delete(NODE), "operator")
         yield self.end()
         yield self.begin(table)
         self.assertEqual((yield self.status()), Status.DELETED)
@@ -251,12 +257,12 @@ class WaysTests(TestCase):
         self.assertEqual((yield self.status()), Status.PENDING)
         yield self.send(key, *mine, wanted="401", box="inventory-updates")
 
-        yield self.taking.registry.decide(Accept(NODE), "operator")
-        yield self.until(lambda: self.taking.knows_key(key.public))
+        yield self.nodes.registry.decide(Accept(NODE), "operator")
+        yield self.until(lambda: self.nodes.knows_key(key.public))
         for box in ("inventories", "inventory-updates"):
             yield self.send(key, *mine, box=box)
-        yield self.taking.registry.decide(Delete(NODE), "operator")
-        yield self.until(lambda: not self.taking.knows_key(key.public))
+        yield self.nodes.registry.decide(Delete(NODE), "operator")
+        yield self.until(lambda: not self.nodes.knows_key(key.public))
         yield self.send(key, *mine, wanted="401")
 
     @inlineCallbacks
