@@ -411,7 +411,7 @@ def test_too_many_uploads(tmp_path: Path) -> None:
 
 
 def test_slow_uploads_of_one_sender(tmp_path: Path) -> None:
-    """Whoever begins many uploads and ends none keeps others out no longer than that."""
+    """Whoever begins many uploads and ends none leaves half of the places."""
     server = Server(tmp_path, rules=evolve(RULES, at_once=10))
     allowed = {"Authorization": basic("rudder")}
     slow = []
