@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 
 from twisted.application.service import IService
 
+from nodecomm.service.agent_inventory_sources import InventorySources
 from nodecomm.service.agent_prepared import PreparedAgent, prepare_agent
 from nodecomm.service.agent_service import AgentService
 from nodecomm.service.agent_sources import SyncSources
@@ -111,6 +113,9 @@ def makeService(options: Options) -> IService:
         reactor=reactor,
         reread=read,
         sources=SyncSources(reactor),
+        ways=lambda state, pair, pool: InventorySources(
+            reactor, state, pair, pool, time.time
+        ),
         reopen_log=output.reopen,
         handle_signals=True,
     )

@@ -23,6 +23,7 @@ __all__ = ["AgentEvents", "Follow", "lines_of"]
 
 #: Events that are about other things than a run.
 _NOT_OF_A_RUN = frozenset({"agent.run-asked", "agent.listening"})
+_OF_INVENTORIES = "agent.inventory-"
 
 
 @define(eq=False)
@@ -111,7 +112,7 @@ def lines_of(event: LogEvent) -> Iterator[str]:
     name = event.get("event")
     if not isinstance(name, str) or not name.startswith("agent."):
         return
-    if name in _NOT_OF_A_RUN:
+    if name in _NOT_OF_A_RUN or name.startswith(_OF_INVENTORIES):
         return
     yield from formatEvent(event).splitlines()
     changes = event.get("changes")

@@ -97,6 +97,7 @@ class StatusKeeper:
             state="waiting",
             next_run=None,
             listening=(),
+            inventory=None,
         )
 
     def configured(self, prepared: PreparedAgent) -> None:

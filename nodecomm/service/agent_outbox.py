@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import secrets
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 from attrs import frozen
@@ -21,10 +21,12 @@ from cattrs import Converter
 
 from nodecomm.identity.files import ensure_folder, read_small, replace_file, sync_folder
 from nodecomm.inventory.limits import DocumentLimits
-from nodecomm.inventory.making import UploadFiles
 from nodecomm.inventory.names import read_name
 from nodecomm.service.agent_inventory_when import Sent
 from nodecomm.service.agent_points import Point
+
+if TYPE_CHECKING:
+    from nodecomm.inventory.making import UploadFiles
 
 __all__ = ["OUTBOX_FOLDER", "Kept", "Outbox", "ask_for_inventory"]
 

@@ -32,6 +32,12 @@ from nodecomm.identity.server_keys import (
     ServerKeysUnreadable,
 )
 from nodecomm.identity.users import own_user
+from nodecomm.service.agent_inventory_prepared import (
+    PreparedInventory,
+    inventory_problems,
+    prepare,
+)
+from nodecomm.service.agent_outbox import OUTBOX_FOLDER
 from nodecomm.service.agent_schedule import LONGEST_SPLAY
 from nodecomm.service.agent_snapshot import agent_snapshot
 from nodecomm.service.endpoints import endpoint_problems
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PlannedCopy",
     "PreparedAgent",
+    "for_node",
     "kept_at_start",
     "prepare_agent",
 ]
@@ -56,8 +63,11 @@ __all__ = [
 #: Keys that are read at start only.
 _AT_START = ("agent.state_dir", "log.format", "log.file", "log.audit")
 
+#: Stands for the id of this node in the source of a copy.
+NODE_ID = "{node_id}"
+
 #: What in the state folder is ours, so that no copy may take its place.
-_OWN_FOLDERS = (KEYS_FOLDER, SERVER_KEYS_FOLDER, "sync")
+_OWN_FOLDERS = (KEYS_FOLDER, SERVER_KEYS_FOLDER, OUTBOX_FOLDER, "sync")
 
 
 @frozen
@@ -96,6 +106,7 @@ class PreparedAgent:
         listen: Where others may ask for a run.
         run_keys: Keys that may, besides those of the servers; whole or by digest.
         snapshot: The rules about such runs.
+        inventory: What is told about this node, and to whom; None: nothing.
     """
 
     loaded: LoadedAgent
@@ -114,6 +125,14 @@ class PreparedAgent:
     listen: tuple[str, ...]
     run_keys: tuple[str | PublicKey, ...]
     snapshot: Snapshot
+    inventory: PreparedInventory | None
+
+    @property
+    def means_node_id(self) -> bool:
+        """
+        Whether the id of this node has to stand somewhere.
+        """
+        return any(NODE_ID in copy.settings.source for copy in self.copies)
 
 
 def prepare_agent(
@@ -140,6 +159,7 @@ def prepare_agent(
     look.encryption()
     look.copies()
     look.command()
+    pins = inventory_problems(look.whole, look.tell)
     look.problems.extend(
         endpoint_problems(look.whole, "agent.listen", look.whole.agent.listen)
     )
@@ -177,8 +197,24 @@ def prepare_agent(
         agent.listen,
         run_keys,
         snapshot,
+        prepare(configuration, servers, pinned, pins),
     )
     return prepared, checked
+
+
+def for_node(prepared: PreparedAgent, node_id: str) -> PreparedAgent:
+    """
+    *prepared* with the id of this node wherever the configuration means it.
+    """
+
+    def named(copy: PlannedCopy) -> PlannedCopy:
+        source = copy.settings.source.replace(NODE_ID, node_id)
+        return PlannedCopy(
+            evolve(copy.settings, source=source),
+            evolve(copy.request, source=from_text(source)),
+        )
+
+    return evolve(prepared, copies=tuple(map(named, prepared.copies)))
 
 
 def _protocol(agent: AgentSettings) -> str:

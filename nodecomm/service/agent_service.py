@@ -22,10 +22,12 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from nodecomm.identity.files import remove_leftovers
+from nodecomm.inventory.own import NodeIdError, own_node_id
 from nodecomm.server.pools import Pool, WorkerPool, Workers
 from nodecomm.service.agent_events import AgentEvents
+from nodecomm.service.agent_inventory import InventorySender
 from nodecomm.service.agent_listener import AgentListener, check_account
-from nodecomm.service.agent_prepared import kept_at_start
+from nodecomm.service.agent_prepared import for_node, kept_at_start
 from nodecomm.service.agent_rounds import BY_REQUEST, BY_SIGNAL, AgentRounds
 from nodecomm.service.agent_run import RunReport
 from nodecomm.service.agent_schedule import Avoidance, Grid, pause_after, share_of
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
     from nodecomm.identity.keys import KeyPair
     from nodecomm.service.agent_events import Follow
+    from nodecomm.service.agent_inventory import Ways
     from nodecomm.service.agent_prepared import PreparedAgent
     from nodecomm.service.agent_run import Sources
     from nodecomm.service.loading import LoadedAgent
@@ -74,6 +77,8 @@ class AgentService(Service):
         reactor: Drives all of it.
         reread: Reads the configuration again, for `reload`.
         sources: Makes what brings copies.
+        ways: Makes what makes and sends inventories, of the state folder, the key and
+            a pool; None: none are sent.
         reopen_log: Called when log files are to be opened again.
         handle_signals: Whether SIGHUP reloads and SIGUSR1 runs now.
         now: Civil time in seconds; only shown.
@@ -88,6 +93,7 @@ class AgentService(Service):
         events: What it states.
         rounds: Makes its runs; there once it has started.
         listener: Where others may ask for runs; None before the start.
+        sender: Sends inventories; None before the start, and where none are sent.
     """
 
     rounds: AgentRounds
@@ -99,6 +105,7 @@ class AgentService(Service):
         reactor: Any,
         reread: Callable[[], tuple[PreparedAgent | None, LoadedAgent]],
         sources: Sources,
+        ways: Callable[[str, KeyPair, Pool], Ways] | None = None,
         reopen_log: Callable[[], object] = lambda: None,
         handle_signals: bool = False,
         now: Callable[[], float] = time.time,
@@ -115,6 +122,8 @@ class AgentService(Service):
         self._reactor = reactor
         self._reread = reread
         self._sources = sources
+        self._ways = ways
+        self.sender: InventorySender | None = None
         self._reopen_log = reopen_log
         self._now = now
         self._monotonic = monotonic
@@ -157,6 +166,7 @@ class AgentService(Service):
         self._pair = pair = open_own_key(folder, self._log)
         self._take_lock(folder)
         try:
+            self.prepared = _for_this_node(self.prepared)
             connect = self._sources.open(self.prepared, pair, self.pool)
             remove_leftovers(folder, self._now())
             self.rounds = AgentRounds(
@@ -203,8 +213,31 @@ class AgentService(Service):
             configuration=self.prepared.loaded.description,
             pid=os.getpid(),
         )
+        self._tell_machine(pair, first)
         self._living = Deferred.fromCoroutine(self._live(first))
         self._living.addErrback(self._died)
+
+    def _tell_machine(self, pair: KeyPair, first: float) -> None:
+        """
+        Begin to send inventories.
+        """
+        if self._ways is None:
+            return
+        state = self.prepared.state
+        self.sender = InventorySender(
+            state,
+            pair,
+            self._share,
+            self._ways(state, pair, self.pool),
+            reactor=self._reactor,
+            pool=self.pool,
+            point=self.point,
+            monotonic=self._monotonic,
+            chance=self._chance,
+            changed=lambda status: self.rounds.keeper.tell(inventory=status),
+            log=self._log,
+        )
+        self.sender.begin(self.prepared.inventory, first)
 
     def _open_doors(self, pair: KeyPair) -> None:
         """
@@ -279,6 +312,8 @@ class AgentService(Service):
             if report is None:
                 break
             self.events.run_over(ailments(self.status, running=True))
+            if self.sender is not None:
+                self.sender.run_over()
             due, reason = self._next(report, began)
 
     async def _wait(self, due: float, reason: str) -> str:
@@ -363,6 +398,8 @@ class AgentService(Service):
         """
         self._log.info("a run is asked for", event="agent.run-asked")
         self._asked = reason
+        if self.sender is not None:
+            self.sender.hurry()
         self._ring()
 
     def follow_run(self, tell: Callable[[str], object]) -> Follow:
@@ -405,6 +442,7 @@ class AgentService(Service):
             old = self.prepared
             prepared, waiting = kept_at_start(old, prepared)
             try:
+                prepared = _for_this_node(prepared)
                 check_account(prepared)
                 connect = self._sources.open(prepared, self._pair, self.pool)
             except StartError as error:
@@ -423,6 +461,8 @@ class AgentService(Service):
                 tell_waiting(waiting, self._log)
                 if self.listener is not None:
                     self.listener.apply(prepared)
+                if self.sender is not None:
+                    self.sender.take(prepared.inventory)
                 self._reloading = self._wake is not None
                 self._ring()
                 return True
@@ -451,6 +491,8 @@ class AgentService(Service):
             quiet = Deferred.fromCoroutine(self.listener.stop())
         self.events.run_over(None)
         self.rounds.stop()
+        if self.sender is not None:
+            await self.sender.stop()
         living = self._living
         if living is not None:
             if self.rounds.running:
@@ -473,3 +515,21 @@ class AgentService(Service):
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
+
+
+def _for_this_node(prepared: PreparedAgent) -> PreparedAgent:
+    """
+    *prepared* with the id of this node, which is made if there is none, wherever the
+    configuration means it.
+
+    Raises:
+        StartError: It means it, and there can be none.
+    """
+    if not prepared.means_node_id:
+        return prepared
+    try:
+        return for_node(prepared, own_node_id(prepared.state))
+    except NodeIdError as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(os_error_text(error, prepared.state)) from error

@@ -18,6 +18,12 @@ from cattrs import Converter
 from nodecomm.config.durations import duration_text
 from nodecomm.identity.files import read_small, replace_file
 from nodecomm.service.agent_failures import CopyFailure
+from nodecomm.service.agent_inventory_status import (
+    InventoryStatus,
+    inventory_ailments,
+    inventory_lines,
+    inventory_points,
+)
 from nodecomm.service.agent_points import Point, ago, pair_line
 from nodecomm.sync.model import SyncResult
 from nodecomm.wire.text import safe, to_text
@@ -204,6 +210,8 @@ class AgentStatus:
             not say so.
         listening: Where others may ask for a run, as endpoint strings; empty: nowhere.
         regular: Whether it makes runs of its own accord: there is something to copy.
+        inventory: How its inventories are doing; None if a release wrote it that sent
+            none.
     """
 
     pid: int
@@ -226,6 +234,7 @@ class AgentStatus:
     protocol: str = ""
     listening: tuple[str, ...] = ()
     regular: bool = True
+    inventory: InventoryStatus | None = None
     version: int = 1
 
 
@@ -281,6 +290,8 @@ def _check_points(status: AgentStatus) -> None:
     points = [status.started, status.next_run, status.last_success, status.last_change]
     points.append(None if attempt is None else attempt.began)
     points.append(None if after is None else after.began)
+    if status.inventory is not None:
+        points += inventory_points(status.inventory)
     for copy in status.copies:
         points += [copy.last_success, copy.last_change]
     for point in points:
@@ -316,6 +327,8 @@ def ailments(status: AgentStatus | None, *, running: bool) -> list[str]:
     after = status.after_update
     if after is not None and not after.succeeded:
         found.append(f"the last after_update failed: {safe(after.outcome)}")
+    if status.inventory is not None:
+        found += inventory_ailments(status.inventory)
     return found
 
 
@@ -367,6 +380,8 @@ def describe(status: AgentStatus, now: Point, *, running: bool) -> list[str]:
         lines.append(pair_line("after_update", f"{said} after {after.seconds:.1f} s"))
     if status.after_update_pending:
         lines.append(pair_line("after_update", "is due for a change, and has not run"))
+    if status.inventory is not None:
+        lines += inventory_lines(status.inventory, now, running=running)
     for copy in status.copies:
         lines += copy_lines(copy, now)
     # What was made safe stays as it is.

@@ -67,6 +67,7 @@ NEEDED_VERBOSITY: Mapping[str, Verbosity] = {
     "request": Verbosity.VERBOSE,
     "agent.run-started": Verbosity.VERBOSE,
     "agent.unchanged": Verbosity.VERBOSE,
+    "agent.inventory-not-taken": Verbosity.VERBOSE,
     "classic.claimed": Verbosity.VERBOSE,
     "manifest.made": Verbosity.VERBOSE,
     "upload.stored": Verbosity.VERBOSE,

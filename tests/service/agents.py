@@ -204,11 +204,14 @@ class FakeAgent:
         copies: Sequence[str] = ("masterfiles",),
         more: str = "",
         key: int = 1,
+        ways: Any = None,
+        civil: float = 1_700_000_000.0,
     ) -> None:
         self.folder = folder
+        self.ways = ways
         self.file = folder / "agent.toml"
         self.reactor = Reactor()
-        self.civil = 1_700_000_000.0
+        self.civil = civil
         self.servers = FakeServers(servers)
         self.write(AGENT + more + "".join(COPY.format(name) for name in copies))
         state = folder / "state"
@@ -235,6 +238,7 @@ class FakeAgent:
             reactor=self.reactor,
             reread=self.read,
             sources=self.servers,
+            ways=None if self.ways is None else lambda *about: self.ways,
             now=lambda: self.civil + self.reactor.seconds(),
             monotonic=self.reactor.seconds,
             steady=SteadyFake(self.reactor),
