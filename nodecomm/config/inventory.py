@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from nodecomm.config.errors import Problem, child_path, element_path
 from nodecomm.config.fields import about
+from nodecomm.config.inventory_upstream import check_upstream
 from nodecomm.config.placed import Checks
 from nodecomm.config.secrets import Secret
 
@@ -288,6 +289,52 @@ class InventorySettings:
             minimum=0,
         ),
     )
+    upstream: str | None = field(
+        default=None,
+        metadata=about(
+            "The server above this one, `https://HOST` with a port or a path if need "
+            "be. This server is a relay then: it decides about no inventory, and "
+            "passes on each file as it came.",
+        ),
+    )
+    upstream_key: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "The keys that the server above may have: `sha256//...`, `MD5=...`, "
+            "`SHA=...`, or the path of a file with its public key or certificate in "
+            "PEM form. Neither a password nor an inventory goes to another one.",
+        ),
+    )
+    upstream_first_user: str | None = field(
+        default=None,
+        metadata=about(
+            "The user for `/inventories/` of the server above. Not set: `first_user`."
+        ),
+    )
+    upstream_first_password: Secret | None = field(
+        default=None,
+        metadata=about("Its password. Not set: `first_password`."),
+    )
+    upstream_user: str | None = field(
+        default=None,
+        metadata=about(
+            "The user for `/inventory-updates/` of the server above. Not set: "
+            "`update_user`."
+        ),
+    )
+    upstream_password: Secret | None = field(
+        default=None,
+        metadata=about("Its password. Not set: `update_password`."),
+    )
+    upstream_keep: str = field(
+        default="7d",
+        metadata=about(
+            "A file that the server above has not taken by then is put aside.",
+            shape="duration",
+            minimum=60,
+            maximum=3650 * DAY,
+        ),
+    )
 
 
 def check_inventory(
@@ -332,6 +379,7 @@ def check_inventory(
             "leave it out",
         )
     yield from _check_registered(checks, registered)
+    yield from check_upstream(checks, settings)
 
 
 def _check_certificate(
