@@ -23,7 +23,7 @@ from nodecomm.access.networks import (
     parse_entry,
     read_address,
 )
-from nodecomm.access.node_paths import NodeFiles, NodePath, is_node_id
+from nodecomm.access.node_paths import NodeFiles, NodePath
 from nodecomm.access.rules import Rule
 from nodecomm.identity.keys import PublicKey
 from nodecomm.wire.text import to_text
@@ -161,7 +161,7 @@ class ServedNodes:
 
     Args:
         rules: What the configuration says.
-        nodes: The nodes, by id.
+        nodes: The nodes.
         before: Those that were in force before; what has not changed is taken over.
     """
 
@@ -173,11 +173,8 @@ class ServedNodes:
         nodes: Mapping[str, ServedNode] | Iterable[ServedNode],
         before: ServedNodes | None = None,
     ) -> None:
-        known = (
-            dict(nodes)
-            if isinstance(nodes, Mapping)
-            else {node.node_id: node for node in nodes}
-        )
+        given = nodes.values() if isinstance(nodes, Mapping) else nodes
+        known = {node.node_id.lower(): node for node in given}
         self.rules = rules
         self._known = known
         self.nodes: Mapping[str, ServedNode] = MappingProxyType(known)
@@ -242,8 +239,10 @@ class ServedNodes:
         """
         The node that *place* is of; None: there is none, or nothing is open to it.
         """
-        node = self._known.get(place.node_id)
-        return node if node is not None and node.key is not None else None
+        node = self._known.get(place.node_id.lower())
+        if node is None or node.key is None or node.node_id != place.node_id:
+            return None
+        return node
 
     def rule(
         self, place: NodePath, node: ServedNode, *, tree: bool, same: Rule | None
@@ -259,7 +258,7 @@ class ServedNodes:
                 thing: both are one rule.
         """
         # The look at a tree is made in other threads: whoever is first has made it.
-        made = self._made.setdefault(node.node_id, {})
+        made = self._made.setdefault(node.node_id.lower(), {})
         rule = made.get((place.files, tree))
         if rule is None:
             rule = self._make(place, node, tree)
@@ -316,11 +315,10 @@ class ServedNodes:
         """
         Each path that is open to a node, by id, and in the order of the configuration.
         """
-        for node_id in sorted(self._known):
-            node = self._known[node_id]
-            if node.key is None or not is_node_id(node_id.encode("utf-8", "replace")):
+        for node in sorted(self._known.values(), key=lambda node: node.node_id):
+            if node.key is None:
                 continue
             for files in self.rules.node_files:
-                place = files.place(node_id)
+                place = files.place(node.node_id)
                 if place is not None:
                     yield node, place

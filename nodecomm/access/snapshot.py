@@ -185,8 +185,9 @@ class Snapshot:
         before are the same rules.
 
         Args:
-            nodes: All nodes that are served here (by id, or one after another); None:
-                they are not known. Then whatever might be a node's is undecidable.
+            nodes: All nodes that are served here, as values of a table or one after
+                another; None: they are not known. Then whatever might be a node's is
+                undecidable.
         """
         before = self.served
         if nodes is None:
@@ -204,7 +205,7 @@ class Snapshot:
     @property
     def nodes(self) -> Mapping[str, ServedNode] | None:
         """
-        The nodes that are served here, by id; None: they are not known.
+        The nodes that are served here, by id in lower case; None: they are not known.
         """
         return None if self.served is None else self.served.nodes
 

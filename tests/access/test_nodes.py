@@ -315,6 +315,17 @@ def test_unchanged_nodes_keep_their_rules() -> None:
     assert snapshot.with_nodes(list(NODES)) is snapshot
 
 
+def test_nodes_are_told_apart_without_case_and_their_folders_with_it() -> None:
+    """However the table that they came in is sorted, the folder is as the node says."""
+    shouting = ServedNode("WEB-1", KEY)
+    snapshot = served(SHARE).with_nodes({"whatever": shouting})
+
+    assert reason(snapshot, peer(), folder("/srv/nodes/WEB-1")) == "admitted"
+    assert reason(snapshot, peer(), folder("/srv/nodes/web-1")) == "no_rule"
+    assert snapshot.nodes == {"web-1": shouting}
+    assert snapshot.with_nodes(snapshot.nodes) is snapshot
+
+
 def test_rules_of_nodes_are_sorted_by_id() -> None:
     """Whatever order they were given in."""
     snapshot = served(SHARE, "/srv/{node_id}.tar").with_nodes(NODES[::-1])
