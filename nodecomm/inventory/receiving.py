@@ -23,7 +23,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from nodecomm.inventory.exchange import Exchange
 from nodecomm.inventory.failures import Failed
+from nodecomm.inventory.halves import IHalves
 from nodecomm.inventory.judgement import Judgement, Outcome
 from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 from nodecomm.inventory.names import UploadName
@@ -139,8 +141,28 @@ class Receiving:
         self._running: set[Deferred[None]] = set()
         self._pauses: set[IDelayedCall] = set()
         self._started = False
+        self._exchange: Exchange | None = None
         self._look = LoopingCall(self._look_for_orphans)
         self._look.clock = reactor
+
+    def look_elsewhere(self, halves: IHalves, now: Callable[[], float]) -> None:
+        """
+        Look for the other half of what waits at other servers, too. Before `start`.
+
+        Args:
+            halves: What the servers share.
+            now: Civil time in seconds.
+        """
+        self._exchange = Exchange(
+            self.spool,
+            halves,
+            reactor=self._reactor,
+            pool=self._pool,
+            completed=self._completed,
+            failed=self._tell_failed,
+            within=self._waits.orphan,
+            now=now,
+        )
 
     def start(self) -> Deferred[None]:
         """
@@ -152,13 +174,14 @@ class Receiving:
         """
         return self._away(self.spool.open).addCallback(self._opened)
 
-    def _opened(self, pairs: list[Pair]) -> None:
+    def _opened(self, pairs: list[Pair]) -> Deferred[None] | None:
         self._started = True
         for pair in pairs:
             self._add(_Turn(pair.serial, pair))
         looking = self._look.start(LOOK_EVERY)
         looking.addErrback(self._failed_looking)
         self._next()
+        return None if self._exchange is None else self._exchange.start()
 
     def stop(self) -> Deferred[None]:
         """
@@ -172,8 +195,11 @@ class Receiving:
         self._pauses.clear()
         for turns in self._turns.values():
             turns.clear()
-        running = DeferredList(list(self._running))
-        return running.addCallback(lambda _: self.spool.close())
+        running: list[Deferred[Any]] = list(self._running)
+        if self._exchange is not None:
+            running.append(self._exchange.stop())
+        ended = DeferredList(running)
+        return ended.addCallback(lambda _: self.spool.close())
 
     @property
     def is_running(self) -> bool:
@@ -200,10 +226,14 @@ class Receiving:
     def _stored(self, placed: Placed) -> Placed:
         if placed.replaced is not None:
             self._tell_failed(placed.replaced)
-        if placed.pair is not None and self._started:
-            self._add(_Turn(placed.pair.serial, placed.pair))
-            self._next()
+        if placed.pair is not None:
+            self._completed(placed.pair)
         return placed
+
+    def _completed(self, pair: Pair) -> None:
+        if self._started:
+            self._add(_Turn(pair.serial, pair))
+            self._next()
 
     # Turns
 
@@ -337,10 +367,13 @@ class Receiving:
             self._next()
 
     def _expire(self) -> tuple[list[Failed], list[Pair], list[str]]:
-        claimed = []
-        if self._waits.unsigned is not None:
-            claimed = self.spool.claim_unsigned(waited=self._waits.unsigned)
-        failed = self.spool.expire(waited=self._waits.orphan)
+        claimed: list[Pair] = []
+        failed: list[Failed] = []
+        # The other half may be at another server that cannot tell.
+        if self._exchange is None or self._exchange.is_settled:
+            if self._waits.unsigned is not None:
+                claimed = self.spool.claim_unsigned(waited=self._waits.unsigned)
+            failed = self.spool.expire(waited=self._waits.orphan)
         return failed, claimed, self.spool.trim_failed()
 
     def _failed_looking(self, failure: Failure) -> None:

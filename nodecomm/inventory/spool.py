@@ -28,7 +28,7 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 
 from attrs import evolve, frozen
 
@@ -299,6 +299,93 @@ class Spool(SpoolFolder):
                 )
                 failed.append(self._fail_half(name, waiting, refusal))
         return failed
+
+    # What other servers have to do with it
+
+    def lonely(self, half: Half, waited: float) -> list[Waiting]:
+        """
+        The halves of one kind that have waited so many seconds for the other one, the
+        longest waiting first.
+        """
+        arrived_before = self._seconds() - waited
+        found = []
+        with self._lock:
+            for halves in self._waiting.values():
+                waiting = halves.get(half)
+                if waiting is None or half.other in halves:
+                    continue
+                if waiting.durable and waiting.arrived <= arrived_before:
+                    found.append(waiting)
+        return sorted(found, key=lambda waiting: waiting.arrived)
+
+    def was_decided(self, waiting: Waiting) -> bool:
+        """
+        Whether it is of a pair that was decided about here, and was sent again.
+        """
+        with self._lock:
+            decided = self._decided.get((waiting.name.pair, waiting.name.half))
+        return decided is not None and decided == content_digest(waiting.path)
+
+    def give_up(self, waiting: Waiting) -> bool:
+        """
+        Remove a half that somebody else keeps now, unless it has become part of a pair.
+        """
+        with self._lock:
+            halves = self._waiting.get(waiting.name.pair, {})
+            if halves.get(waiting.name.half) != waiting:
+                return False
+            os.unlink(waiting.path)
+            del halves[waiting.name.half]
+            if not halves:
+                del self._waiting[waiting.name.pair]
+        return True
+
+    def join(
+        self, part: Part, name: UploadName, sender: Sender, mark: str
+    ) -> Pair | None:
+        """
+        Store a signature that was at another server beside its document.
+
+        Args:
+            part: What is in it.
+            name: What it is called.
+            sender: Where it came from.
+            mark: The document's inode and the time of its arrival, in nanoseconds; no
+                other one is meant.
+
+        Returns:
+            The pair; None if that document does not wait for a signature.
+        """
+        with self._lock:
+            halves = self._waiting.get(name.pair, {})
+            document = halves.get(Half.DOCUMENT)
+            if document is None or Half.SIGNATURE in halves:
+                return None
+            status = os.stat(document.path)
+            if mark != f"{status.st_ino}:{status.st_mtime_ns}":
+                return None
+        return self.place(part, name, sender).pair
+
+    def put_aside(
+        self,
+        part: Part,
+        name: UploadName,
+        sender: Sender,
+        arrived: float,
+        refusal: Refusal,
+    ) -> Failed:
+        """
+        Put a half aside that waited elsewhere, since *arrived* (in seconds since 1970).
+        """
+        part.finish(datetime.fromtimestamp(arrived, timezone.utc))
+        with self._lock:
+            serial = self._new_serial()
+            folder = os.path.join(self._ready, serial)
+            os.mkdir(folder, 0o700)
+            path = os.path.join(folder, held_name(name, sender))
+            os.rename(part.path, path)
+            waiting = Waiting(path, name, sender, self._seconds())
+            return self._set_aside(pair_of(serial, [waiting]), refusal)
 
     # What holds it together; all of it under the lock
 
