@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from twisted.internet.defer import Deferred
@@ -135,6 +135,15 @@ class INodeRegistry(Interface):
     def history(node_id: str) -> Sequence[Event] | Deferred[Sequence[Event]]:
         """
         What happened to a node, the oldest first.
+        """
+
+    def purge(
+        before: datetime, kept: Iterable[str] = ()
+    ) -> Sequence[str] | Deferred[Sequence[str]]:
+        """
+        Keep nothing more of nodes that were deleted or refused before that moment, but
+        for those with the ids in *kept* (in lower case), and return the ids of the
+        others.
         """
 
     def generation() -> int | Deferred[int]:

@@ -207,6 +207,16 @@ class InventorySettings:
             addresses=True,
         ),
     )
+    keep_deleted: str = field(
+        default="90d",
+        metadata=about(
+            "So long the history of a node that was deleted or refused is kept, and "
+            "its last inventory; `max_age` and `max_ahead` together at least.",
+            shape="duration",
+            minimum=DAY,
+            maximum=36500 * DAY,
+        ),
+    )
     max_size: int = field(
         default=64 * _MIB,
         metadata=about(

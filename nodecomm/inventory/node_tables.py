@@ -11,7 +11,7 @@ searched; the rest of a node is one text.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from nodecomm.identity.accepted import WithdrawnKey
@@ -94,6 +94,28 @@ class NodeTables:
             hostname=None if node.hostname is None else node.hostname.lower(),
             record=encode_node(node),
         )
+
+    def removed_before(self, when: datetime, limit: int) -> list[str]:
+        # Moments are all in UTC, and compare as texts.
+        rows = self._execute(
+            "SELECT node_id FROM nodes WHERE status IN (:deleted, :refused) "
+            "AND since < :before ORDER BY since LIMIT :most",
+            {
+                "deleted": Status.DELETED.value,
+                "refused": Status.REFUSED.value,
+                "before": when.astimezone(timezone.utc).isoformat(),
+                "most": limit,
+            },
+        )
+        return [node_id for (node_id,) in rows]
+
+    def forget(self, node_id: str) -> None:
+        for statement in (
+            "DELETE FROM documents WHERE id = :id",
+            "DELETE FROM events WHERE id = :id",
+            "DELETE FROM nodes WHERE id = :id",
+        ):
+            self._do(statement, id=_id(node_id))
 
     def document(self, node_id: str) -> KeptDocument | None:
         row = self._one(

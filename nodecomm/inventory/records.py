@@ -10,7 +10,7 @@ that take documents of one node do so one after the other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -50,6 +50,7 @@ __all__ = [
     "Received",
     "Records",
     "news",
+    "purge",
     "put_decision",
     "put_document",
     "read_files",
@@ -62,6 +63,11 @@ MAX_EVENTS = 500
 #: Nodes that may wait for a decision. Whoever has the password for uploads can make
 #: one with each key pair that he makes.
 MAX_PENDING = 10_000
+
+#: Nodes that are forgotten within one transaction, and among how many they are looked
+#: for.
+PURGE_AT_ONCE = 100
+PURGE_LOOK = 1000
 
 #: Withdrawn keys of one node that are kept, the last ones: each is another key.
 MAX_WITHDRAWN = 100
@@ -90,6 +96,16 @@ class Records(Others, Protocol):
     def save(self, node: Node) -> None:
         """
         Keep this in place of the node with its id, if there is one.
+        """
+
+    def removed_before(self, when: datetime, limit: int) -> Sequence[str]:
+        """
+        The ids of nodes that were deleted or refused before *when*, *limit* at most.
+        """
+
+    def forget(self, node_id: str) -> None:
+        """
+        Keep nothing of this node, but which keys were withdrawn from it.
         """
 
     def document(self, node_id: str) -> KeptDocument | None:
@@ -319,6 +335,28 @@ def _withdrawn(before: Node, after: Node) -> tuple[PublicKey, str] | None:
     if after.key == key:
         return None
     return key, "trust-again" if after.key is None else "key"
+
+
+def purge(records: Records, before: datetime, kept: Container[str]) -> list[str]:
+    """
+    Forget nodes that were deleted or refused long ago, some of them at a time.
+
+    Args:
+        records: Within a transaction that can write.
+        before: When, at the latest.
+        kept: Ids, in lower case, of those that stay all the same.
+
+    Returns:
+        The ids of what was forgotten; there may be more while this is not empty.
+    """
+    gone = []
+    for node_id in records.removed_before(before, PURGE_LOOK):
+        if node_id.lower() not in kept:
+            records.forget(node_id)
+            gone.append(node_id)
+            if len(gone) == PURGE_AT_ONCE:
+                break
+    return gone
 
 
 def same_moment(records: Records, *statuses: Status) -> NodesAt:

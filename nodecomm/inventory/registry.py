@@ -5,7 +5,7 @@ The nodes of a server, for whoever lives in a reactor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ from nodecomm.inventory.records import (
     Received,
     Records,
     news,
+    purge,
     put_decision,
     put_document,
     read_files,
@@ -236,6 +237,36 @@ class NodeRegistry:
         What happened to a node, the oldest first.
         """
         return self._store.run(lambda records: records.events(node_id), write=False)
+
+    def purge(
+        self, before: datetime, kept: Iterable[str] = ()
+    ) -> Deferred[Sequence[str]]:
+        """
+        Forget nodes that were deleted or refused before that moment, but for those with
+        the ids in *kept*.
+        """
+        return Deferred.fromCoroutine(self._purge(before, frozenset(kept)))
+
+    async def _purge(self, before: datetime, kept: Container[str]) -> Sequence[str]:
+        gone: list[str] = []
+        while True:
+            # In parts, so that others need not wait long.
+            some: list[str] = await self._store.run(
+                lambda records: purge(records, before, kept), write=True
+            )
+            if not some:
+                break
+            gone += some
+        if gone:
+            self._log.info(
+                "{count} nodes that were deleted or refused before {before} are"
+                " forgotten",
+                event="nodes.forgotten",
+                count=len(gone),
+                before=before.isoformat(),
+                nodes=gone,
+            )
+        return gone
 
     def generation(self) -> Deferred[int]:
         """

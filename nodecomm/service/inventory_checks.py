@@ -44,6 +44,7 @@ _AT_ONCE = frozenset(
         "connections_per_address",
         "waiting",
         "min_free",
+        "keep_deleted",
     }
 )
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from nodecomm.config.durations import parse_duration
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from nodecomm.server.pools import Pool
 
 __all__ = ["NodesFollowed", "document_limits", "own_server_id"]
+
+#: Seconds between two looks for nodes that were removed long ago.
+_PURGE_EVERY = 86400.0
 
 #: Nodes that are looked at where connections are served; more of them in a thread.
 _AT_ONCE = 50
@@ -109,6 +113,10 @@ class NodesFollowed:
             max_stale=parse_duration(inventory.registry_max_stale),
             seconds=monotonic,
         )
+        self._keep = _kept_for(inventory)
+        self._purging = LoopingCall(self._purge)
+        self._purging.clock = reactor
+        self._purged: Deferred[Any] | None = None
         self._withdrawn: WithdrawnKeys | None = None
         if factory is not None:
             self._withdrawn = self._removal(factory, folder)
@@ -233,6 +241,7 @@ class NodesFollowed:
             await self._registered()
         finally:
             self._started.callback(None)
+        self._purged = self._purging.start(_PURGE_EVERY)
 
     async def _registered(self) -> None:
         if self._registering is not None:
@@ -246,6 +255,22 @@ class NodesFollowed:
         if settings.inventory is not None:
             stale = parse_duration(settings.inventory.registry_max_stale)
             self._watch.max_stale = stale
+            self._keep = _kept_for(settings.inventory)
+
+    async def _purge(self) -> None:
+        """
+        Forget who was removed long ago. Those that the configuration names would come
+        back by it.
+        """
+        named = [node_id.strip().lower() for node_id, _ in self._named]
+        try:
+            await self.registry.purge(self._present() - self._keep, named)
+        except Exception as error:
+            self._log.warn(
+                "nodes that were removed long ago are not forgotten yet: {error}",
+                event="nodes.not-forgotten",
+                error=str(error),
+            )
 
     async def stop(self) -> None:
         """
@@ -254,10 +279,24 @@ class NodesFollowed:
         if self._started is None:
             return
         await self._started
+        if self._purged is not None:
+            if self._purging.running:
+                self._purging.stop()
+            await self._purged
         await self._watch.stop()
         if self._withdrawn is not None:
             await self._withdrawn.stop()
         await self.registry.stop()
+
+
+def _kept_for(inventory: InventorySettings) -> timedelta:
+    """
+    How long nodes that were removed are remembered: while one of their inventories that
+    somebody has captured could be believed, at least.
+    """
+    believed = parse_duration(inventory.max_age) + parse_duration(inventory.max_ahead)
+    seconds = max(parse_duration(inventory.keep_deleted), believed)
+    return timedelta(seconds=seconds)
 
 
 def document_limits(inventory: InventorySettings) -> DocumentLimits:

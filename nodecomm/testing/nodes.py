@@ -75,6 +75,15 @@ class _MemoryRecords:
     def save(self, node: Node) -> None:
         self._nodes[_id(node.node_id)] = node
 
+    def removed_before(self, when: datetime, limit: int) -> Sequence[str]:
+        removed = self.nodes(Status.DELETED, Status.REFUSED)
+        found = sorted(removed, key=lambda node: node.since)
+        return [node.node_id for node in found if node.since < when][:limit]
+
+    def forget(self, node_id: str) -> None:
+        for kept in (self._documents, self._events, self._nodes):
+            kept.pop(_id(node_id), None)
+
     def document(self, node_id: str) -> KeptDocument | None:
         return self._documents.get(_id(node_id))
 

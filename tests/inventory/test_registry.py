@@ -657,6 +657,60 @@ class RegistryTests(Case):
         self.do(Delete(NODE))
         self.assertEqual([(key().md5, "deleted")], self.withdrawn())
 
+    def test_removed_long_ago(self) -> None:
+        """
+        Deleted and refused nodes are forgotten after a while, unless they are named;
+        blocked and live ones never, nor which keys were withdrawn.
+        """
+        made: tuple[list[Decision], ...] = (
+            [Accept("a0", duplicate_hostname=True), Delete("a0")],
+            [Refuse("a1")],
+            [Block("a2")],
+            [Accept("a3", duplicate_hostname=True), Delete("A3")],
+            [Accept("a4", duplicate_hostname=True)],
+        )
+        for number, decisions in enumerate(made):
+            data = node_document(pair(number), node_id=f"a{number}")
+            self.taken(self.send(data, pair(number)))
+            for decision in decisions:
+                self.do(decision)
+        before, self.now = self.now, self.now + DAY
+        data = node_document(pair(), self.now, node_id="b")
+        self.taken(self.send(data, pair()))
+        self.do(Refuse("b"))
+        withdrawn = self.successResultOf(self.registry.news(-1, 0)).withdrawn
+
+        def purge(moment: datetime) -> list[str]:
+            gone: Any = self.successResultOf(self.registry.purge(moment, ["a3"]))
+            return sorted(gone)
+
+        self.assertEqual([], purge(before))
+        self.assertEqual(["a0", "a1"], purge(before + MINUTE))
+        self.assertEqual([], purge(before + MINUTE))
+        left = self.successResultOf(self.registry.nodes()).nodes
+        self.assertEqual(
+            ["a2", "a3", "a4", "b"], [node.node_id.lower() for node in left]
+        )
+        self.assertEqual([], self.history("a0"))
+        self.assertIsNone(self.successResultOf(self.registry.document("a1")))
+        kept = self.successResultOf(self.registry.news(-1, 0)).withdrawn
+        self.assertEqual(withdrawn, kept)
+        # It may come again, as if it had never been here.
+        data = node_document(pair(), self.now, node_id="a0")
+        self.taken(self.send(data, pair()))
+        self.assertEqual([("pending", "inventory")], self.history("a0"))
+
+    def test_many_removed_long_ago(self) -> None:
+        """
+        They are forgotten in parts, all of them.
+        """
+        with patch.object(records, "PURGE_AT_ONCE", 2):
+            for number in range(5):
+                self.do(Register(f"n{number}", AgentKey(key(number + 1))))
+                self.do(Delete(f"n{number}"))
+            gone: Any = self.registry.purge(self.now + MINUTE)
+            self.assertEqual(5, len(self.successResultOf(gone)))
+
     def test_failure_undoes(self) -> None:
         """
         A decision that fails on its way leaves everything as it was.
