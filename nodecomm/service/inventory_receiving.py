@@ -20,6 +20,7 @@ from nodecomm.config.inventory import OWN_KEY
 from nodecomm.inventory.deciding import decided_by
 from nodecomm.inventory.doors import Account, UploadRules
 from nodecomm.inventory.failures import SPOOL_NAME
+from nodecomm.inventory.halves import SharedHalves
 from nodecomm.inventory.https import (
     CertificateError,
     OverTLS,
@@ -33,7 +34,7 @@ from nodecomm.inventory.site import UploadSite
 from nodecomm.inventory.spool import Spool, SpoolInUse
 from nodecomm.inventory.visitors import Visitors
 from nodecomm.server.pools import WorkerPool
-from nodecomm.service.inventory_checks import address_list
+from nodecomm.service.inventory_checks import address_list, place_of_nodes
 from nodecomm.service.listening import (
     ListenError,
     listen_all,
@@ -145,7 +146,7 @@ class InventoryReceiver:
             orphan=parse_duration(inventory.orphan_after),
             unsigned=_UNSIGNED if compat else None,
         )
-        return Receiving(
+        receiving = Receiving(
             spool,
             decided_by(self._nodes.registry, address_list(inventory.auto_accept)),
             reactor=self._reactor,
@@ -153,6 +154,11 @@ class InventoryReceiver:
             limits=self._limits,
             waits=waits,
         )
+        shared = place_of_nodes(inventory, os.path.dirname(folder)).shared
+        if shared is not None:
+            halves = SharedHalves(shared, self._reactor)
+            receiving.look_elsewhere(halves, self._now)
+        return receiving
 
     def _limit_visitors(self, inventory: InventorySettings) -> None:
         visitors = self._visitors
