@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
+from nodecomm.inventory.halves import HALVES
 from nodecomm.service.inventory_checks import place_of_nodes
 from nodecomm.service.own_state import StartError
 from nodecomm.storage.database import DatabaseAway
 from nodecomm.storage.migrations import DatabaseTooNew
-from nodecomm.storage.postgres import DatabaseUnusable, PostgresDatabase, blocking
+from nodecomm.storage.postgres import (
+    DatabaseUnusable,
+    PostgresDatabase,
+    connect_postgres,
+)
 from nodecomm.storage.shared_keys import KEYS
 
 if TYPE_CHECKING:
@@ -45,8 +50,8 @@ def open_shared_keys(
     if place is None:
         return None
     try:
-        with blocking(place, KEYS):
-            pass
+        # All that will be used, so that what is wrong is told at start.
+        connect_postgres(place, [KEYS, HALVES]).close()
     except DatabaseAway as error:
         # It may come. Until then nobody is trusted on first use.
         _log.error(
