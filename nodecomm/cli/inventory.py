@@ -20,6 +20,7 @@ from nodecomm.cli.inventory_make import (
     make,
     sign_document,
 )
+from nodecomm.cli.inventory_send import SendOptions, send
 from nodecomm.cli.key_file import read_key_file
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
 from nodecomm.cli.server_state import CONFIG, find_state
@@ -93,25 +94,30 @@ class Options(GroupOptions):
     The command line of `nodecomm inventory`.
     """
 
-    longdesc = "Make, sign, verify and show inventories; list what was not believed."
+    longdesc = (
+        "Make, sign, verify, show and send inventories; list what was not believed."
+    )
     subCommands = [
         ["make", None, MakeOptions, "make an inventory of this node"],
         ["sign", None, SignOptions, "sign a document with this machine's key"],
         ["verify", None, _VerifyOptions, "check a document and its signature"],
         ["show", None, _ShowOptions, "print what a document says"],
+        ["send", None, SendOptions, "send an inventory to a server"],
         ["failed", None, _FailedOptions, "list what a server did not believe"],
     ]
     takes = "COMMAND [options]"
-    unnamed = "what about inventories? Commands: make, sign, verify, show, failed"
+    unnamed = "what about inventories? Commands: make, sign, verify, show, send, failed"
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     Run one `nodecomm inventory` command and return its exit status.
     """
-    command = _COMMANDS[cast(str, options.subCommand)]
+    name = cast(str, options.subCommand)
     try:
-        facts, lines = command(options, stdout)
+        if name == "send":
+            return send(options, stdout, stderr)
+        facts, lines = _COMMANDS[name](options, stdout)
     except (DocumentRefused, KeyRefused, SignatureRefused, NotMade) as error:
         return _refused(error.refusal, stdout, stderr, as_json=options.as_json)
     if options.as_json:

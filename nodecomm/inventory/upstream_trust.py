@@ -41,6 +41,7 @@ __all__ = [
     "Authorities",
     "AuthoritiesUnusable",
     "IServerCheck",
+    "NoneKnown",
     "PinOnFirstUse",
     "PinnedKeys",
     "ShownKey",
@@ -282,6 +283,33 @@ class PinOnFirstUse:
     def _unusable(self, error: Exception) -> ServerDecision:
         text = f"the keys of servers cannot be read or kept: {error}"
         return ServerDecision(False, "store-unusable", text)
+
+
+class NoneKnown:
+    """
+    Nothing is known of a server, so nothing is sent to it; but the key that it shows is
+    told, so that somebody can compare it.
+
+    Args:
+        advice: What to do with it.
+    """
+
+    authorities = None
+
+    def __init__(self, advice: str) -> None:
+        self._advice = advice
+
+    def judge(self, server: str, shown: ShownKey) -> ServerDecision:
+        """No."""
+        text = (
+            f"no key of {safe(server)} is known, so nothing was sent. It shows "
+            f"{_all_names(shown)}; {self._advice}"
+        )
+        return ServerDecision(False, "key-unknown", text)
+
+    def keep(self, server: str, shown: ShownKey) -> ServerDecision:
+        """No."""
+        return self.judge(server, shown)
 
 
 class AuthoritiesUnusable(Exception):  # noqa: N818
