@@ -571,10 +571,12 @@ class InventorySender:
             "again": round(pause),
             **attrs.asdict(failure),
         }
-        if self._is_wanted or failure.kind not in ("unreachable", "untrusted"):
+        wanted = self._is_wanted or failure.kind not in ("unreachable", "untrusted")
+        if wanted and failure.code != "no-key":
             self._log.warn(text, event="agent.inventory-failed", **facts)
         else:
-            # Nobody has said that this policy server takes inventories.
+            # Nobody has said that this policy server takes inventories; or there was
+            # no run yet, and that it does not work out is told by the runs.
             self._log.info(text, event="agent.inventory-not-taken", **facts)
 
     def _local(self, error: OSError) -> InventoryFailure:

@@ -128,7 +128,7 @@ def inventory_lines(status: InventoryStatus, now: Point, *, running: bool) -> li
         lines = [pair_line("inventory", "none has been acknowledged so far")]
     else:
         said = (
-            f"sent {ago(sent.when, now)} to {safe(sent.url)} ({_reason(sent.reason)}), "
+            f"sent {ago(sent.when, now)} to {safe(sent.url)}{_for(sent.reason)}, "
             f"policy server {safe(sent.server_id)}"
         )
         lines = [pair_line("inventory", said)]
@@ -137,9 +137,9 @@ def inventory_lines(status: InventoryStatus, now: Point, *, running: bool) -> li
     if status.state == "making":
         lines.append(pair_line("", "one is being made"))
     elif status.state == "sending":
-        lines.append(pair_line("", f"one is being sent ({_reason(status.due)})"))
+        lines.append(pair_line("", f"one is being sent{_for(status.due)}"))
     elif status.due:
-        lines.append(pair_line("", f"one is due ({_reason(status.due)})"))
+        lines.append(pair_line("", f"one is due{_for(status.due)}"))
     if status.next is not None and running and status.state == "waiting":
         left = now.seconds_until(status.next)
         what = "next try" if status.due else "next one"
@@ -160,5 +160,5 @@ def _because(failure: InventoryFailure) -> str:
     return f"{where}{failure.text}"
 
 
-def _reason(reason: str) -> str:
-    return REASONS.get(reason, reason)
+def _for(reason: str) -> str:
+    return f" ({REASONS.get(reason, safe(reason))})" if reason else ""

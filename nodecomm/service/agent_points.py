@@ -70,6 +70,6 @@ def ago(then: Point, now: Point) -> str:
 
 def pair_line(name: str, said: str) -> str:
     """
-    One line of the status.
+    One line of the status; a name of "" is for what goes on from the line before.
     """
-    return f"{name + ':':<14} {said}"
+    return f"{name + ':' if name else '':<14} {said}"

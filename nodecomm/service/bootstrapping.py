@@ -28,6 +28,7 @@ from nodecomm.identity.files import ensure_folder
 from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.identity.servers import SERVER_KEYS_FOLDER, ServerKeyStore, ServerTrust
+from nodecomm.service.agent_outbox import ask_for_inventory
 from nodecomm.service.agent_status import StatusUnreadable, read_status
 from nodecomm.service.bootstrap_model import (
     COPIES,
@@ -158,6 +159,8 @@ class Bootstrap:
         copies = await self._fetch(is_own=is_server)
         await self.link.close()
         record(self, agent, copies, key)
+        # Whatever it was told before: this server shall know what the node is.
+        ask_for_inventory(str(self.request.state_dir))
         if starter is not None:
             await self._run_now(self.start(AGENT, starter).pid)
         role: Literal["node", "server"] = "server" if is_server else "node"

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nodecomm.service.agent_inventory_status import InventoryFailure, InventoryStatus
+from nodecomm.service.agent_inventory_when import Sent
 from nodecomm.service.agent_status import (
     MOST_CHANGES,
     STATUS_NAME,
@@ -290,3 +292,121 @@ def test_one_of_each() -> None:
         "server:        none has given anything so far (configured: a:5308, b:5308)"
         in lines
     )
+
+
+SENT = Sent(
+    NOW.later(-3600), "1.0", "MD5=own", ("https://a/",), "https://a/", "root", "n-1"
+)
+REFUSED = InventoryFailure(
+    "https://a/", "refused", "http-401", "the server answers 401", "", True
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "lines", "wrong"),
+    [
+        (
+            InventoryStatus("waiting", ("https://a/",), node_id="n-1"),
+            True,
+            ["inventory:     none has been acknowledged so far", "node:          n-1"],
+            [],
+        ),
+        (
+            InventoryStatus("waiting", sent=SENT, next=NOW.later(60)),
+            False,
+            [
+                "inventory:     sent 1h ago (2023-11-14T21:13:20.000Z) to https://a/,"
+                " policy server root"
+            ],
+            [],
+        ),
+        (
+            InventoryStatus("making", due="version"),
+            True,
+            [
+                "inventory:     none has been acknowledged so far",
+                "               one is being made",
+            ],
+            [],
+        ),
+        (
+            InventoryStatus("sending", due="asked"),
+            True,
+            [
+                "inventory:     none has been acknowledged so far",
+                "               one is being sent (asked for)",
+            ],
+            [],
+        ),
+        (
+            InventoryStatus(
+                "waiting",
+                is_wanted=True,
+                due="first",
+                next=NOW.later(60),
+                failures=(REFUSED,),
+                failures_in_a_row=1,
+            ),
+            True,
+            [
+                "inventory:     none has been acknowledged so far",
+                "               one is due (the first one)",
+                "               next try in 1m (2023-11-14T22:14:20.000Z)",
+                "  https://a/: refused (http-401): the server answers 401",
+            ],
+            [
+                "the inventory of this node could not be sent, once: https://a/: the"
+                " server answers 401"
+            ],
+        ),
+        (
+            InventoryStatus(
+                "off", is_wanted=True, failures=(REFUSED,), failures_in_a_row=3
+            ),
+            True,
+            ["inventory:     none is sent (enabled = false)"],
+            [],
+        ),
+    ],
+)
+def test_inventories(
+    status: InventoryStatus, running: bool, lines: list[str], wrong: list[str]
+) -> None:
+    """What is told of them, and when something is not as it should be."""
+    whole = attrs.evolve(GOOD, inventory=status)
+    told = describe(whole, NOW, running=running)
+    # They stand before the copies.
+    start = [line.startswith("inventory:") for line in told].index(True)
+    assert told[start : start + len(lines)] == lines
+    assert "masterfiles" in told[start + len(lines)]
+    assert ailments(whole, running=True) == wrong
+
+
+def test_inventories_are_kept_in_the_file(tmp_path: Path) -> None:
+    """All of it is read back; a file of a release without them is read, too."""
+    inventory = InventoryStatus(
+        "waiting",
+        ("https://a/",),
+        True,
+        "n-1",
+        SENT,
+        "daily",
+        "n-1.ocs.gz",
+        NOW,
+        NOW,
+        (REFUSED,),
+        2,
+        NOW,
+        ("packages: none",),
+    )
+    status = attrs.evolve(GOOD, inventory=inventory)
+    write_status(str(tmp_path), status)
+    assert read_status(str(tmp_path)) == status
+    content = json.loads((tmp_path / STATUS_NAME).read_text())
+    content["inventory"]["sent"]["when"]["civil"] = 1e300
+    (tmp_path / STATUS_NAME).write_text(json.dumps(content))
+    with pytest.raises(StatusUnreadable):
+        read_status(str(tmp_path))
+    del content["inventory"]
+    (tmp_path / STATUS_NAME).write_text(json.dumps(content))
+    assert read_status(str(tmp_path)) == GOOD
