@@ -231,6 +231,18 @@ class Lane:
         self._unclear.clear()
         self._closings = 0
 
+    def reopen(self) -> None:
+        """
+        Something has changed, so that all may fare better now: nothing waits longer.
+        """
+        for turn in self:
+            turn.not_before = 0.0
+            turn.unclear = 0
+        self._tried = [(0.0, serial, turn) for _, serial, turn in self._tried]
+        heapq.heapify(self._tried)
+        self._unclear.clear()
+        self._closings = 0
+
     def passed_by(self, turn: Turn) -> list[Turn]:
         """
         The earlier ones of exactly its name: the server above has a later one now.

@@ -65,6 +65,12 @@ class Upstream(Protocol):
         """
         ...
 
+    def close(self) -> Deferred[None]:
+        """
+        Close the connections that are kept for the next file.
+        """
+        ...
+
     def put(self, box: Box, name: str, content: str) -> Deferred[Any]:
         """
         Put the file at the path *content* into a box, under a name.
@@ -168,12 +174,13 @@ class Relaying:
 
         late = self._reactor.callLater(GRACE, give_up)
 
-        def close(_: object) -> None:
+        def close(_: object) -> Deferred[None]:
             if late.active():
                 late.cancel()
             self.spool.close()
             self._turns.clear()
             self._lanes = {box: Lane(lane.at_once) for box, lane in self._lanes.items()}
+            return self._upstream.close()
 
         return ended.addCallback(close)
 
@@ -183,6 +190,23 @@ class Relaying:
         Whether uploads can be stored.
         """
         return self._started
+
+    def send_to(self, upstream: Upstream, address: str) -> None:
+        """
+        Send to another server from now on, or to the same in another way: everything
+        that waits is tried at once.
+
+        Args:
+            upstream: The server above.
+            address: What it is called.
+        """
+        before, self._upstream = self._upstream, upstream
+        before.close()
+        self.address = address
+        self._is_other = False
+        for lane in self._lanes.values():
+            lane.reopen()
+        self._send_all()
 
     def store(
         self, part: Part, name: UploadName, sender: Sender, *, only_new: bool

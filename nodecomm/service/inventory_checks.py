@@ -44,6 +44,13 @@ _AT_ONCE = frozenset(
         "connections_per_address",
         "waiting",
         "min_free",
+        "upstream",
+        "upstream_key",
+        "upstream_first_user",
+        "upstream_first_password",
+        "upstream_user",
+        "upstream_password",
+        "upstream_keep",
         "keep_deleted",
     }
 )
@@ -61,6 +68,7 @@ def inventory_problems(settings: Settings) -> list[Problem]:
         *_database_problems(settings),
         *_network_problems(settings),
         *_key_problems(settings),
+        *_upstream_problems(settings),
     ]
 
 
@@ -96,6 +104,8 @@ def waits_for_restart(old: Settings, new: Settings) -> list[str]:
         for name in before.__class__.__annotations__
         if name not in _AT_ONCE and getattr(before, name) != getattr(after, name)
     ]
+    if (before.upstream is None) is not (after.upstream is None):
+        waiting.append("inventory.upstream")
     if old.registered != new.registered:
         waiting.append("registered")
     return waiting
@@ -128,6 +138,16 @@ def _network_problems(settings: Settings) -> Iterator[Problem]:
                 why = pattern.ineffective or "this matches no address of its own"
                 hint = "write an address or a network"
             yield Problem(path, why, text, hint, settings.nearest_origin(path))
+
+
+def _upstream_problems(settings: Settings) -> Iterable[Problem]:
+    assert settings.inventory is not None  # noqa: S101
+    if settings.inventory.upstream is None:
+        return ()
+    # It brings a web client along, which others need not load.
+    from nodecomm.service.inventory_relaying import upstream_problems  # noqa: PLC0415
+
+    return upstream_problems(settings)
 
 
 def _key_problems(settings: Settings) -> Iterator[Problem]:

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from nodecomm.config.model import Settings
     from nodecomm.identity.keys import KeyPair
     from nodecomm.inventory.limits import DocumentLimits
+    from nodecomm.inventory.relaying import Relaying
+    from nodecomm.inventory.stores import UploadStore
     from nodecomm.service.nodes_followed import NodesFollowed
 
 __all__ = ["InventoryReceiver"]
@@ -110,7 +112,8 @@ class InventoryReceiver:
         self.server_id = nodes.server_id
         self._pool = WorkerPool(reactor, "nodecomm-inventories", _THREADS)
         self._limits = document_limits(inventory)
-        self._receiving = self._open_spool(os.path.join(folder, SPOOL_NAME))
+        self._relaying: Relaying | None = None
+        self._receiving = self._open_store(os.path.join(folder, SPOOL_NAME))
         self.resource = InventoryResource(
             self._receiving,
             _upload_rules(inventory, self._limits),
@@ -128,18 +131,36 @@ class InventoryReceiver:
     def _present(self) -> datetime:
         return datetime.fromtimestamp(self._now(), timezone.utc)
 
-    def _open_spool(self, folder: str) -> Receiving:
-        inventory = self._inventory
-        spool = Spool(folder, seconds=time.monotonic, now=self._present)
+    def _open_store(self, folder: str) -> UploadStore:
         try:
-            # For the same reason.
-            spool.open()
+            if self._inventory.upstream is None:
+                return self._open_spool(folder)
+            # It brings a web client along, which others need not load.
+            from nodecomm.service.inventory_relaying import (  # noqa: PLC0415
+                open_relaying,
+            )
+
+            self._relaying = open_relaying(
+                self._inventory,
+                folder,
+                server_id=self.server_id,
+                reactor=self._reactor,
+                pool=self._pool,
+                now=self._present,
+            )
         except SpoolInUse as error:
             raise StartError(
                 f"{error}; end the other server, or give this one another state folder"
             ) from error
         except OSError as error:
             raise StartError(os_error_text(error, folder)) from error
+        return self._relaying
+
+    def _open_spool(self, folder: str) -> Receiving:
+        inventory = self._inventory
+        spool = Spool(folder, seconds=time.monotonic, now=self._present)
+        # Once before any thread is there, so that what is wrong is told at start.
+        spool.open()
         spool.close()
         compat = inventory.signatures == "compat"
         waits = Waits(
@@ -242,7 +263,7 @@ class InventoryReceiver:
             return []
         self.resource.rules = _upload_rules(inventory, self._limits)
         self._limit_visitors(inventory)
-        waiting = []
+        waiting = self._send_by(inventory)
         if self._tls is not None:
             try:
                 self._tls.show(self._context(inventory))
@@ -259,6 +280,24 @@ class InventoryReceiver:
             waiting.append("inventory.listen")
             self._log.error("{reason}", event="listen.failed", reason=str(error))
         return waiting
+
+    def _send_by(self, inventory: InventorySettings) -> list[str]:
+        """
+        Pass on by a new configuration; the files with keys are read again.
+        """
+        if self._relaying is None or inventory.upstream is None:
+            return []
+        from nodecomm.service.inventory_relaying import put_in_force  # noqa: PLC0415
+
+        why = put_in_force(self._relaying, inventory, self._reactor, self._pool)
+        if not why:
+            return []
+        self._log.error(
+            "the server above stays as it was: {reason}",
+            event="upstream.kept",
+            reason=why,
+        )
+        return ["inventory.upstream"]
 
     async def _move_ports(self, wanted: Sequence[str]) -> None:
         fresh = [each for each in wanted if each not in self.ports]
@@ -293,14 +332,16 @@ def _upload_rules(inventory: InventorySettings, limits: DocumentLimits) -> Uploa
     user, password = inventory.update_user, inventory.update_password
     if user is not None and password is not None:
         accounts = {**accounts, Box.UPDATE: [Account(user, password.reveal())]}
+    # A relay counts files, others halves and pairs.
+    waiting = inventory.waiting * (1 if inventory.upstream is None else 2)
     return UploadRules(
         networks=address_list(inventory.networks),
         accounts=accounts,
         trusted_proxies=address_list(inventory.trusted_proxies),
         limits=limits,
         at_once=inventory.uploads_at_once,
-        waiting=inventory.waiting,
-        undecided=inventory.waiting,
+        waiting=waiting,
+        undecided=waiting,
         min_free=inventory.min_free,
         timeout=float(parse_duration(inventory.upload_timeout)),
     )
