@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
@@ -25,8 +26,10 @@ from nodecomm.access.networks import (
 )
 from nodecomm.access.node_paths import NodeFiles, NodePath
 from nodecomm.access.rules import Rule
-from nodecomm.identity.keys import PublicKey
 from nodecomm.wire.text import to_text
+
+if TYPE_CHECKING:
+    from nodecomm.identity.keys import PublicKey
 
 __all__ = ["NodeRules", "ServedNode", "ServedNodes", "is_served_here"]
 
