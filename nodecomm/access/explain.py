@@ -6,7 +6,7 @@ might have expected to decide did not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from nodecomm.access.snapshot import Snapshot
     from nodecomm.identity.peer import Peer
 
-__all__ = ["Explanation", "Other", "Step", "explain"]
+__all__ = ["Explanation", "Other", "Step", "TellNode", "explain"]
+
+#: Says where the node of an id stands.
+TellNode = Callable[[str], str]
 
 #: What a node makes of the refusal for want of the right on a file.
 PURGED = (
@@ -115,7 +118,9 @@ def _rule_json(rule: Rule) -> dict[str, Any]:
         "type": rule.kind,
         "path": rule.text,
         "written": list(rule.written),
+        "table": rule.table,
         "index": rule.index,
+        "node": rule.node or None,
         "file": None if origin is None else origin.file,
         "line": None if origin is None else origin.line,
     }
@@ -127,6 +132,7 @@ def explain(
     request: AccessRequest,
     *,
     asked: bytes | None = None,
+    tell_node: TellNode | None = None,
 ) -> Explanation:
     """
     Decide as the evaluator does, and say why.
@@ -136,6 +142,7 @@ def explain(
         peer: Who asks.
         request: For what, resolved.
         asked: The absolute path before links were followed, where that is known.
+        tell_node: Says where the node of an id stands, to follow a sentence.
     """
     decision = AccessEvaluator(snapshot).evaluate(snapshot, peer, request)
     if request.operation == ROLE:
@@ -149,6 +156,7 @@ def explain(
     first = snapshot.find(path, is_directory)
     shown = _shown(path, is_directory)
     steps.append(Step("request", f"{request.operation} of {shown}"))
+    steps.extend(_node_steps(snapshot, path, is_directory, tell_node))
     involved: list[Rule] = []
     if first is None:
         steps.append(Step("look-up", f"no rule covers {shown}"))
@@ -169,6 +177,23 @@ def explain(
     if decision.reason == NO_RIGHT:
         notes = (PURGED, *notes)
     return Explanation(decision, tuple(steps), others[:MAX_OTHERS], notes)
+
+
+def _node_steps(
+    snapshot: Snapshot, path: bytes, is_directory: bool, tell: TellNode | None
+) -> Iterator[Step]:
+    """
+    Of which nodes this path is, or would be.
+    """
+    for place in snapshot.node_rules.paths(path, is_directory):
+        files = place.files
+        where = f"node_files[{files.index}]"
+        if files.origin is not None and files.origin.line:
+            where = f"{files.origin.file}:{files.origin.line}"
+        text = f"{_shown(place.root)} is that of node {place.node_id} ({where})"
+        if tell is not None:
+            text += f", {tell(place.node_id)}"
+        yield Step("node_files", safe(text))
 
 
 def _explain_second(

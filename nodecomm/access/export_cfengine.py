@@ -189,9 +189,7 @@ def export_policy(
     md5_of: Md5Of,
     source: str = "",
     bundle: str = BUNDLE,
-    notes: Iterable[str] = (),
-    before: bytes = b"",
-    left_out: Iterable[LeftOut] = (),
+    without_rule: Iterable[str] = (),
 ) -> Exported:
     """
     Write the rules that are in force.
@@ -202,31 +200,34 @@ def export_policy(
         md5_of: Knows keys.
         source: What the rules were read from.
         bundle: What the bundle is called.
-        notes: More to tell in the file.
-        before: What is to stand before the bundle.
-        left_out: What that does not say.
+        without_rule: What to tell of nodes that no rule is about.
     """
     writer = _Writer(snapshot, resolve, md5_of)
     access, roles = writer.access(), writer.roles()
-    missing = (*left_out, *writer.left_out)
-    told = (*notes, *writer.notes())
-    text = _head(source, missing, told) + before
+    missing, notes = tuple(writer.left_out), tuple(writer.notes())
+    text = _head(source, missing, notes, tuple(without_rule))
     text += b"bundle server %s()\n{\n" % bundle.encode("ascii")
     if access:
         text += b"  access:\n" + b"\n".join(promise.written() for promise in access)
     if roles:
         text += b"\n" if access else b""
         text += b"  roles:\n" + b"\n".join(roles)
-    return Exported(text + b"}\n", len(access) + len(roles), missing, told)
+    return Exported(text + b"}\n", len(access) + len(roles), missing, notes)
 
 
-def _head(source: str, left_out: Iterable[LeftOut], notes: Iterable[str]) -> bytes:
+def _head(
+    source: str,
+    left_out: Iterable[LeftOut],
+    notes: Iterable[str],
+    without_rule: Iterable[str],
+) -> bytes:
     lines = ["Access rules of nodecomm for cf-serverd."]
     if source:
         lines.append(f"Exported from {source}: write changes there, and export again.")
     for title, items in (
         ("Not in here, for want of words in this language:", left_out),
         ("Decided in another way by cf-serverd:", notes),
+        ("Accepted nodes without a rule:", without_rule),
     ):
         told = [f"- {item}" for item in items]
         if told:

@@ -10,12 +10,14 @@ or the configuration is wrong.
 from __future__ import annotations
 
 import pwd
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from attrs import evolve
 from twisted.python import usage
 
+from nodecomm.access.decision import HOSTNAME_NEEDED, Decision
 from nodecomm.access.explain import Explanation, Step, explain
 from nodecomm.access.networks import read_address
 from nodecomm.access.requests import (
@@ -23,13 +25,12 @@ from nodecomm.access.requests import (
     NAME_OPERATIONS,
     AccessRequest,
 )
-from nodecomm.access.snapshot import Snapshot
 from nodecomm.cli.access_export import ExportOptions, run_export
-from nodecomm.cli.access_reading import read_rules, tell_missing, tell_unusable
+from nodecomm.cli.access_reading import Rules, read_rules, tell_missing, tell_unusable
 from nodecomm.cli.access_run import Asked, explain_exec, load_node, run_as_text
 from nodecomm.cli.explaining import explain_file, find_key
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
-from nodecomm.identity.keys import parse_digest
+from nodecomm.identity.keys import PublicKey, parse_digest
 from nodecomm.identity.peer import Peer
 from nodecomm.service.loading import is_of_agent
 from nodecomm.wire.text import from_text, safe, to_text
@@ -218,16 +219,18 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     rules = read_rules(config, options.named_state_dir, about, stderr)
     if rules is None:
         return 2
-    snapshot = rules.snapshot
     try:
         asked = from_text(given["path"])
     except ValueError as error:
         stderr.write(f"error: {safe(given['path'])}: {error}\n")
         return 2
-    peer = _peer(given, rules.keys)
-    answer = _explain(snapshot, peer, given, asked)
+    nodes = rules.nodes
+    peer = _peer(given, rules.keys, () if nodes is None else nodes.keys())
+    answer = _explain(rules, peer, given, asked)
     if options.as_json:
         shown = {"peer": _peer_json(peer, given), "operation": given["operation"]}
+        if nodes is not None:
+            shown["nodes"] = nodes.as_json(peer)
         shown |= {"asked": to_text(asked)} | answer.as_json()
         write_json(shown, stdout)
     else:
@@ -251,7 +254,7 @@ def _run_exec(
         tell_unusable(loaded, stderr)
         return 2
     tell_missing(loaded, stderr)
-    peer = _peer(given, Path(node.state_dir) / "ppkeys")
+    peer = _peer(given, Path(node.state_dir) / "ppkeys", node.known)
     answer = explain_exec(node, peer, Asked(tuple(given.given), given.selected))
     if options.as_json:
         shown = {"peer": _peer_json(peer, given), "operation": "exec"}
@@ -261,7 +264,7 @@ def _run_exec(
     return 0 if answer.decision.allowed else 1
 
 
-def _peer(given: _ExplainOptions, keys: Path) -> Peer:
+def _peer(given: _ExplainOptions, keys: Path, known: Iterable[PublicKey] = ()) -> Peer:
     """
     The peer that the options describe.
     """
@@ -271,7 +274,7 @@ def _peer(given: _ExplainOptions, keys: Path) -> Peer:
         uid = None
     return Peer(
         address=given["ip"],
-        key=find_key(given.digests, keys),
+        key=find_key(given.digests, keys, known),
         user=given["user"],
         uid=uid,
         hostname=given["hostname"] or None,
@@ -283,25 +286,34 @@ def _peer(given: _ExplainOptions, keys: Path) -> Peer:
 
 
 def _explain(
-    snapshot: Snapshot, peer: Peer, given: _ExplainOptions, asked: bytes
+    rules: Rules, peer: Peer, given: _ExplainOptions, asked: bytes
 ) -> Explanation:
     """
     Walk the way of a connection, then of a request.
     """
+    snapshot, nodes = rules.snapshot, rules.nodes
     connection = snapshot.check_connection(peer.address)
     if given.classic and connection.allowed:
         connection = snapshot.check_legacy_connection(peer.address)
     step = Step("connection", connection.text)
     if not connection.allowed:
         return Explanation(connection, (step,), ())
+    before: tuple[Step, ...] = (step,) if given.classic else ()
+    if nodes is not None:
+        found, trust = nodes.judge(peer)
+        before += tuple(found)
+        if trust is not None and not trust.trusted:
+            decision = Decision(False, trust.code, safe(trust.text))
+            return Explanation(decision, (step, *found), ())
     operation = given["operation"]
     encrypted = _counts_as_encrypted(given)
     if operation in NAME_OPERATIONS:
         request = AccessRequest(operation, asked, encrypted=encrypted)
         answer = explain(snapshot, peer, request)
     else:
-        answer = explain_file(snapshot, peer, operation, asked, encrypted)
-    return evolve(answer, steps=(step, *answer.steps)) if given.classic else answer
+        tell = None if nodes is None else nodes.tell
+        answer = explain_file(snapshot, peer, operation, asked, encrypted, tell)
+    return evolve(answer, steps=(*before, *answer.steps))
 
 
 def _counts_as_encrypted(given: _ExplainOptions) -> bool | None:
@@ -346,7 +358,9 @@ def _as_text(peer: Peer, given: _ExplainOptions, answer: Explanation) -> str:
     decision = answer.decision
     word = "allowed" if decision.allowed else "denied"
     if decision.undecidable:
-        word = "cannot be decided: the connection is closed (give --hostname)"
+        word = "cannot be decided: the connection is closed"
+        if decision.reason == HOSTNAME_NEEDED:
+            word += " (give --hostname)"
     lines = [f"{word} [{decision.reason}]: {decision.text}", ""]
     lines.append(_peer_line(peer, given))
     for number, step in enumerate(answer.steps, 1):

@@ -25,7 +25,7 @@ from nodecomm.identity.keys import PublicKey
 from nodecomm.identity.own import PUBLIC_NAME
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.service.loading import resolve_path
-from nodecomm.wire.text import safe, to_text
+from nodecomm.wire.text import safe
 
 __all__ = ["ExportOptions", "run_export"]
 
@@ -78,12 +78,20 @@ def run_export(
     rules = read_rules(config, state_dir, about, stderr)
     if rules is None:
         return 2
+    nodes = rules.nodes
+    if nodes is not None and nodes.unknown and rules.snapshot.node_rules:
+        stderr.write(
+            f"error: the nodes are not known, so nothing is written: {nodes.unknown}\n"
+        )
+        return 2
+    without = list(_without_rule(rules))
     made = export_policy(
         rules.snapshot,
         resolve=resolve_path,
         md5_of=_known_keys(rules),
         source=rules.description,
         bundle=given["bundle"],
+        without_rule=without,
     )
     output = given["output"]
     if output is not None and output != "-":
@@ -96,7 +104,7 @@ def run_export(
     elif not as_json:
         _write(made.policy, stdout)
     if as_json:
-        write_json(_as_json(made, output), stdout)
+        write_json(_as_json(made, output, without), stdout)
     for left in made.left_out:
         stderr.write(f"warning: {safe(str(left))}\n")
     if made.left_out:
@@ -121,15 +129,30 @@ def _write(policy: bytes, stdout: TextIO) -> None:
     binary.flush()
 
 
-def _as_json(made: Exported, output: str | None) -> dict[str, Any]:
+def _as_json(
+    made: Exported, output: str | None, without_rule: list[str]
+) -> dict[str, Any]:
     return {
         "format": "cfengine",
         "output": output if output != "-" else None,
-        "policy": to_text(made.policy),
+        # Bytes that are no UTF-8 as Python has them in text.
+        "policy": made.policy.decode("utf-8", "surrogateescape"),
         "promises": made.promises,
         "left_out": [{"rule": one.rule, "text": one.text} for one in made.left_out],
         "notes": list(made.notes),
+        "without_rule": without_rule,
     }
+
+
+def _without_rule(rules: Rules) -> Iterator[str]:
+    """
+    What to tell of accepted nodes whose files are not served here.
+    """
+    if rules.nodes is None or not rules.snapshot.node_rules:
+        return
+    for node, why in rules.nodes.left_out():
+        name = f" ({safe(node.hostname)})" if node.hostname else ""
+        yield f"node {node.node_id}{name} {why}"
 
 
 def _known_keys(rules: Rules) -> Md5Of:
@@ -148,6 +171,8 @@ def _known_keys(rules: Rules) -> Md5Of:
 
 
 def _keys(rules: Rules) -> Iterator[PublicKey]:
+    if rules.nodes is not None:
+        yield from rules.nodes.keys()
     try:
         for stored in FileKeyStore(rules.keys).entries():
             yield stored.key

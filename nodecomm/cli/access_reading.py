@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from attrs import frozen
 
 from nodecomm.access.snapshot import Snapshot
+from nodecomm.cli.access_nodes import ServerNodes, read_nodes
 from nodecomm.config.model import Settings
 from nodecomm.service.loading import ReadFiles, check_access, is_of_agent, load
 from nodecomm.wire.text import safe
@@ -29,11 +30,13 @@ class Rules:
         snapshot: The rules.
         settings: The configuration that they come from.
         description: Which configuration that is.
+        nodes: The nodes that are in force in the rules; None: the server keeps none.
     """
 
     snapshot: Snapshot
     settings: Settings
     description: str
+    nodes: ServerNodes | None = None
 
     @property
     def keys(self) -> Path:
@@ -63,7 +66,11 @@ def read_rules(
         tell_unusable(loaded, stderr)
         return None
     tell_missing(loaded, stderr)
-    return Rules(snapshot, loaded.usable(), loaded.description)
+    settings = loaded.usable()
+    nodes = read_nodes(settings)
+    if nodes is not None:
+        snapshot = nodes.put_in_force(snapshot)
+    return Rules(snapshot, settings, loaded.description, nodes)
 
 
 def tell_missing(loaded: ReadFiles[Any], stderr: TextIO) -> None:

@@ -22,6 +22,7 @@ from nodecomm.access.explain_execution import (
     explain_items,
     explain_run,
 )
+from nodecomm.cli.access_nodes import ServerNodes, read_nodes
 from nodecomm.cli.explaining import explain_file
 from nodecomm.cli.explaining_key import ClientTrust
 from nodecomm.identity.own import KEYS_FOLDER
@@ -92,6 +93,7 @@ class Node:
             of addresses say that.
         clients: Whose keys a server trusts.
         listens: Whether it listens anywhere.
+        known: Keys of nodes, as far as a server has them.
     """
 
     snapshot: Snapshot
@@ -99,6 +101,7 @@ class Node:
     callers: CallerTrust | None = None
     clients: ClientTrust | None = None
     listens: bool = True
+    known: tuple[PublicKey, ...] = ()
 
 
 def load_node(
@@ -112,7 +115,11 @@ def load_node(
         snapshot, loaded = check_access(load(config, state_dir=state_dir))
         if snapshot is None:
             return None, loaded
-        return _server_node(snapshot, loaded.usable()), loaded
+        settings = loaded.usable()
+        nodes = read_nodes(settings)
+        if nodes is not None:
+            snapshot = nodes.put_in_force(snapshot)
+        return _server_node(snapshot, settings, nodes), loaded
     prepared, read = prepare_agent(load_agent(config, state_dir=state_dir))
     if prepared is None:
         return None, read
@@ -125,13 +132,24 @@ def load_node(
     return node, read
 
 
-def _server_node(snapshot: Snapshot, settings: Settings) -> Node:
+def _server_node(
+    snapshot: Snapshot, settings: Settings, nodes: ServerNodes | None
+) -> Node:
     folder = Path(state_folder(settings))
     windows, _ = trust_windows(settings)
     clients = ClientTrust(
-        folder, folder / KEYS_FOLDER, settings.server.trustusers, windows
+        folder,
+        folder / KEYS_FOLDER,
+        settings.server.trustusers,
+        windows,
+        None if nodes is None else nodes.table.keys,
     )
-    return Node(snapshot, settings.server.state_dir, clients=clients)
+    return Node(
+        snapshot,
+        settings.server.state_dir,
+        clients=clients,
+        known=() if nodes is None else tuple(nodes.keys()),
+    )
 
 
 def explain_exec(node: Node, peer: Peer, asked: Asked) -> RunExplanation:

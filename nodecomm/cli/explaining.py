@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 
 from nodecomm.access.decision import HOSTNAME_NEEDED, Decision
 from nodecomm.access.evaluator import AccessEvaluator
-from nodecomm.access.explain import Explanation, Step, explain
+from nodecomm.access.explain import Explanation, Step, TellNode, explain
 from nodecomm.access.requests import AccessRequest, is_resolved
 from nodecomm.access.snapshot import HostnameNeededError, Snapshot
 from nodecomm.identity.keys import PublicKey
@@ -55,12 +55,22 @@ class _Target(NamedTuple):
     exists: bool = True
 
 
-def find_key(digests: Sequence[str], folder: Path) -> PublicKey | None:
+def find_key(
+    digests: Sequence[str], folder: Path, known: Iterable[PublicKey] = ()
+) -> PublicKey | None:
     """
     The stored key with one of these digests, else what stands in for it.
+
+    Args:
+        digests: Those that are given.
+        folder: Where keys are stored.
+        known: Keys that are known from elsewhere.
     """
     if not digests:
         return None
+    for key in known:
+        if any(key.matches(digest) for digest in digests):
+            return key
     # Whoever may not look there has the digests, and rules compare those.
     with contextlib.suppress(OSError):
         for stored in FileKeyStore(folder).entries():
@@ -76,9 +86,11 @@ def explain_file(
     operation: str,
     asked: bytes,
     encrypted: bool | None,
+    tell_node: TellNode | None = None,
 ) -> Explanation:
     """
-    Walk the way of a request for a path: shortcut, links, rules.
+    Walk the way of a request for a path: shortcut, links, rules. *tell_node* as for
+    `explain`.
     """
     steps: list[Step] = []
     path = asked
@@ -106,7 +118,7 @@ def explain_file(
         kind = "folder" if target.request.is_directory else "file"
         steps.append(Step("file", f"below, as if it were a {kind} that all may read"))
     request = target.request._replace(encrypted=encrypted)
-    answer = explain(snapshot, peer, request, asked=path)
+    answer = explain(snapshot, peer, request, asked=path, tell_node=tell_node)
     if not target.exists:
         answer = evolve(answer, decision=Decision(False, NOT_FOUND, target.note))
     links: tuple[Step, ...] = ()

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from nodecomm.access.decision import Decision
+from nodecomm.identity.accepted import INodeKeys, first_use_refused, judge_key
+from nodecomm.identity.keys import PublicKey
 from nodecomm.identity.pins import PINS_NAME, PinnedDigests
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.wire.text import safe
 
 if TYPE_CHECKING:
-    from nodecomm.identity.decisions import TrustWindow
-    from nodecomm.identity.keys import PublicKey
+    from nodecomm.identity.decisions import TrustDecision, TrustWindow
     from nodecomm.identity.matches import StoredKey
     from nodecomm.identity.peer import Peer
 
@@ -41,17 +42,22 @@ class ClientTrust:
         keys: The folder of keys in it.
         users: `trustusers`.
         windows: `trustkeysfrom`.
+        nodes: What is known of nodes' keys; None: the server keeps no nodes.
     """
 
     folder: Path
     keys: Path
     users: Collection[str] = ()
     windows: Sequence[TrustWindow] = ()
+    nodes: INodeKeys | None = None
 
     def judge(self, key: PublicKey, peer: Peer) -> Decision:
         """
         Whether *key* is trusted for *peer*. Of the key only its digests need be known.
         """
+        of_node = self._of_node(key, judge_key)
+        if of_node is not None:
+            return of_node
         try:
             if not self.keys.is_dir():
                 return _unseen(f"there is no folder {self.keys} here")
@@ -65,6 +71,22 @@ class ClientTrust:
         stored = [entry for entry in entries if _is_of(entry, key, peer.address)]
         return self._decide(key, peer, stored, pinned=bool(named & set(key.digests)))
 
+    def _of_node(
+        self,
+        key: PublicKey,
+        judge: Callable[[INodeKeys, PublicKey], TrustDecision | None],
+    ) -> Decision | None:
+        """
+        What decisions about nodes say; of a key that is none of theirs only the digests
+        may be known.
+        """
+        if self.nodes is None or not isinstance(key, PublicKey):
+            return None
+        decided = judge(self.nodes, key)
+        if decided is None:
+            return None
+        return _decided(decided.trusted, decided.code, decided.text)
+
     def _decide(
         self, key: PublicKey, peer: Peer, stored: Iterable[StoredKey], *, pinned: bool
     ) -> Decision:
@@ -72,6 +94,9 @@ class ClientTrust:
         name = users.get(peer.user)
         if name is not None:
             return _decided(True, "stored", f"key {key.md5} is stored as {name}")
+        barred = self._of_node(key, first_use_refused)
+        if barred is not None:
+            return barred
         other = ", ".join(sorted(users)) or "nobody"
         known = f"key {key.md5} is stored for {other}" + (" only" if users else "")
         if peer.user not in self.users:

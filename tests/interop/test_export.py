@@ -8,31 +8,40 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from nodecomm.access.snapshot import Snapshot
 from nodecomm.cli import main
+from nodecomm.cli.access_reading import read_rules
 from nodecomm.cli.explaining import explain_file
 from nodecomm.identity.keys import KeyPair
 from nodecomm.identity.peer import Peer
-from nodecomm.service.loading import check_access, load
+from nodecomm.inventory.judgement import Known
+from nodecomm.inventory.node_sqlite import open_nodes
+from nodecomm.inventory.nodes import Facts, Node, Status
+from nodecomm.inventory.records import Records
 from nodecomm.wire.text import to_text
 from tests.interop.harness import RealServer, WorkFolder, config_for, peer_program
 from tests.interop.prepared import public_folder
-from tests.interop.rawpeer import RawPeer, context
+from tests.interop.rawpeer import QUICK, RawPeer, context
 from tests.recorded import key_pair
 
 SERVER, NODE, OTHER = key_pair("server"), key_pair("client"), key_pair("other")
 
 _SHA = next(d for d in NODE.public.digests if d.startswith("SHA="))
 
+#: As small as a server takes them, so that it is made at once.
+THIRD = KeyPair.generate(QUICK)
+
 #: Who asks: any of the keys from any of the addresses.
-KEYS = {"node": NODE, "other": OTHER}
+KEYS = {"node": NODE, "other": OTHER, "third": THIRD}
 SOURCES = ("127.0.0.1", "127.0.0.3", "127.3.0.12", "127.33.0.1")
 
 #: Folder, and who may have what is in it.
@@ -107,6 +116,102 @@ ODD_NAMES = (
 )
 
 
+_NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
+
+
+def _node(
+    name: str,
+    key: KeyPair | None,
+    status: Status = Status.ACCEPTED,
+    server: str | None = None,
+    address: str = "127.33.0.1",
+) -> Node:
+    """
+    A node that serves by what it says; one with a key of its own where none is given.
+    """
+    facts = None
+    if server is not None:
+        facts = Facts(
+            hostname=f"{name}.example.com",
+            policy_server_id=server,
+            owner="root",
+            agent_name="nodecomm",
+            agent_version="1",
+            system="Linux",
+            addresses=(address,),
+            device_id=name,
+            machine_id=None,
+            in_certificate=True,
+        )
+    public = None if key is None else key.public
+    return Node(Known(name, public, signed=True), status, _NOW, facts)
+
+
+#: The nodes that the server has; the folder of each has a file.
+NODES = (
+    _node("Node-1", NODE),
+    _node("node-2", OTHER, server="ROOT"),
+    _node("keyless-3", None),
+    _node("elsewhere-4", KeyPair.generate(QUICK), server="other-server"),
+    _node("pending-5", KeyPair.generate(QUICK), Status.PENDING, server="root"),
+    _node("link-6", THIRD, server="root", address="127.0.0.3"),
+)
+
+_INVENTORY = """\
+[inventory]
+server_id = "root"
+networks = ["127.3.0.0/16"]
+[[common_files]]
+path = "{tree}/common/"
+[[node_files]]
+path = "{tree}/nodes/{{node_id}}/"
+[[node_files]]
+path = "{tree}/extra/{{node_id}}.json"
+[[node_files]]
+path = "{tree}/legacy/{{node_id}}/"
+legacy_hosts = true
+[[access]]
+path = "{tree}/nodes/Node-1/"
+admit_ips = ["127.3"]
+[[access]]
+path = "{tree}/nodes/"
+admit_ips = ["127.0.0.3"]
+"""
+
+
+def _fill_nodes(tree: Path, state: Path) -> str:
+    """
+    Make the nodes and what they have, and return the rules about it.
+    """
+    (tree / "common").mkdir()
+    (tree / "common" / "file").touch()
+    (tree / "extra").mkdir()
+    (tree / "secret").mkdir()
+    (tree / "secret" / "file").touch()
+    for node in (*(node.node_id for node in NODES), "unknown-7", "NODE-1"):
+        for kind in ("nodes", "legacy"):
+            folder = tree / kind / node
+            if node == "link-6":
+                folder.symlink_to(tree / "secret")
+                continue
+            folder.mkdir(parents=True)
+            (folder / "file").touch()
+        (tree / "extra" / f"{node}.json").touch()
+    # What may be a file may be a folder, too.
+    (tree / "extra" / "Node-1.json").unlink()
+    (tree / "extra" / "Node-1.json").mkdir()
+    (tree / "extra" / "Node-1.json" / "file").touch()
+    with open_nodes(state / "nodes.sqlite") as run:
+
+        def save(records: Records) -> None:
+            for node in NODES:
+                records.save(node)
+                records.advance(node.node_id)
+
+        run(save, True)
+    return _INVENTORY.format(tree=tree)
+
+
 @dataclass(frozen=True)
 class Exported:
     """
@@ -115,6 +220,7 @@ class Exported:
     Attributes:
         real: The server.
         snapshot: The rules as they are here.
+        policy: The file.
         tree: What they are about.
         told: What the command has said.
         status: Its exit status.
@@ -122,6 +228,7 @@ class Exported:
 
     real: RealServer
     snapshot: Snapshot
+    policy: Path
     tree: Path
     told: str
     status: int
@@ -135,6 +242,7 @@ class Exported:
             key=key.public,
             user="root",
             uid=0,
+            hostname="nobody.example.com",
             hostname_known=True,
             protocol=3,
             encrypted=True,
@@ -207,14 +315,10 @@ def exported() -> Iterator[Exported]:
     peer_program("cf-serverd")
     with ExitStack() as stack:
         folder = stack.enter_context(public_folder())
-        tree = folder / "tree"
-        config = folder / "server.toml"
-        text = config_for({}, more=_fill(tree))
-        ppkeys = folder / "state" / "ppkeys"
-        ppkeys.mkdir(parents=True, mode=0o700)
-        # By which it knows the MD5 digest of a key that a rule names by the other.
-        (ppkeys / f"root-{NODE.public.md5}.pub").write_bytes(NODE.public.to_pem())
-        text = text.replace("{port}", "5308").replace("{state}", str(folder / "state"))
+        tree, state, config = folder / "tree", folder / "state", folder / "server.toml"
+        state.mkdir(mode=0o700)
+        text = config_for({}, more=_fill(tree) + _fill_nodes(tree, state))
+        text = text.replace("{port}", "5308").replace("{state}", str(state))
         config.write_text(text)
         work = WorkFolder(folder / "work", key=SERVER)
         policy = work.path / "inputs" / "exported.cf"
@@ -226,9 +330,9 @@ def exported() -> Iterator[Exported]:
         assert (alone.status, alone.output) == (0, "")
         real = RealServer(work, {}, common='  inputs => { "exported.cf" };\n')
         stack.enter_context(real)
-        snapshot, _ = check_access(load(config))
-        assert snapshot is not None
-        yield Exported(real, snapshot, tree, err.getvalue(), status)
+        rules = read_rules(config, None, "", err)
+        assert rules is not None
+        yield Exported(real, rules.snapshot, policy, tree, err.getvalue(), status)
 
 
 def _asked(tree: Path) -> list[bytes]:
@@ -271,7 +375,7 @@ def test_decides_as_here(exported: Exported) -> None:
     for path, found in may.items():
         if path.startswith(root + b"/"):
             answers.setdefault(path[len(root) :].split(b"/")[1], set()).update(found)
-    nobody = {b"six", b"nobody", b"no-word", b"no-key", b"missing-later"}
+    nobody = {b"six", b"nobody", b"no-word", b"no-key", b"missing-later", b"secret"}
     assert {name for name, found in answers.items() if True not in found} <= nobody
     assert {name for name, found in answers.items() if False not in found} == set()
 
@@ -282,7 +386,30 @@ def test_what_cannot_be_said_is_told(exported: Exported) -> None:
     command tells of it, and of nothing else.
     """
     assert exported.status == 1
-    first, *rest = exported.told.splitlines()
-    assert first.startswith(f"warning: {exported.tree}/closed/$(connection.key)/")
-    assert "does not ask deny_ips" in first
-    assert len(rest) == 1
+    lines = exported.told.splitlines()
+    told = [line.removeprefix("warning: ") for line in lines]
+    expected = {
+        f"{exported.tree}/closed/$(connection.key)/": "does not ask deny_ips",
+        f"{exported.tree}/nodes/link-6/": "it is a link",
+        f"{exported.tree}/legacy/link-6/": "it is a link",
+    }
+    for path, why in expected.items():
+        assert [line for line in told if line.startswith(path) and why in line]
+    assert len(told) == len(expected) + 1
+    assert told[-1].startswith("3 parts of the rules cannot be said")
+
+
+def test_nodes_by_id(exported: Exported) -> None:
+    """
+    Each node that is served here has its promises, in the order of the ids; the others
+    are told of.
+    """
+    text = exported.policy.read_bytes().decode("utf-8", "surrogateescape")
+    promisers = re.findall(r'^      "(/.*/nodes/.*)"$', text, re.M)
+    assert promisers == [
+        f"{exported.tree}/nodes/{name}" for name in ("Node-1/", "node-2/", "")
+    ]
+    assert 'MD5="' not in text
+    assert "# - node keyless-3 has no key now" in text
+    elsewhere = "node elsewhere-4 (elsewhere-4.example.com) is served by other-server"
+    assert f"# - {elsewhere}\n" in text
