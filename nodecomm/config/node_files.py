@@ -97,6 +97,16 @@ def check_node_files(
                     None,
                     f"write [inventory], or leave [[{name}]] out",
                 )
+    elif node_files and inventory.upstream and inventory.database.startswith("sqlite:"):
+        yield checks.problem(
+            element_path("node_files", 0),
+            "a relay learns of no node from the inventories that it passes on: there "
+            "are only those that are registered here",
+            None,
+            "let it have the database of the server above it (postgresql://...), or "
+            "register its nodes",
+            warning=True,
+        )
     nodes = [files.path for files in node_files]
     common = [files.path for files in common_files]
     yield from _twice(checks, "node_files", nodes)

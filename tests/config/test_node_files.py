@@ -146,3 +146,24 @@ def test_legacy_hosts_warns_of_what_it_does() -> None:
     assert len(problems) == 1
     assert problems[0].startswith("warning node_files[0].legacy_hosts: ")
     assert "is enough by itself" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("", False),
+        ("upstream = 'https://root'\nupstream_key = ['MD5=0']\n", True),
+        (
+            "upstream = 'https://root'\nupstream_key = ['MD5=0']\n"
+            "database = 'postgresql://db/nodes'\n",
+            False,
+        ),
+    ],
+)
+def test_relay_knows_no_nodes_of_its_own(more: str, told: bool) -> None:
+    """Unless it shares the database of those who do."""
+    table = "[[node_files]]\npath = '/srv/{node_id}'\n"
+    _, problems = said(f"{INVENTORY}{more}{table}")
+
+    found = [line for line in problems if "a relay learns of no node" in line]
+    assert len(found) == told
