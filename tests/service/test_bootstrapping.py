@@ -23,6 +23,7 @@ from nodecomm.config.errors import ConfigError
 from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.own import load_own_key
 from nodecomm.identity.servers import ServerKeyStore
+from nodecomm.service.agent_outbox import Outbox
 from nodecomm.service.agent_status import AgentStatus, Point, write_status
 from nodecomm.service.bootstrap_model import (
     BootstrapError,
@@ -267,6 +268,8 @@ def test_a_new_node(machine: Machine) -> None:
         ("modules", str(machine.state / "modules"), False),
     ]
     assert machine.starts == []
+    # What it is, this server is told as soon as the agent runs.
+    assert Outbox(str(machine.state)).asked() != ""
     for told in (own.md5, HUB_KEY.md5, HUB_KEY.sha, "50-bootstrap.toml"):
         assert told in machine.said
 
