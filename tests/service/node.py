@@ -40,8 +40,15 @@ class Node:
         self.socket.setblocking(True)
         self._tls = SSL.Connection(client_context(key or key_pair(1)), self.socket)
         self._tls.set_connect_state()
-        self._tls.do_handshake()
         self._buffer = TransactionBuffer()
+        try:
+            self._introduce()
+        except BaseException:
+            self.close()
+            raise
+
+    def _introduce(self) -> None:
+        self._tls.do_handshake()
         dialog = ClientDialog(b"root", b"nodecomm-test", 3)
         while not dialog.receive_data(self._tls.recv(16384)):
             pass
