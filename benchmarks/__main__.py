@@ -17,6 +17,13 @@ from typing import NamedTuple
 
 from benchmarks.agent import TLS
 from benchmarks.errors import BenchmarkError
+from benchmarks.inventories import (
+    INVENTORY_ROWS,
+    InventoryBench,
+    InventoryFigures,
+    InventoryRow,
+    inventory_heading,
+)
 from benchmarks.processes import stolen_and_total_ticks
 from benchmarks.report import OURS, THEIRS, Result, heading, machine
 from benchmarks.rows import ROWS, Row, choose_rows
@@ -35,10 +42,12 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks",
         description="CPU and memory of cf-serverd and of nodecomm's server, on the "
         "same tree and key, on loopback; then the time of updates by cf-agent and by "
-        "nodecomm sync, and of remote runs by cf-runagent and by nodecomm run.",
+        "nodecomm sync, and of remote runs by cf-runagent and by nodecomm run; then "
+        "how many inventories our server takes.",
         epilog="Rows: "
         + "; ".join(
-            f"{row.name}: {row.title}" for row in (*ROWS, *SYNC_ROWS, *RUN_ROWS)
+            f"{row.name}: {row.title}"
+            for row in (*ROWS, *SYNC_ROWS, *RUN_ROWS, *INVENTORY_ROWS)
         )
         + ".",
     )
@@ -85,12 +94,13 @@ def _arguments() -> argparse.Namespace:
 
 class _Chosen(NamedTuple):
     """
-    The rows to measure, of servers, of updates and of remote runs.
+    The rows to measure, of servers, of updates, of remote runs and of inventories.
     """
 
     servers: list[Row]
     updates: list[SyncRow]
     runs: list[RunRow]
+    inventories: list[InventoryRow]
 
     @classmethod
     def of(cls, names: str | None) -> _Chosen:
@@ -101,7 +111,9 @@ class _Chosen(NamedTuple):
             BenchmarkError: There is no such row.
         """
         if names is None:
-            return cls(list(ROWS), list(SYNC_ROWS), list(RUN_ROWS))
+            return cls(
+                list(ROWS), list(SYNC_ROWS), list(RUN_ROWS), list(INVENTORY_ROWS)
+            )
         wanted: list[str] = []
         for name in names.split(","):
             if name == "sync":
@@ -115,10 +127,12 @@ class _Chosen(NamedTuple):
                 wanted.append(name)
         updates = [row for row in SYNC_ROWS if row.name in wanted]
         runs = [row for row in RUN_ROWS if row.name in wanted]
+        inventories = [row for row in INVENTORY_ROWS if row.name in wanted]
         found = {row.name for row in updates} | {row.name for row in runs}
+        found |= {row.name for row in inventories}
         others = [name for name in dict.fromkeys(wanted) if name not in found]
         servers = choose_rows(",".join(others)) if others else []
-        return cls(servers, updates, runs)
+        return cls(servers, updates, runs, inventories)
 
 
 def _check_programs(names: list[str], rows: _Chosen) -> None:
@@ -143,6 +157,7 @@ class _Measured(NamedTuple):
     updates: list[SyncFigures]
     pairs: list[Pair]
     runs: list[RunFigures]
+    inventories: list[InventoryFigures]
 
 
 def _measure(arguments: argparse.Namespace, folder: Path) -> _Measured:
@@ -162,7 +177,8 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> _Measured:
             print(results[-1].line(), flush=True)
     updates, pairs = _measure_updates(arguments, site, names, rows.updates, rounds)
     runs = _measure_runs(arguments, folder, rows.runs, rounds)
-    return _Measured(results, updates, pairs, runs)
+    inventories = _measure_inventories(arguments, folder, rows.inventories, rounds)
+    return _Measured(results, updates, pairs, runs, inventories)
 
 
 def _measure_updates(
@@ -208,6 +224,23 @@ def _measure_runs(
     return figures
 
 
+def _measure_inventories(
+    arguments: argparse.Namespace, folder: Path, rows: list[InventoryRow], rounds: int
+) -> list[InventoryFigures]:
+    figures: list[InventoryFigures] = []
+    if not rows:
+        return figures
+    note = say if arguments.verbose else lambda text: None
+    bench = InventoryBench(folder, arguments.twistd, note)
+    print("\n" + inventory_heading(), flush=True)
+    for row in rows:
+        nodes = row.nodes // 4 if arguments.quick else row.nodes
+        figures.append(bench.measure(row, nodes, rounds))
+        for line in figures[-1].lines():
+            print(line, flush=True)
+    return figures
+
+
 def main() -> int:
     """Measure what the command line asks for; return the exit status."""
     arguments = _arguments()
@@ -241,6 +274,7 @@ def main() -> int:
             "updates": [each.to_json() for each in measured.updates],
             "pairs": [pair.to_json() for pair in measured.pairs],
             "runs": [each.to_json() for each in measured.runs],
+            "inventories": [each.to_json() for each in measured.inventories],
         }
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0

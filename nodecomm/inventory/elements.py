@@ -50,7 +50,15 @@ class Element:
         """
         All text within, trimmed, runs of blanks as one; None when there is none.
         """
-        return _BLANKS.sub(" ", "".join(self._pieces())).strip() or None
+        content = self.content
+        if len(content) == 1 and isinstance(content[0], str):
+            # As nearly all are.
+            text = content[0]
+        else:
+            text = "".join(self._pieces())
+        if "  " in text or "\t" in text:
+            text = _BLANKS.sub(" ", text)
+        return text.strip() or None
 
     def _pieces(self) -> Iterator[str]:
         for part in self.content:
@@ -64,8 +72,11 @@ class Element:
         The text of the first child that has one of these names and is not empty; the
         names are tried in order.
         """
+        # A document has thousands: nothing is called for those of other names.
         for name in names:
-            for child in self.children(name):
+            for child in self.content:
+                if not isinstance(child, Element) or child.name != name:
+                    continue
                 words = child.words()
                 if words is not None:
                     return words
