@@ -13,6 +13,7 @@ Source: CFEngine 3.21, observed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from attrs import field, frozen
 
@@ -91,6 +92,16 @@ class LeftOut:
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.text}"
+
+
+class Control(Protocol):
+    """
+    What stands before the bundle: see `nodecomm.access.export_control`.
+    """
+
+    policy: bytes
+    left_out: list[LeftOut]
+    notes: list[str]
 
 
 @frozen
@@ -189,6 +200,7 @@ def export_policy(
     md5_of: Md5Of,
     source: str = "",
     bundle: str = BUNDLE,
+    control: Control | None = None,
     without_rule: Iterable[str] = (),
 ) -> Exported:
     """
@@ -200,19 +212,25 @@ def export_policy(
         md5_of: Knows keys.
         source: What the rules were read from.
         bundle: What the bundle is called.
+        control: `body server control`, for a file that is a policy by itself.
         without_rule: What to tell of nodes that no rule is about.
     """
     writer = _Writer(snapshot, resolve, md5_of)
     access, roles = writer.access(), writer.roles()
-    missing, notes = tuple(writer.left_out), tuple(writer.notes())
-    text = _head(source, missing, notes, tuple(without_rule))
+    missing, notes = writer.left_out, writer.notes()
+    before = b""
+    if control is not None:
+        missing, notes = [*control.left_out, *missing], [*control.notes, *notes]
+        before = control.policy
+    text = _head(source, missing, notes, without_rule) + before
     text += b"bundle server %s()\n{\n" % bundle.encode("ascii")
     if access:
         text += b"  access:\n" + b"\n".join(promise.written() for promise in access)
     if roles:
         text += b"\n" if access else b""
         text += b"  roles:\n" + b"\n".join(roles)
-    return Exported(text + b"}\n", len(access) + len(roles), missing, notes)
+    promises = len(access) + len(roles)
+    return Exported(text + b"}\n", promises, tuple(missing), tuple(notes))
 
 
 def _head(

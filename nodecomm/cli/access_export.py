@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from twisted.python import usage
 
 from nodecomm.access.export_cfengine import BUNDLE, Exported, export_policy
+from nodecomm.access.export_control import Control
 from nodecomm.access.export_entries import Md5Of
 from nodecomm.cli.access_reading import Rules, read_rules
 from nodecomm.cli.options import CommandOptions, write_json
@@ -51,6 +52,9 @@ class ExportOptions(CommandOptions):
         ["format", "f", "cfengine", "the language; there is cfengine"],
         ["output", "o", None, "the file to write; default: the standard output"],
         ["bundle", None, BUNDLE, "what the bundle is called"],
+    ]
+    optFlags = [
+        ["control", None, "what [server] says, too: a policy to run cf-serverd with"],
     ]
 
     def postOptions(self) -> None:
@@ -91,6 +95,7 @@ def run_export(
         md5_of=_known_keys(rules),
         source=rules.description,
         bundle=given["bundle"],
+        control=Control(rules.settings, rules.snapshot) if given["control"] else None,
         without_rule=without,
     )
     output = given["output"]

@@ -317,18 +317,23 @@ def exported() -> Iterator[Exported]:
         folder = stack.enter_context(public_folder())
         tree, state, config = folder / "tree", folder / "state", folder / "server.toml"
         state.mkdir(mode=0o700)
-        text = config_for({}, more=_fill(tree) + _fill_nodes(tree, state))
-        text = text.replace("{port}", "5308").replace("{state}", str(state))
-        config.write_text(text)
         work = WorkFolder(folder / "work", key=SERVER)
-        policy = work.path / "inputs" / "exported.cf"
-        out, err = io.StringIO(), io.StringIO()
+        real = RealServer(work, {})
+        text = config_for({}, more=_fill(tree) + _fill_nodes(tree, state))
+        text = text.replace("{port}", str(real.port)).replace("{state}", str(state))
+        config.write_text(text)
         command = ["access", "export", "--format", "cfengine", "-c", str(config)]
-        status = main.run([*command, "-o", str(policy)], out, err)
+        bundle = work.path / "inputs" / "bundle.cf"
+        # What the server would have run with is replaced as a whole.
+        policy = work.path / "inputs" / "promises.cf"
+        out, err = io.StringIO(), io.StringIO()
+        assert main.run([*command, "-o", str(bundle)], out, io.StringIO()) == 1
+        status = main.run([*command, "--control", "-o", str(policy)], out, err)
         assert out.getvalue() == ""
-        alone = work.run("cf-promises", "-f", str(policy))
-        assert (alone.status, alone.output) == (0, "")
-        real = RealServer(work, {}, common='  inputs => { "exported.cf" };\n')
+        for file in (bundle, policy):
+            checked = work.run("cf-promises", "-f", str(file))
+            assert (checked.status, checked.output) == (0, "")
+        assert bundle.read_bytes().partition(b"bundle server")[2] in policy.read_bytes()
         stack.enter_context(real)
         rules = read_rules(config, None, "", err)
         assert rules is not None
