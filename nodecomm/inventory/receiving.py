@@ -32,6 +32,7 @@ from nodecomm.inventory.names import UploadName
 from nodecomm.inventory.pairs import Box, Pair, Part, Sender
 from nodecomm.inventory.spool import Placed, Spool
 from nodecomm.server.pools import Pool
+from nodecomm.storage.database import DatabaseAway
 
 __all__ = ["Delivery", "Receive", "Receiving", "Waits"]
 
@@ -44,6 +45,9 @@ LOOK_EVERY = 30.0
 #: the most. Each pause is twice the one before.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+
+#: Seconds between two words about inventories that wait for a database.
+TOLD_EVERY = 60.0
 
 #: Of so many pairs that are begun while others wait, one is an update, if any waits:
 #: whoever has the password for first inventories must not stop those of all others.
@@ -142,6 +146,7 @@ class Receiving:
         self._pauses: set[IDelayedCall] = set()
         self._started = False
         self._exchange: Exchange | None = None
+        self._told_away: float | None = None
         self._look = LoopingCall(self._look_for_orphans)
         self._look.clock = reactor
 
@@ -322,14 +327,17 @@ class Receiving:
         """
         Try again later.
         """
-        self._log.failure(
-            "the inventory {name} from {peer} waits {pause} s for a decision",
-            failure,
-            event="inventory.delayed",
-            name=turn.pair.name,
-            peer=turn.pair.sender.address,
-            pause=turn.pause,
-        )
+        if isinstance(failure.value, DatabaseAway):
+            self._tell_away(turn, failure)
+        else:
+            self._log.failure(
+                "the inventory {name} from {peer} waits {pause} s for a decision",
+                failure,
+                event="inventory.delayed",
+                name=turn.pair.name,
+                peer=turn.pair.sender.address,
+                pause=turn.pause,
+            )
         if not self._started:
             return
         pause, turn.pause = turn.pause, min(2 * turn.pause, LONGEST_PAUSE)
@@ -341,6 +349,21 @@ class Receiving:
 
         call = self._reactor.callLater(pause, go_on)
         self._pauses.add(call)
+
+    def _tell_away(self, turn: _Turn, failure: Failure) -> None:
+        now = self._reactor.seconds()
+        if self._told_away is not None and now - self._told_away < TOLD_EVERY:
+            return
+        self._told_away = now
+        self._log.warn(
+            "the inventory {name} from {peer}, and maybe others, waits for the "
+            "database: {error}",
+            event="inventory.delayed",
+            name=turn.pair.name,
+            peer=turn.pair.sender.address,
+            pause=turn.pause,
+            error=failure.getErrorMessage(),
+        )
 
     # What has waited too long
 
