@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-`nodecomm agent ...`: how the agent of this machine is doing, and a run of it now.
+`nodecomm agent ...`: how the agent of this machine is doing, and a run of it, or an
+inventory, now.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from nodecomm.cli.options import (
     repeat_state_dir,
     write_json,
 )
-from nodecomm.service.agent_asking import AgentAsk, NoRun, describe_run
+from nodecomm.service.agent_asking import AgentAsk, InventoryAsk, NoRun, describe_run
+from nodecomm.service.agent_inventory_status import inventory_failures, inventory_lines
 from nodecomm.service.agent_status import (
     LOCK_NAME,
     AgentStatus,
@@ -61,7 +63,26 @@ class StatusOptions(CommandOptions):
     ]
 
 
-class RunOptions(CommandOptions):
+class WaitingOptions(CommandOptions):
+    """
+    A command that asks the agent for something and waits for it.
+    """
+
+    @property
+    def timeout(self) -> float:
+        """
+        Seconds.
+        """
+        return seconds_option("--timeout", self["timeout"])
+
+    def postOptions(self) -> None:
+        """
+        The time must be one.
+        """
+        _ = self.timeout
+
+
+class RunOptions(WaitingOptions):
     """
     `nodecomm agent run`.
     """
@@ -83,18 +104,27 @@ class RunOptions(CommandOptions):
         ["timeout", None, "3600", "how long to wait, in seconds"],
     ]
 
-    @property
-    def timeout(self) -> float:
-        """
-        Seconds.
-        """
-        return seconds_option("--timeout", self["timeout"])
 
-    def postOptions(self) -> None:
-        """
-        The time must be one.
-        """
-        _ = self.timeout
+class InventoryOptions(WaitingOptions):
+    """
+    `nodecomm agent inventory`.
+    """
+
+    longdesc = (
+        "Asks the agent of this machine to send an inventory to its policy server now, "
+        "whenever the last one was, waits for that, and tells what came of it. A run "
+        "is made, too. The exit status is 0 if the server has the inventory, else 1. "
+        "Whether it believes it is told there."
+    )
+    optParameters = [
+        [
+            "config",
+            "c",
+            None,
+            f"the agent's configuration, for its state folder ({AGENT_FILE})",
+        ],
+        ["timeout", None, "900", "how long to wait, in seconds"],
+    ]
 
 
 class Options(GroupOptions):
@@ -102,36 +132,28 @@ class Options(GroupOptions):
     `nodecomm agent`.
     """
 
-    takes = "status|run [options]"
-    unnamed = "say what to do with the agent: status, run"
+    takes = "status|run|inventory [options]"
+    unnamed = "say what to do with the agent: status, run, inventory"
     subCommands = [
         ["status", None, StatusOptions, "how it is doing"],
         ["run", None, RunOptions, "a run now"],
+        ["inventory", None, InventoryOptions, "an inventory now"],
     ]
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
-    Tell the status, or have a run made. The exit status is 1 if something is not as it
-    should be.
+    Tell the status, or have a run made or an inventory sent. The exit status is 1 if
+    something is not as it should be.
     """
-    chosen: StatusOptions | RunOptions = options.subOptions
+    chosen: StatusOptions | RunOptions | InventoryOptions = options.subOptions
     loaded = load_agent(
         Path(chosen["config"]) if chosen["config"] else None,
         state_dir=options.named_state_dir,
     )
     folder = os.fspath(file_path(loaded.partial.agent.state_dir))
-    if isinstance(chosen, RunOptions):
-        return _run(options, chosen.timeout, folder, stdout, stderr)
-    return _tell_status(options, folder, stdout, stderr)
-
-
-def _run(
-    options: Options, timeout: float, folder: str, stdout: TextIO, stderr: TextIO
-) -> int:
-    """
-    Have a run made.
-    """
+    if isinstance(chosen, StatusOptions):
+        return _tell_status(options, folder, stdout, stderr)
 
     def tell(line: str) -> None:
         if not options.as_json:
@@ -139,19 +161,26 @@ def _run(
             # Whoever reads this may wait for it.
             stdout.flush()
 
-    ask = AgentAsk(folder, timeout, _present, tell)
+    kind = InventoryAsk if isinstance(chosen, InventoryOptions) else AgentAsk
+    ask = kind(folder, chosen.timeout, _present, tell)
     try:
         status = ask.make()
     except NoRun as error:
         return fail(stderr, repeat_state_dir(str(error), options.named_state_dir))
     except PermissionError as error:
         return fail(stderr, _not_ours(error, folder))
-    now = _present()
-    wrong = ailments(status, running=status.state != "stopped")
+    now, running = _present(), status.state != "stopped"
+    if kind is InventoryAsk:
+        assert status.inventory is not None  # noqa: S101
+        wrong = inventory_failures(status.inventory)
+        lines = inventory_lines(status.inventory, now, running=running)
+    else:
+        wrong = ailments(status, running=running)
+        lines = describe_run(status, ask.asked, now)
     if options.as_json:
-        facts = _facts(status, now, running=status.state != "stopped")
+        facts = _facts(status, now, running=running)
         write_json({**facts, "ailments": wrong}, stdout)
-    for line in describe_run(status, ask.asked, now):
+    for line in lines:
         tell(repeat_state_dir(line, options.named_state_dir))
     _complain(wrong, folder, stderr)
     return 1 if wrong else 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-Asking the agent that runs on this machine for a run, and waiting for what comes of it.
+Asking the agent that runs on this machine for a run, or for an inventory, and waiting
+for what comes of it.
 
 The agent is told by a signal and tells by its status file, so that there is no socket
 that others could ask at.
@@ -17,6 +18,7 @@ from pathlib import Path
 from attrs import define, field
 
 from nodecomm.config.durations import duration_text
+from nodecomm.service.agent_outbox import ask_for_inventory
 from nodecomm.service.agent_status import (
     LOCK_NAME,
     STATUS_NAME,
@@ -30,7 +32,7 @@ from nodecomm.service.own_state import lock_holder
 from nodecomm.service.processes import runs
 from nodecomm.wire.text import safe
 
-__all__ = ["AgentAsk", "NoRun", "describe_run", "takes_signal"]
+__all__ = ["AgentAsk", "InventoryAsk", "NoRun", "describe_run", "takes_signal"]
 
 #: Seconds between two looks at the status file.
 LOOK_EVERY = 0.1
@@ -45,8 +47,8 @@ SAY_EVERY = 60.0
 
 class NoRun(Exception):  # noqa: N818
     """
-    There was no run, or nobody knows what came of it. The text says why and what to
-    do.
+    There was no run or no inventory, or nobody knows what came of it. The text says why
+    and what to do.
     """
 
 
@@ -92,6 +94,7 @@ class AgentAsk:
     _kill: Callable[[int, int], object] = os.kill
     _proc: Path = Path("/proc")
     asked: Point = field(init=False)
+    _what: str = field(default="the run", init=False)
     _said: str = field(default="", init=False)
     _file: tuple[int, int] | None = field(default=None, init=False)
     _read: AgentStatus | None = field(default=None, init=False)
@@ -110,10 +113,7 @@ class AgentAsk:
                 else's.
         """
         pid = self._agent()
-        before = self._status()
-        if before is not None and before.state in ("running", "after-update"):
-            self._tell("a run is under way; the one that is asked for follows it")
-            self._said = before.state
+        self._prepare(self._status())
         self.asked = self._point()
         try:
             self._kill(pid, signal.SIGUSR1)
@@ -133,13 +133,21 @@ class AgentAsk:
             seconds = self.asked.seconds_until(self._point())
             if seconds >= self._timeout:
                 raise NoRun(
-                    f"the run is not over after {duration_text(self._timeout)}; it goes"
-                    " on, and `nodecomm agent status` tells what comes of it"
+                    f"{self._what} is not over after {duration_text(self._timeout)}; it"
+                    " goes on, and `nodecomm agent status` tells what comes of it"
                 )
             if seconds >= next_word:
                 self._tell(f"still under way after {duration_text(seconds)}")
                 next_word += SAY_EVERY
             self._sleep(LOOK_EVERY)
+
+    def _prepare(self, before: AgentStatus | None) -> None:
+        """
+        What is to be done before the agent is asked.
+        """
+        if before is not None and before.state in ("running", "after-update"):
+            self._tell("a run is under way; the one that is asked for follows it")
+            self._said = before.state
 
     def _agent(self) -> int:
         """
@@ -208,9 +216,51 @@ class AgentAsk:
 
     def _ended(self, pid: int) -> NoRun:
         return NoRun(
-            f"the agent (process {pid}) ended before the run was over; its log says"
-            " why, and `nodecomm agent status` tells whether it runs again"
+            f"the agent (process {pid}) ended before {self._what} was over; its log"
+            " says why, and `nodecomm agent status` tells whether it runs again"
         )
+
+
+@define
+class InventoryAsk(AgentAsk):
+    """
+    One request for an inventory; arguments as for `AgentAsk`. The agent makes a run,
+    too.
+    """
+
+    _what: str = field(default="sending an inventory", init=False)
+
+    def _prepare(self, before: AgentStatus | None) -> None:
+        inventory = None if before is None else before.inventory
+        if inventory is None or inventory.state == "off":
+            raise NoRun(
+                "the agent sends no inventories: `enabled` in [inventory] of its"
+                " configuration says so, or it is of an older release"
+            )
+        ask_for_inventory(self._folder)
+
+    def _is_over(self, status: AgentStatus) -> bool:
+        """
+        Whether one that was sent after the agent was asked is acknowledged, or could
+        not be sent.
+        """
+        inventory = status.inventory
+        if inventory is None or inventory.state != "waiting":
+            return False
+        if inventory.sent is not None and self._is_later(inventory.sent.when):
+            return True
+        return inventory.failures_in_a_row > 0 and self._is_later(inventory.attempted)
+
+    def _is_later(self, point: Point | None) -> bool:
+        return point is not None and self.asked.seconds_until(point) >= 0
+
+    def _say(self, status: AgentStatus) -> None:
+        state = "" if status.inventory is None else status.inventory.state
+        if state != self._said and state in ("making", "sending"):
+            self._tell(
+                f"an inventory is being {'made' if state == 'making' else 'sent'}"
+            )
+        self._said = state
 
 
 def describe_run(status: AgentStatus, asked: Point, now: Point) -> list[str]:

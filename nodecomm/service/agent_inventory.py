@@ -554,7 +554,8 @@ class InventorySender:
         pause = pause_after(count, longest, self._chance(), first)
         asked = min((failure.retry_after for failure in failures), default=0.0)
         pause = max(pause, asked * (1 + self._chance() / 10))
-        self._not_before = self._monotonic() + pause
+        # Whoever hurried meanwhile may have put right what was wrong.
+        self._not_before = self._monotonic() + (0.0 if self._look else pause)
         for failure in failures:
             self._say(failure, pause)
         self._tell(

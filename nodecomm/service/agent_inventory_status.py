@@ -20,6 +20,7 @@ __all__ = [
     "InventoryFailure",
     "InventoryStatus",
     "inventory_ailments",
+    "inventory_failures",
     "inventory_lines",
     "inventory_points",
 ]
@@ -109,7 +110,14 @@ def inventory_ailments(status: InventoryStatus) -> list[str]:
     """
     What is not as it should be, for people.
     """
-    if status.state == "off" or not status.is_wanted or not status.failures_in_a_row:
+    return inventory_failures(status) if status.is_wanted else []
+
+
+def inventory_failures(status: InventoryStatus) -> list[str]:
+    """
+    Why the last one was not sent, for people, whether anybody expects it or not.
+    """
+    if status.state == "off" or not status.failures_in_a_row:
         return []
     tries = status.failures_in_a_row
     often = "once" if tries == 1 else f"{tries} times in a row"

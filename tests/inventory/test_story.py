@@ -142,9 +142,12 @@ def test_from_a_new_machine_to_a_node_with_its_files(tmp_path: Path) -> None:
 
             wait_until(has_its_files, "the files of the node", PATIENCE)
             assert (node / "own" / "policy").read_text() == f"for {node_id}"
+            status, _, said = command("agent", "inventory", "-c", str(agent), *state)
+            assert status == 0, said
             _, facts, _ = command("agent", "status", "-c", str(agent), *state)
             inventory = facts["status"]["inventory"]
             assert inventory["sent"]["server_id"] == "root"
+            assert inventory["sent"]["reason"] == "asked"
             assert inventory["node_id"] == node_id
 
         own_place = tmp_path / "own-agent"

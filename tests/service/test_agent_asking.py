@@ -13,16 +13,21 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
+from nodecomm.inventory.upstream_errors import Transient
 from nodecomm.service.agent_asking import (
     LONGEST_START,
     AgentAsk,
+    InventoryAsk,
     NoRun,
     describe_run,
     takes_signal,
 )
+from nodecomm.service.agent_inventory_making import MadeFiles
+from nodecomm.service.agent_inventory_status import inventory_failures
 from nodecomm.service.agent_status import AgentStatus, Point
 from nodecomm.sync.model import SyncResult
 from tests.service.agents import Answer, FakeAgent, result
+from tests.service.test_agent_inventory import FakeWays, made
 from tests.service.test_agent_service import FIRST, A, down, new, same
 
 
@@ -36,7 +41,13 @@ class Asking:
         meanwhile: Called with the seconds of each wait, besides that they pass.
     """
 
-    def __init__(self, folder: Path, agent: FakeAgent, timeout: float = 600) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        agent: FakeAgent,
+        timeout: float = 600,
+        kind: type[AgentAsk] = AgentAsk,
+    ) -> None:
         self.agent = agent
         self.said: list[str] = []
         self.signals: list[tuple[int, int]] = []
@@ -45,7 +56,7 @@ class Asking:
         self.proc = folder / "proc" / str(os.getpid())
         self.proc.mkdir(parents=True)
         self.catches(signal.SIGUSR1)
-        self.ask = AgentAsk(
+        self.ask = kind(
             str(folder / "state"),
             timeout,
             agent.service.point,
@@ -227,3 +238,58 @@ def test_whether_a_signal_ends_a_process(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert takes_signal(os.getpid(), signal.SIGUSR1, tmp_path) is None
+
+
+class TestInventory:
+    """Asking for an inventory."""
+
+    def test_it_is_sent(self, tmp_path: Path) -> None:
+        """Whenever the last one was; what goes on is told."""
+        ways = FakeWays(ids={"https://a/": "root", "https://b/": "root"})
+        agent = FakeAgent(tmp_path, {A: same, "b:5308": same}, ways=ways)
+        agent.reactor.advance(FIRST)
+        assert ways.made == 1
+        asking = Asking(tmp_path, agent, kind=InventoryAsk)
+        later: Deferred[MadeFiles] = Deferred()
+        ways.machine = later
+        passed = 0.0
+
+        def wait(seconds: float) -> None:
+            nonlocal passed
+            passed += seconds
+            if passed > 1 and not later.called:
+                later.callback(made(2))
+
+        asking.meanwhile = wait
+        status = asking.ask.make()
+        assert status.inventory is not None
+        assert status.inventory.sent is not None
+        assert status.inventory.sent.reason == "asked"
+        assert asking.said == ["an inventory is being made"]
+        assert inventory_failures(status.inventory) == []
+        assert ways.stored["n-1_2.ocs.gz"] == b"2 for root"
+
+    def test_it_cannot_be_sent(self, tmp_path: Path) -> None:
+        """The first attempt is over when it has failed, and tells why."""
+        away = Transient("nobody there")
+        ways = FakeWays(ids={"https://a/": away, "https://b/": away})
+        agent = FakeAgent(tmp_path, {A: same, "b:5308": same}, ways=ways)
+        agent.reactor.advance(FIRST)
+        ways.took()
+        asking = Asking(tmp_path, agent, kind=InventoryAsk)
+        status = asking.ask.make()
+        assert ways.took() == ["uuid https://a/", "uuid https://b/"]
+        assert status.inventory is not None
+        (wrong,) = inventory_failures(status.inventory)
+        assert "2 times in a row: https://a/: nobody there" in wrong
+
+    def test_none_are_sent(self, tmp_path: Path) -> None:
+        """It is said why, and nothing is asked for."""
+        more = "[inventory]\nenabled = false\n"
+        agent = FakeAgent(tmp_path, {A: same}, more=more, ways=FakeWays())
+        agent.reactor.advance(FIRST)
+        asking = Asking(tmp_path, agent, kind=InventoryAsk)
+        with pytest.raises(NoRun, match="the agent sends no inventories"):
+            asking.ask.make()
+        assert asking.signals == []
+        assert not (tmp_path / "state" / "own-inventory").exists()
