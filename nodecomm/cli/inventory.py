@@ -20,6 +20,7 @@ from nodecomm.cli.inventory_make import (
     make,
     sign_document,
 )
+from nodecomm.cli.inventory_retry import RetryOptions, retry
 from nodecomm.cli.inventory_send import SendOptions, send
 from nodecomm.cli.key_file import read_key_file
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
@@ -81,10 +82,10 @@ class _FailedOptions(CommandOptions):
     subjects = (("folder", "FOLDER"),)
     optional = 1
     longdesc = (
-        "List what a server has received and not believed, the oldest first, with the "
-        "reason. FOLDER is where it keeps what it has received, by default "
-        "`inventories` in the state folder; the files are in FOLDER/failed/NUMBER. "
-        "With --json all that is known of each."
+        "List what a server has received and not believed, or a relay could not pass "
+        "on, the oldest first, with the reason. FOLDER is where it keeps what it has "
+        "received, by default `inventories` in the state folder; the files are in "
+        "FOLDER/failed/NUMBER. With --json all that is known of each."
     )
     optParameters = [CONFIG]
 
@@ -95,7 +96,8 @@ class Options(GroupOptions):
     """
 
     longdesc = (
-        "Make, sign, verify, show and send inventories; list what was not believed."
+        "Make, sign, verify, show and send inventories; list what was not believed or "
+        "not passed on, and send it again."
     )
     subCommands = [
         ["make", None, MakeOptions, "make an inventory of this node"],
@@ -104,9 +106,13 @@ class Options(GroupOptions):
         ["show", None, _ShowOptions, "print what a document says"],
         ["send", None, SendOptions, "send an inventory to a server"],
         ["failed", None, _FailedOptions, "list what a server did not believe"],
+        ["retry", None, RetryOptions, "send again what a relay has put aside"],
     ]
     takes = "COMMAND [options]"
-    unnamed = "what about inventories? Commands: make, sign, verify, show, send, failed"
+    unnamed = (
+        "what about inventories? Commands: make, sign, verify, show, send, failed, "
+        "retry"
+    )
 
 
 def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
@@ -117,6 +123,8 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     try:
         if name == "send":
             return send(options, stdout, stderr)
+        if name == "retry":
+            return retry(options, stdout, stderr)
         facts, lines = _COMMANDS[name](options, stdout)
     except (DocumentRefused, KeyRefused, SignatureRefused, NotMade) as error:
         return _refused(error.refusal, stdout, stderr, as_json=options.as_json)

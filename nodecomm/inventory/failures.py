@@ -23,6 +23,7 @@ __all__ = [
     "Failed",
     "failed_facts",
     "read_failed",
+    "read_reason",
     "write_reason",
 ]
 
@@ -71,13 +72,21 @@ def read_failed(folder: str | os.PathLike[str]) -> list[Failed]:
     top = os.path.join(folder, FAILED_NAME)
     found = []
     for serial in sorted(os.listdir(top)):
-        path = os.path.join(top, serial, REASON_NAME)
-        try:
-            with open(path, encoding="utf-8") as file:
-                found.append(_read_reason(serial, json.load(file)))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        failed = read_reason(os.path.join(top, serial))
+        if failed is not None:
+            found.append(failed)
     return found
+
+
+def read_reason(folder: str, name: str = REASON_NAME) -> Failed | None:
+    """
+    What failed in a folder of its own; None if nothing readable says it.
+    """
+    try:
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            return _read_reason(os.path.basename(folder), json.load(file))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_reason(folder: str, failed: Failed) -> None:

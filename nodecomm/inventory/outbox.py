@@ -22,6 +22,7 @@ blocks; all of it may be called from several threads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -30,10 +31,15 @@ from operator import attrgetter
 
 from attrs import field, frozen
 
-from nodecomm.identity.files import sync_folder
-from nodecomm.inventory.failures import REASON_NAME, Failed
+from nodecomm.identity.files import ensure_folder, sync_folder
+from nodecomm.inventory.failures import (
+    FAILED_NAME,
+    REASON_NAME,
+    Failed,
+    read_reason,
+)
 from nodecomm.inventory.model import Refusal
-from nodecomm.inventory.names import UploadName
+from nodecomm.inventory.names import UploadName, read_name
 from nodecomm.inventory.pairs import (
     Box,
     Part,
@@ -46,10 +52,13 @@ from nodecomm.inventory.pairs import (
 from nodecomm.inventory.spool import Placed
 from nodecomm.inventory.spool_folder import FAILED_KEPT, NameTaken, SpoolFolder
 
-__all__ = ["OUTGOING_NAME", "Outbox", "Outgoing"]
+__all__ = ["OUTGOING_NAME", "Outbox", "Outgoing", "send_again"]
 
 #: The folder of what waits, in that of the outbox.
 OUTGOING_NAME = "outgoing"
+
+#: The reason for which something was put aside before it was sent again.
+_REASON_BEFORE = "reason-before.json"
 
 #: The folders of a server that decides, which may have been here before.
 _INCOMING, _READY = "incoming", "ready"
@@ -267,6 +276,37 @@ class Outbox(SpoolFolder):
                 self._find(serial)
             return sorted(self._items.values(), key=attrgetter("serial"))
 
+    def hand_back(self) -> int:
+        """
+        Give what waits to the server that decides which this relay has become; the
+        folder is opened and closed for that.
+
+        Returns:
+            How many files that were. One whose name is taken there waits for the next
+            time.
+
+        Raises:
+            SpoolInUse: Another program has it.
+            OSError: It cannot be used.
+        """
+        if not _names(self._outgoing):
+            return 0
+        count = 0
+        items = self.open()
+        try:
+            incoming = os.path.join(self.folder, _INCOMING)
+            ensure_folder(incoming)
+            for item in items:
+                target = os.path.join(incoming, os.path.basename(item.path))
+                if not os.path.exists(target):
+                    os.rename(item.path, target)
+                    self.done(item)
+                    count += 1
+            sync_folder(incoming)
+        finally:
+            self.close()
+        return count
+
     # What holds it together; all of it under the lock
 
     def _put_in(self, path: str, name: UploadName, sender: Sender) -> Outgoing:
@@ -355,6 +395,48 @@ class Outbox(SpoolFolder):
     def _take_in(self, found: Iterable[Waiting]) -> None:
         for waiting in found:
             self._put_in(waiting.path, waiting.name, waiting.sender)
+
+
+def send_again(folder: str | os.PathLike[str], serial: str) -> tuple[str, ...]:
+    """
+    Let a relay send again what it has put aside; it may be running.
+
+    Args:
+        folder: That of its files.
+        serial: The name of the folder in `failed/`.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        FileNotFoundError: There is nothing of this name.
+        ValueError: There is no reason beside it that can be read, so that nobody knows
+            where it belongs.
+        OSError: It cannot be moved.
+    """
+    top = os.fspath(folder)
+    if os.path.basename(serial) != serial or serial in ("", ".", ".."):
+        raise FileNotFoundError(errno.ENOENT, "nothing of this number", serial)
+    aside = os.path.join(top, FAILED_NAME, serial)
+    reason = os.path.join(aside, REASON_NAME)
+    before = os.path.join(aside, _REASON_BEFORE)
+    if not os.path.isdir(aside):
+        raise FileNotFoundError(errno.ENOENT, "nothing of this number", serial)
+    failed = read_reason(aside) or read_reason(aside, _REASON_BEFORE)
+    if failed is None:
+        raise ValueError(f"no reason can be read in {aside}")
+    for text in failed.files:
+        held = os.path.join(aside, held_name(read_name(text), failed.sender))
+        if os.path.exists(os.path.join(aside, text)):
+            os.rename(os.path.join(aside, text), held)
+        # From now on it waits again, for as long as any other.
+        os.utime(held)
+    if os.path.exists(reason):
+        os.replace(reason, before)
+    outgoing = os.path.join(top, OUTGOING_NAME)
+    os.rename(aside, os.path.join(outgoing, serial))
+    sync_folder(outgoing)
+    return failed.files
 
 
 def _names(folder: str) -> list[str]:

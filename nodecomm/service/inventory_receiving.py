@@ -27,6 +27,7 @@ from nodecomm.inventory.https import (
     certificate_from_files,
     own_key_certificate,
 )
+from nodecomm.inventory.outbox import Outbox
 from nodecomm.inventory.pairs import Box
 from nodecomm.inventory.receiving import Receiving, Waits
 from nodecomm.inventory.resource import InventoryResource
@@ -158,6 +159,8 @@ class InventoryReceiver:
 
     def _open_spool(self, folder: str) -> Receiving:
         inventory = self._inventory
+        # What waits there if it was a relay before.
+        Outbox(folder, seconds=time.monotonic, now=self._present).hand_back()
         spool = Spool(folder, seconds=time.monotonic, now=self._present)
         # Once before any thread is there, so that what is wrong is told at start.
         spool.open()

@@ -6,6 +6,7 @@ The folder of a relay: what was stored waits there, whatever happens, until it i
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -15,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from nodecomm.inventory.failures import read_failed
+from nodecomm.inventory.failures import Failed, read_failed
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import read_name
-from nodecomm.inventory.outbox import Outbox, Outgoing
+from nodecomm.inventory.outbox import Outbox, Outgoing, send_again
 from nodecomm.inventory.pairs import Box, Sender
 from nodecomm.inventory.spool import NameTaken, Placed, Spool, SpoolInUse
 
@@ -382,3 +383,116 @@ def test_trimmed(tmp_path: Path, clock: Clock) -> None:
 
     assert outbox.trim_failed() == serials[:1]
     assert [each.serial for each in outbox.failed()] == serials[1:]
+
+
+def test_handed_back(tmp_path: Path, clock: Clock, outbox: Outbox) -> None:
+    """
+    What a relay has not passed on is decided about by the server that it becomes; a
+    second file of one name waits for the next start.
+    """
+    put(outbox, "a.ocs", b"1")
+    put(outbox, "a.ocs.sign", b"2")
+    put(outbox, "b.ocs", b"3")
+    put(outbox, "b.ocs", b"4")
+    outbox.close()
+
+    assert Outbox(outbox.folder, seconds=clock.seconds, now=clock.now).hand_back() == 3
+    spool = Spool(tmp_path / "spool", seconds=clock.seconds, now=clock.now)
+    (pair,) = spool.open()
+    assert pair.name == "a.ocs"
+    assert pair.signature is not None
+    assert Path(pair.document).read_bytes() == b"1"
+    assert Path(pair.signature).read_bytes() == b"2"
+    assert spool.waiting == 1
+    spool.expire(waited=0)
+    spool.close()
+    again = Outbox(outbox.folder, seconds=clock.seconds, now=clock.now)
+    assert again.hand_back() == 3
+    assert again.hand_back() == 0
+
+
+def test_nothing_to_hand_back(tmp_path: Path, clock: Clock) -> None:
+    """A server that never was a relay has no folder for it."""
+    outbox = Outbox(tmp_path / "spool", seconds=clock.seconds, now=clock.now)
+
+    assert outbox.hand_back() == 0
+    assert not (tmp_path / "spool").exists()
+
+
+def aside(outbox: Outbox, clock: Clock) -> Failed:
+    """A file that was put aside."""
+    _, item = put(outbox, "a.ocs.gz", b"1")
+    clock.passed += 100
+    return outbox.fail(item, Refusal("expired", "too long"))
+
+
+def test_sent_again(outbox: Outbox, clock: Clock, make: Callable[[], Outbox]) -> None:
+    """
+    What was put aside waits again as it did before, in its box, as if it had come
+    now; it may be put aside again, and be sent in the end.
+    """
+    failed = aside(outbox, clock)
+    assert send_again(outbox.folder, failed.serial) == ("a.ocs.gz",)
+    (item,) = outbox.rescan()
+    assert content(item) == ("a.ocs.gz", Box.UPDATE, "192.0.2.7", b"1")
+    assert read_failed(outbox.folder) == []
+
+    failed = outbox.fail(item, Refusal("upstream-refused", "no"))
+    assert read_failed(outbox.folder) == [failed]
+    send_again(outbox.folder, failed.serial)
+    crash(outbox)
+    later = make()
+    (item,) = later.open()
+    later.done(item)
+    assert os.listdir(os.path.join(later.folder, "outgoing")) == []
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_killed_when_sent_again(
+    outbox: Outbox, clock: Clock, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Whoever was killed at that can do it again."""
+    failed = aside(outbox, clock)
+    left = [count]
+    for step in ("rename", "replace", "utime"):
+        real = getattr(os, step)
+
+        def killed(*args: Any, real: Any = real) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            real(*args)
+
+        monkeypatch.setattr(os, step, killed)
+    with pytest.raises(KeyboardInterrupt):
+        send_again(outbox.folder, failed.serial)
+    monkeypatch.undo()
+
+    assert send_again(outbox.folder, failed.serial) == ("a.ocs.gz",)
+    (item,) = outbox.rescan()
+    assert read(item) == b"1"
+
+
+@pytest.mark.parametrize("serial", ["", ".", "..", "1", "../failed", "/etc"])
+def test_nothing_to_send_again(outbox: Outbox, clock: Clock, serial: str) -> None:
+    """A number that there is not is told, and nothing outside is touched."""
+    aside(outbox, clock)
+    with pytest.raises(FileNotFoundError):
+        send_again(outbox.folder, serial)
+    assert len(outbox.failed()) == 1
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["", "[]", "{}", '{"files": ["../../a.ocs"]}', '{"files": ["/etc/passwd"]}'],
+)
+def test_reasons_that_are_none(outbox: Outbox, clock: Clock, reason: str) -> None:
+    """A reason that nobody has written here moves no file."""
+    failed = aside(outbox, clock)
+    path = Path(outbox.folder, "failed", failed.serial, "reason.json")
+    if '"' in reason:
+        reason = json.dumps({**json.loads(path.read_text()), **json.loads(reason)})
+    path.write_text(reason)
+    with pytest.raises(ValueError, match=r"reason|name"):
+        send_again(outbox.folder, failed.serial)
+    assert path.exists()
