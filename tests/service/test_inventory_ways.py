@@ -216,6 +216,27 @@ class WaysTests(TestCase):
         self.assertEqual((yield self.status()), Status.DELETED)
 
     @inlineCallbacks
+    def test_a_captured_inventory(self) -> Any:
+        """
+        Whoever sends again what a node has sent changes nothing, whatever he calls it;
+        what is older than the last and was never here is refused.
+        """
+        key = pair(1)
+        yield self.begin()
+        for minutes in (0, 1):
+            when = WRITTEN + timedelta(minutes=minutes)
+            yield self.send(key, *self.PASSWORD, written=when)
+        before = yield self.nodes.registry.node(NODE)
+        self.assertEqual(self.failures(), [])
+
+        for minutes, failures in ((0, []), (1, []), (-1, ["replay"])):
+            when = WRITTEN + timedelta(minutes=minutes)
+            yield self.send(key, *self.PASSWORD, written=when)
+            self.assertEqual(self.failures(), failures)
+        after = yield self.nodes.registry.node(NODE)
+        self.assertEqual(before.known, after.known)
+
+    @inlineCallbacks
     def test_auto_accept(self) -> Any:
         """Nodes of some addresses need no operator; a proxy speaks for others."""
         yield self.begin(
