@@ -78,6 +78,9 @@ class Cluster:
         command = [initdb, "--no-sync", "--auth=trust", "--username=tests"]
         command += ["--encoding=UTF8", "--locale=C", "--pgdata", str(self._data)]
         self._run(command)
+        access = self._data / "pg_hba.conf"
+        guarded = "local all guarded scram-sha-256\n"
+        access.write_text(guarded + access.read_text())
 
     def _run(self, command: list[str]) -> None:
         done = subprocess.run(

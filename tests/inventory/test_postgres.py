@@ -5,6 +5,7 @@ Nodes in PostgreSQL.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -340,6 +341,27 @@ class PlaceTests(SharedCase):
             (self.cluster.url(self.database) + "&passwort=x", "cannot be read"),
         ]:
             self.assertRegex(self.refused(PostgresPlace(url)), text)
+
+    def test_passwords(self) -> None:
+        """
+        That of the configuration goes before that of the environment; a wrong one is
+        told as what it is.
+        """
+        self.cluster.do("DROP ROLE IF EXISTS guarded")
+        self.cluster.do("CREATE ROLE guarded LOGIN PASSWORD 'hush'")
+        self.addCleanup(self.cluster.do, "DROP ROLE guarded")
+        self.sql("GRANT CREATE ON DATABASE " + self.database + " TO guarded")
+        self.addCleanup(self.sql, "DROP OWNED BY guarded")
+        url = self.cluster.url(self.database, "guarded")
+        with patch.dict(os.environ, PGPASSWORD="hush"):
+            with open_shared_nodes(PostgresPlace(url)):
+                pass
+            text = self.refused(PostgresPlace(url, "wrong"))
+            self.assertIn("password authentication failed", text)
+        with open_shared_nodes(PostgresPlace(url, "hush")):
+            pass
+        with patch.dict(os.environ, PGPASSFILE="/nonexistent"):
+            self.assertIn("no password supplied", self.refused(PostgresPlace(url)))
 
     def test_not_there(self) -> None:
         """

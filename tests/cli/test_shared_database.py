@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""
+Commands on a database that servers share.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from io import StringIO
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from twisted.internet.testing import MemoryReactorClock
+
+from nodecomm.cli import main
+from nodecomm.config.model import Settings
+from nodecomm.service.loading import load
+from nodecomm.service.own_state import StartError
+from nodecomm.service.shared_keys import open_shared_keys
+from nodecomm.storage.migrations import immediate
+from nodecomm.storage.postgres import blocking
+from nodecomm.storage.shared_keys import KEYS
+from nodecomm.testing import key_pair
+from tests.inventory.documents import NODE
+from tests.postgres import SharedCase
+
+pytestmark = pytest.mark.postgresql
+
+SERVER = """
+[server]
+listen = ["tcp:1:interface=127.0.0.1"]
+allowed_networks = ["127.0.0.1"]
+state_dir = "{folder}/state"
+[inventory]
+listen = ["tcp:2:interface=127.0.0.1"]
+database = "{database}"
+"""
+
+
+class CommandTests(SharedCase):
+    """
+    What commands make of a configuration that names such a database.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        (self.folder / "state").mkdir()
+        self.config = self.write(self.place.url)
+
+    def write(self, database: str, more: str = "") -> Path:
+        path = self.folder / "server.toml"
+        text = SERVER.format(folder=self.folder, database=database)
+        path.write_text(text + more)
+        return path
+
+    def settings(self) -> Settings:
+        found = load(self.config).settings
+        assert found is not None
+        return found
+
+    def nodecomm(self, *words: str, status: int = 0) -> str:
+        out, err = StringIO(), StringIO()
+        found = main.run([*words, "-c", str(self.config)], out, err)
+        self.assertEqual(status, found, err.getvalue())
+        return out.getvalue() + err.getvalue()
+
+    def test_nodes(self) -> None:
+        """
+        What one command has decided another one shows.
+        """
+        self.assertIn("no such node", self.nodecomm("nodes", "list"))
+        pem = self.folder / "key.pem"
+        pem.write_bytes(key_pair(1).public.to_pem())
+        self.nodecomm("nodes", "register", NODE, str(pem))
+        (node,) = json.loads(self.nodecomm("nodes", "list", "--json"))["nodes"]
+        self.assertEqual((NODE, "accepted"), (node["id"], node["status"]))
+        self.assertEqual([], list((self.folder / "state").iterdir()))
+
+        out = StringIO()
+        named = ("--database", self.place.url, "--state-dir", str(self.folder))
+        self.assertEqual(0, main.run(["nodes", "list", *named], out, out))
+        self.assertIn(NODE, out.getvalue())
+
+    def test_seen(self) -> None:
+        """
+        The keys that any of the servers has seen.
+        """
+        with blocking(self.place, KEYS) as run:
+
+            def see(connection: object) -> None:
+                with immediate(connection):  # type: ignore[arg-type]
+                    connection.execute(  # type: ignore[attr-defined]
+                        "INSERT INTO seen (digest, address, direction, last) "
+                        "VALUES ('MD5=00', '192.0.2.1', 'incoming', 86400)"
+                    )
+
+            run(see, True)
+        found = self.nodecomm("key", "list", "--seen")
+        self.assertIn("1970-01-02T00:00:00Z  incoming  192.0.2.1  MD5=00", found)
+
+    def test_away(self) -> None:
+        """
+        What is in the way is told, and no password.
+        """
+        self.config = self.write("postgresql://me:hush@127.0.0.1:1/x")
+        for command in (("nodes", "list"), ("key", "list", "--seen")):
+            text = self.nodecomm(*command, status=1)
+            self.assertIn("postgresql://127.0.0.1:1/x: ", text)
+            self.assertIn("refused", text)
+            self.assertNotIn("hush", text)
+        shown = self.nodecomm("config", "show")
+        self.assertIn("postgresql://me:(secret)@127.0.0.1:1/x", shown)
+        self.assertNotIn("hush", shown)
+
+    def test_checked(self) -> None:
+        """
+        What cannot be tried at all is found before anything starts.
+        """
+        self.config = self.write("postgresql://me:hush@host:port/x")
+        text = self.nodecomm("config", "check", status=1)
+        self.assertIn("inventory.database", text)
+        self.assertIn("port", text)
+        self.assertNotIn("hush", text)
+        self.config = self.write(self.place.url)
+        with patch.dict("sys.modules", psycopg=None):
+            text = self.nodecomm("config", "check", status=1)
+        self.assertIn("nodecomm[postgresql]", text)
+        self.write("sqlite:///x", 'database_password = "hush"')
+        self.assertIn("has no effect", self.nodecomm("config", "check", status=1))
+
+    def test_start(self) -> None:
+        """
+        A server starts without a database that is away, and not with one that it cannot
+        use.
+        """
+        state = str(self.folder / "state")
+        reactor = MemoryReactorClock()
+        found = open_shared_keys(self.settings(), state, reactor)
+        self.assertIsNotNone(found)
+        self.config = self.write("postgresql://127.0.0.1:1/x")
+        self.assertIsNotNone(open_shared_keys(self.settings(), state, reactor))
+        self.config = self.write(self.cluster.url("nowhere"))
+        with self.assertRaisesRegex(StartError, "nowhere.*does not exist"):
+            open_shared_keys(self.settings(), state, reactor)
+        self.config = self.write("sqlite:///x")
+        self.assertIsNone(open_shared_keys(self.settings(), state, reactor))
