@@ -66,13 +66,10 @@ _TRUST = (
     "node_files: the keys of accepted nodes are trusted here; cf-serverd needs them in "
     "its ppkeys folder, or trustkeysfrom"
 )
-_CLASSIC_ADMIT = (
-    "the classic protocol: admit_keys and $(connection.*) admit nobody over it with "
-    "cf-serverd, and host names are those that the peer says it has"
-)
-_CLASSIC_DENY = (
-    "cf-serverd knows no keys over the classic protocol, which allowlegacyconnects is "
-    "open for, so deny_keys denies nobody there"
+_CLASSIC = (
+    "the classic protocol: over it cf-serverd knows no keys, so admit_keys and "
+    "$(connection.*) admit nobody and deny_keys denies nobody, and it believes the "
+    "peer what it is called"
 )
 _CLOSED = "the rule is written so that it admits nobody"
 
@@ -359,9 +356,6 @@ class _Writer:
         mapped, _ = self._entries(rule, "maproot", rule.maproot)
         more, _ = self._entries(rule, "maproot", rule.maproot_hostnames)
         lists["maproot"] = [*mapped, *more]
-        open_there = lists["admit_ips"] or lists["admit_hostnames"]
-        if lists["deny_keys"] and self._legacy and open_there and not closed:
-            self._tell(rule, _CLASSIC_DENY)
         return lists, closed
 
     def _entries(
@@ -496,7 +490,7 @@ class _Writer:
             (self._keyed_paths, _SHA_NAMES),
             (self._nodes, _RIGHTS),
             (self._nodes, _TRUST),
-            (self._legacy, _CLASSIC_ADMIT),
+            (self._legacy, _CLASSIC),
         )
         return [text for applies, text in told if applies]
 

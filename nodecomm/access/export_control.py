@@ -78,10 +78,10 @@ class Control:
             yield "allowconnects", string_list(allowed or [_NOBODY])
         if denied:
             yield "denyconnects", string_list(denied)
-        for name in ("allowallconnects", "allowlegacyconnects"):
-            entries, _ = self._entries(name, getattr(snapshot, name))
-            if entries:
-                yield name, string_list(entries)
+        several, _ = self._entries("allowallconnects", snapshot.allowallconnects)
+        if several:
+            yield "allowallconnects", string_list(several)
+        yield from self._legacy(snapshot)
         trusted = list(self._trusted(server))
         if trusted:
             self.notes.append(_USERS)
@@ -114,6 +114,24 @@ class Control:
                 yield "bindtointerface", quoted(address.encode())
             elif found[1] == "tcp":
                 yield "bindtointerface", quoted(_NOBODY.encode())
+
+    def _legacy(self, snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
+        name = "allowlegacyconnects"
+        entries, _ = self._entries(name, snapshot.allowlegacyconnects)
+        if not entries:
+            return
+        rules = (*snapshot.rules, *snapshot.names)
+        if any(len(rule.deny_keys) or rule.uses_hostnames for rule in rules) or (
+            snapshot.node_rules.legacy_hosts
+        ):
+            self._tell(
+                name,
+                "it is missing: over the classic protocol cf-serverd knows no keys and "
+                "believes the peer what it is called, and there are rules with "
+                "deny_keys or host names",
+            )
+            return
+        yield name, string_list(entries)
 
     def _entries(self, name: str, entries: AddressList) -> tuple[list[str], bool]:
         said: list[str] = []

@@ -93,7 +93,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     (
         "access",
         "nodecomm.cli.access",
-        "explain what a node may have, by which rule, and why not by another",
+        "explain what a node may have and why; write the rules for cf-serverd",
     ),
     (
         "plugins",

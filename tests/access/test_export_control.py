@@ -15,8 +15,13 @@ import pytest
 from nodecomm.access.compile import compile_snapshot
 from nodecomm.access.export_cfengine import export_policy
 from nodecomm.access.export_control import Control
-from nodecomm.config.model import ServerSettings, Settings, TrustWindowSettings
-from tests.access.cases import resolve
+from nodecomm.config.model import (
+    AccessSettings,
+    ServerSettings,
+    Settings,
+    TrustWindowSettings,
+)
+from tests.access.cases import KEY, resolve
 
 #: An IPv6 range that is too many networks.
 UNSAYABLE = "2001:db8:0-ffff::1"
@@ -140,6 +145,31 @@ def test_what_cannot_be_said(
     assert key in {left.rule for left in made.left_out}
     found = attributes(made)
     assert {name: found.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ({"admit_keys": (KEY.md5,)}, True),
+        ({"deny_keys": (KEY.md5,)}, False),
+        ({"admit_hostnames": ("a.example.com",)}, False),
+        ({"maproot": ("a.example.com",)}, False),
+    ],
+)
+def test_classic_protocol(lists: dict[str, Any], said: bool) -> None:
+    """
+    It is not opened where cf-serverd would be less strict over it than these rules are.
+    """
+    table = AccessSettings(path="/srv/d", admit_ips=("10.0.0.1",), **lists)
+    settings = Settings(
+        server=ServerSettings(allowlegacyconnects=("10.0.0.0/8",)), access=(table,)
+    )
+    snapshot, _ = compile_snapshot(settings, resolve=resolve)
+    made = Control(settings, snapshot)
+    assert ("allowlegacyconnects" in attributes(made)) is said
+    assert [left.rule for left in made.left_out] == (
+        [] if said else ["server.allowlegacyconnects"]
+    )
 
 
 def test_ipv4_only() -> None:
