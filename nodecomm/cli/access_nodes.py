@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from nodecomm.access.explain import Step
+from nodecomm.access.networks import read_address
 from nodecomm.access.nodes import ServedNode, is_served_here
 from nodecomm.identity.accepted import first_use_refused, hint, judge_key
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.following import NodeTable, digested
+from nodecomm.inventory.keys import same_node
 from nodecomm.inventory.nodes import Node, NodeNews, Status
 from nodecomm.inventory.opening import (
     NodesUnusable,
@@ -111,6 +113,9 @@ class ServerNodes:
             return "and whether there is such a node is not known"
         node = self._node(node_id)
         if node is None:
+            other = self._alike(node_id)
+            if other is not None:
+                return f"and there is none, but {other}, whose id is written so"
             return "and no such node is known"
         name = f" ({safe(node.hostname)})" if node.hostname else ""
         return f"which{name} {self._standing(node)}"
@@ -129,6 +134,13 @@ class ServerNodes:
     def _node(self, node_id: str) -> Node | None:
         # Rules go by the id as the node writes it.
         return next((node for node in self.nodes if node.node_id == node_id), None)
+
+    def _alike(self, node_id: str) -> str | None:
+        """
+        The id of a node that differs in upper and lower case only.
+        """
+        found = (n.node_id for n in self.nodes if same_node(n.node_id, node_id))
+        return next(found, None)
 
     def judge(self, peer: Peer) -> tuple[list[Step], TrustDecision | None]:
         """
@@ -178,7 +190,7 @@ class ServerNodes:
             for node in self.nodes
             if node.facts is not None
             and (node.status.is_live or node.status is Status.BLOCKED)
-            and address in node.facts.addresses
+            and any(_is(text, address) for text in node.facts.addresses)
         ]
 
     def as_json(self, peer: Peer) -> dict[str, Any]:
@@ -202,12 +214,20 @@ class ServerNodes:
         }
 
 
+def _is(text: str, address: str) -> bool:
+    """
+    Whether *text*, of an inventory, is this address.
+    """
+    read = read_address(text)
+    return read is not None and read.text == address
+
+
 def read_nodes(settings: Settings) -> ServerNodes | None:
     """
     The nodes of the server with this configuration; None: it keeps none. Blocks.
     """
     inventory = settings.inventory
-    if inventory is None or getattr(inventory, "upstream", None) is not None:
+    if inventory is None or inventory.upstream is not None:
         return None
     folder = state_folder(settings)
     password = inventory.database_password

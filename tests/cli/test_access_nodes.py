@@ -18,10 +18,12 @@ import pytest
 from nodecomm.cli import main
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.judgement import Known
-from nodecomm.inventory.lifecycle import Block, Decision, Delete
+from nodecomm.inventory.lifecycle import Block, Decision, Delete, Refuse
 from nodecomm.inventory.node_sqlite import open_nodes
 from nodecomm.inventory.nodes import Facts, Node, Status
+from nodecomm.inventory.opening import nodes_place, open_nodes_at
 from nodecomm.inventory.records import Records, put_decision
+from tests.postgres import cluster
 
 CONFIG = """\
 [server]
@@ -81,12 +83,21 @@ def node(
 
 
 NODES = (
-    node("alpha", ALPHA, addresses=("10.1.1.1", "10.1.1.9")),
+    node("alpha", ALPHA, addresses=("FD00:0::1", "10.1.1.1", "10.1.1.9")),
     node("beta", BETA, Status.PENDING, addresses=("10.1.1.9",)),
     node("gamma", GAMMA, policy_server_id="relay-1"),
     node("delta", DELTA),
     node("keyless", None),
 )
+
+
+def save_nodes(records: Records) -> None:
+    """
+    Put the nodes into a database.
+    """
+    for each in NODES:
+        records.save(each)
+        records.advance(each.node_id)
 
 
 class Server:
@@ -103,12 +114,7 @@ class Server:
         (root / "run").touch(mode=0o755)
         self.configure("sqlite:///nodes.sqlite")
 
-        def save(records: Records) -> None:
-            for each in NODES:
-                records.save(each)
-                records.advance(each.node_id)
-
-        self.write(save)
+        self.write(save_nodes)
 
     def configure(self, database: str) -> None:
         """
@@ -230,6 +236,27 @@ def test_deleted(server: Server) -> None:
     assert answer["reason"] == "no_rule"
     assert "was that of node delta" in steps(answer, "node")
     assert "is deleted" in steps(answer, "node_files")
+
+
+def test_refused(server: Server) -> None:
+    """
+    The key of a refused node is not trusted either.
+    """
+    server.decide(Refuse("beta"))
+    answer = server.explain(BETA, "beta")
+    assert (answer["allowed"], answer["reason"]) == (False, "node_refused")
+    assert "beta, which was refused" in answer["text"]
+
+
+def test_other_case(server: Server) -> None:
+    """
+    A folder that is written otherwise than the node writes its id is nobody's.
+    """
+    (server.root / "share" / "ALPHA").mkdir()
+    (server.root / "share" / "ALPHA" / "file").touch()
+    answer = server.explain(ALPHA, "ALPHA")
+    assert answer["reason"] == "no_rule"
+    assert "but alpha, whose id is written so" in steps(answer, "node_files")
 
 
 def test_blocked(server: Server) -> None:
@@ -402,3 +429,19 @@ def test_export_of_an_agent(tmp_path: Path) -> None:
     config.write_text("[agent]\n")
     assert main.run(["access", "export", "-c", str(config)], out, err) == 2
     assert "is an agent's" in err.getvalue()
+
+
+@pytest.mark.postgresql
+def test_shared_database(server: Server) -> None:
+    """
+    Nodes that several servers share are read from where they are.
+    """
+    pytest.importorskip("psycopg")
+    shared = cluster()
+    url = shared.url(shared.make_database())
+    with open_nodes_at(nodes_place(url, server.root / "state")) as run:
+        run(save_nodes, True)
+    (server.root / "state" / "nodes.sqlite").unlink()
+    server.configure(url)
+    assert server.explain(ALPHA, "alpha")["rule"]["node"] == "alpha"
+    assert server.run("export")[1].count("admit_keys") == 2
