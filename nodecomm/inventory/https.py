@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from nodecomm.identity.keys import KeyPair, PublicKey, UnusableKey, check_sane
 from nodecomm.inventory.own import node_certificate
+from nodecomm.server.admission import peer_address
 from nodecomm.transport.context import certificate_key
 from nodecomm.transport.limits import HandshakeGate
 from nodecomm.transport.memory import TLSOverTransport
@@ -106,7 +107,8 @@ class OverTLS:
     """
     TLS around the connections of another factory; any endpoint may listen with it.
 
-    Handshakes take turns: many at once do not hold up what else the reactor does.
+    Handshakes take turns: many at once do not hold up what else the reactor does, and
+    many of one address not those of others.
 
     Args:
         context: The server's certificate and key.
@@ -166,6 +168,7 @@ class OverTLS:
             self._reactor,
             gate=self._gate,
             handshake_timeout=self._handshake_timeout,
+            asker=peer_address(addr)[0],
         )
 
 

@@ -57,8 +57,10 @@ class TLSOverTransport(TLSFacts, OverTransport):
         server: bool = True,
         gate: HandshakeGate | None = None,
         handshake_timeout: float | None = None,
+        asker: str = "",
     ) -> None:
         super().__init__(protocol, reactor)
+        self._asker = asker
         self.close_notify_received = False
         self._context = context
         self._server = server
@@ -92,7 +94,7 @@ class TLSOverTransport(TLSFacts, OverTransport):
         if self._gate is None:
             self._begin(None)
         else:
-            self._ticket = self._gate.enter(self._begin)
+            self._ticket = self._gate.enter(self._begin, self._asker)
             if self.stage is Stage.WAITING:
                 call(transport, "pauseProducing")
 

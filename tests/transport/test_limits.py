@@ -56,6 +56,37 @@ class GateTests(SynchronousTestCase):
         self.assertEqual((gate.in_progress, gate.waiting), (2, 0))
         self.assertEqual((gate.admitted, gate.delayed, gate.most_waiting), (4, 3, 3))
 
+    def test_askers_have_turns(self) -> None:
+        """
+        However many one asker has before him, another waits for one of each only, for
+        a place and for a step.
+        """
+        clock = Clock()
+        gate = HandshakeGate(clock, 1)
+        begun: list[str] = []
+        gate.enter(lambda ticket: None, "a").leave()
+        first = gate.enter(lambda ticket: None, "a")
+        waiting = [
+            gate.enter(lambda _, name=f"{asker}{n}": begun.append(name), asker)  # type: ignore[misc]
+            for n, asker in enumerate("aaabba")
+        ]
+        waiting[1].leave()
+        self.assertEqual(gate.waiting, 5)
+        for ticket in (first, *(waiting[n] for n in (0, 3, 2, 4))):
+            ticket.leave()
+        self.assertEqual(begun, ["a0", "b3", "a2", "b4", "a5"])
+
+        stepped: list[str] = []
+        tickets = [
+            (name, HandshakeGate.enter(gate, lambda ticket: None, name[0]))
+            for name in ("a1", "a2", "a3", "b1")
+        ]
+        for name, ticket in tickets:
+            ticket.step(lambda name=name: stepped.append(name))  # type: ignore[misc]
+        for _ in tickets:
+            clock.advance(0)
+        self.assertEqual(stepped, ["a1", "a2", "b1", "a3"])
+
     def test_one_step_a_turn(self) -> None:
         """The first step runs at once, each other one in a turn of its own."""
         turns = Turns()
