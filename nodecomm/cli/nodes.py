@@ -35,6 +35,7 @@ from nodecomm.cli.options import (
     write_json,
 )
 from nodecomm.cli.server_state import CONFIG, find_state
+from nodecomm.inventory.copying import NotEmpty, copy_nodes
 from nodecomm.inventory.keys import KeyRefused
 from nodecomm.inventory.lifecycle import (
     Accept,
@@ -215,6 +216,16 @@ class _WaitOptions(_NodeOptions):
         self["timeout"] = seconds
 
 
+class _CopyOptions(_NodesOptions):
+    takes = "[options] FROM"
+    subjects = (("from", "FROM"),)
+    longdesc = (
+        "Copy all nodes, with their history and newest inventories, from another "
+        "database, such as sqlite:///nodes.sqlite, into this one, which has none. "
+        "Servers that use either must not run meanwhile."
+    )
+
+
 class Options(GroupOptions):
     """
     The command line of `nodecomm nodes`.
@@ -234,12 +245,13 @@ class Options(GroupOptions):
         ["reset-date", None, _ResetDateOptions, "take an older inventory of a node"],
         ["register", None, _RegisterOptions, "accept a node before it comes"],
         ["wait", None, _WaitOptions, "wait for a node"],
+        ["copy", None, _CopyOptions, "copy all nodes from another database"],
     ]
     takes = "COMMAND [options]"
     unnamed = (
         "what about nodes? Commands: "
         "list, show, accept, refuse, delete, block, history, set-key, trust-again, "
-        "reset-date, register, wait"
+        "reset-date, register, wait, copy"
     )
 
 
@@ -261,10 +273,17 @@ class _Nodes:
     Args:
         place: Where they are.
         stack: Closes it.
+        other: Where those of another database are, by its name.
     """
 
-    def __init__(self, place: NodesPlace, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        place: NodesPlace,
+        stack: ExitStack,
+        other: Callable[[str], NodesPlace],
+    ) -> None:
         self.place = place
+        self.other = other
         self._stack = stack
         self._run: Callable[[Callable[[Records], Any], bool], Any] | None = None
 
@@ -323,11 +342,13 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         raise usage.UsageError(f"--database: {error}") from error
     try:
         with ExitStack() as stack:
-            facts, lines = command(_Nodes(place, stack), chosen)
+            facts, lines = command(_Nodes(place, stack, state.nodes), chosen)
     except (NotPossible, _Failed) as error:
         code, text = error.code, str(error)
     except KeyRefused as error:
         code, text = error.refusal.code, error.refusal.text
+    except UnknownDatabase as error:
+        raise usage.UsageError(str(error)) from error
     except NodesUnusable as error:
         code, text = "database", str(error)
     else:
@@ -491,6 +512,23 @@ def _wait(nodes: _Nodes, options: CommandOptions) -> _Answer:
     return facts, list_lines(found, about)
 
 
+def _copy(nodes: _Nodes, options: CommandOptions) -> _Answer:
+    source = nodes.other(options["from"])
+    if not source.is_made:
+        raise _Failed("no-database", f"{source} is not there")
+    with open_nodes_at(source) as read:
+
+        def work(records: Records) -> int:
+            return cast(int, read(lambda found: copy_nodes(found, records), False))
+
+        try:
+            count = nodes.write(work)
+        except NotEmpty as error:
+            raise _Failed("not-empty", f"{nodes.place}: {error}") from error
+    facts = {"nodes": count, "from": str(source), "to": str(nodes.place)}
+    return facts, [f"copied {count} nodes from {source} to {nodes.place}"]
+
+
 _COMMANDS: dict[str, Callable[[_Nodes, CommandOptions], _Answer]] = {
     "list": _list,
     "show": _show,
@@ -504,4 +542,5 @@ _COMMANDS: dict[str, Callable[[_Nodes, CommandOptions], _Answer]] = {
     "reset-date": _reset_date,
     "register": _register,
     "wait": _wait,
+    "copy": _copy,
 }

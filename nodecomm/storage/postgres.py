@@ -63,6 +63,7 @@ IDLE_TIMEOUT = 30
 
 #: Seconds without an answer after which a connection is cut off.
 HANGS_AFTER = 15.0
+HANGS_AT_STOP = 3.0
 
 #: Seconds between two looks for one that hangs.
 _LOOK_EVERY = 1.0
@@ -505,6 +506,13 @@ class PostgresDatabase(Threaded[PostgresConnection]):
         """
         return self._queued(self._transact, work, {"write": True})
 
+    def stop(self) -> Deferred[None]:
+        """
+        As `Threaded.stop`; one that hangs is not waited for as long as before.
+        """
+        self._hangs_after = min(self._hangs_after, HANGS_AT_STOP)
+        return super().stop()
+
     def _in_thread(
         self, pool: Any, function: Callable[..., T], *args: object
     ) -> Deferred[T]:
@@ -556,7 +564,7 @@ class PostgresDatabase(Threaded[PostgresConnection]):
             raise DatabaseAway(self._away)
         try:
             return self._connect()
-        except (DatabaseAway, DatabaseUnusable) as error:
+        except (DatabaseAway, DatabaseUnusable, DatabaseTooNew) as error:
             self._away = str(error)
             self._not_before = self._monotonic() + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)

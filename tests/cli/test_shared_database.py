@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -17,6 +18,11 @@ from twisted.internet.testing import MemoryReactorClock
 
 from nodecomm.cli import main
 from nodecomm.config.model import Settings
+from nodecomm.inventory.lifecycle import Accept, Block, TrustAgain
+from nodecomm.inventory.node_postgres import open_shared_nodes
+from nodecomm.inventory.node_sqlite import open_nodes
+from nodecomm.inventory.records import Records, put_decision, put_document, read_files
+from nodecomm.inventory.signature import sign
 from nodecomm.service.loading import load
 from nodecomm.service.own_state import StartError
 from nodecomm.service.shared_keys import open_shared_keys
@@ -24,7 +30,7 @@ from nodecomm.storage.migrations import immediate
 from nodecomm.storage.postgres import blocking
 from nodecomm.storage.shared_keys import KEYS
 from nodecomm.testing import key_pair
-from tests.inventory.documents import NODE
+from tests.inventory.documents import NODE, OTHER_NODE, WRITTEN, node_document
 from tests.postgres import SharedCase
 
 pytestmark = pytest.mark.postgresql
@@ -38,6 +44,19 @@ state_dir = "{folder}/state"
 listen = ["tcp:2:interface=127.0.0.1"]
 database = "{database}"
 """
+
+
+def _all(kept: Records) -> object:
+    """
+    All that is known of any node.
+    """
+    return (
+        [
+            (node, kept.document(node.node_id), list(kept.events(node.node_id)))
+            for node in kept.nodes()
+        ],
+        list(kept.withdrawn_since(0)),
+    )
 
 
 class CommandTests(SharedCase):
@@ -85,6 +104,31 @@ class CommandTests(SharedCase):
         named = ("--database", self.place.url, "--state-dir", str(self.folder))
         self.assertEqual(0, main.run(["nodes", "list", *named], out, out))
         self.assertIn(NODE, out.getvalue())
+
+    def test_copy(self) -> None:
+        """
+        Nodes move from a file to a database without any, with all that is known of
+        them.
+        """
+        state = self.folder / "state"
+        document = node_document(key_pair(1))
+        read = read_files(document, sign(document, key_pair(1)))
+        with open_nodes(state / "nodes.sqlite") as nodes:
+            nodes(lambda kept: put_document(kept, read, WRITTEN), True)
+            for decision in (Accept(NODE), TrustAgain(NODE), Block(OTHER_NODE)):
+                put = partial(put_decision, decision=decision, now=WRITTEN, by="alice")
+                nodes(put, True)
+            before = nodes(_all, False)
+        text = self.nodecomm("nodes", "copy", "sqlite:///nodes.sqlite")
+        self.assertIn(f"copied 2 nodes from {state}/nodes.sqlite to postgresql:", text)
+        with open_shared_nodes(self.place) as nodes:
+            self.assertEqual(before, nodes(_all, False))
+            accepted, others, *_ = nodes(lambda kept: kept.changed_since(0), False)
+            self.assertEqual(2, len(accepted) + len(others))
+        text = self.nodecomm("nodes", "copy", "sqlite:///nodes.sqlite", status=1)
+        self.assertIn("nothing is copied", text)
+        text = self.nodecomm("nodes", "copy", "sqlite:///nowhere", status=1)
+        self.assertIn("nowhere is not there", text)
 
     def test_seen(self) -> None:
         """
