@@ -518,6 +518,10 @@ class _Sending:
                 Status.UNTRUSTED, error.code, str(error), shown=list(error.shown)
             )
         again = isinstance(error, Transient)
+        if error.status == 401 and self._job.box not in self._job.prepared.accounts:
+            text += (
+                ". None was sent: only a node that the server has accepted does without"
+            )
         if self._facts.get("files"):
             text += (
                 "; the server has the document, which waits there for its signature "
