@@ -106,19 +106,18 @@ class NodeTable:
 
     Attributes:
         keys: Whose keys are whose; of use for a `TrustPolicy`.
-        served: The nodes whose files are served here, by their ids as they write them;
-            never changed, but replaced.
+        served: The nodes whose files are served here, by id in lower case; never
+            changed, but replaced.
     """
 
     keys: NodeKeys = field(factory=NodeKeys)
     served: Mapping[str, ServedNode] = MappingProxyType({})
-    _by_name: dict[str, ServedNode] = field(factory=dict, init=False)
 
     def take(self, news: DigestedNews) -> TableChange:
         """
         Put what has changed in force.
         """
-        before, gone = self._by_name, set()
+        before, gone = self.served, set()
         after = {} if news.whole else dict(before)
         for node in news.keys:
             name = node.node_id.lower()
@@ -131,8 +130,7 @@ class NodeTable:
             self.keys.clear()
         self.keys.put(news.keys)
         self.keys.withdraw(news.withdrawn)
-        self._by_name = after
-        self.served = MappingProxyType({x.node_id: x for x in after.values()})
+        self.served = MappingProxyType(after)
         suspects = {each.key for each in news.withdrawn}
         suspects.update(key for name in gone if (key := before[name].key) is not None)
         return TableChange(self._lost(suspects), news.withdrawn)

@@ -81,7 +81,7 @@ def test_what_is_served() -> None:
     table = NodeTable()
     table.take(digested(news(node(node_id="Node-1")), "here"))
 
-    served = table.served["Node-1"]
+    served = table.served["node-1"]
     assert served.node_id == "Node-1"
     assert served.key == key()
     assert served.hostname == "node.example.com"
