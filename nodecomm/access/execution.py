@@ -26,12 +26,18 @@ if TYPE_CHECKING:
     from nodecomm.interfaces import IAccessEvaluator
 
 __all__ = [
+    "FORCE_INVENTORY",
     "Execution",
     "judge_bundles",
     "judge_command",
     "judge_roles",
     "judge_user",
 ]
+
+
+#: The class that has an agent send an inventory of its node.
+#: Source: Rudder's system policies.
+FORCE_INVENTORY = b"force_inventory"
 
 
 @frozen
@@ -46,7 +52,7 @@ class Execution:
             itself.
         user: As whom; None: as the service.
         is_sync: Whether it is the node's own sync, which takes no classes and no
-            bundles.
+            bundles, but `force_inventory` where it is done by the service itself.
         settings: How many at a time, how long, how much output.
         origin: Where `cfruncommand` stands.
     """
@@ -154,7 +160,16 @@ def _judge_all(
     names: Sequence[bytes],
     evaluator: IAccessEvaluator | None,
 ) -> Decision:
-    if names and snapshot.execution is not None and snapshot.execution.is_sync:
+    execution = snapshot.execution
+    if names and execution is not None and execution.is_sync:
+        if (
+            operation == ROLE
+            and execution.program is None
+            and set(names) == {FORCE_INVENTORY}
+        ):
+            # Whoever may have a run may have the agent tell its own server of itself.
+            text = "the agent's own sync takes this class: it sends an inventory, too"
+            return Decision(True, reasons.ADMITTED, text)
         shown = safe(to_text(b", ".join(names)[:200]))
         text = f"the node's own sync takes none, neither classes nor bundles: {shown}"
         return Decision(False, reasons.TAKES_NONE, text)

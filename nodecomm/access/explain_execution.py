@@ -16,6 +16,7 @@ from attrs import frozen
 from nodecomm.access.decision import Decision
 from nodecomm.access.evaluator import AccessEvaluator
 from nodecomm.access.execution import (
+    FORCE_INVENTORY,
     judge_bundles,
     judge_command,
     judge_roles,
@@ -177,7 +178,9 @@ def _command(snapshot: Snapshot) -> Explanation:
         return _plain(decision)
     steps = [Step("runs", command_text(execution))]
     if execution.is_sync:
-        steps.append(Step("sync", "it takes neither classes nor bundles"))
+        own = execution.program is None
+        but = f", but {to_text(FORCE_INVENTORY)}" if own else ""
+        steps.append(Step("sync", f"it takes neither classes nor bundles{but}"))
     user = "as the service itself"
     if execution.user is not None:
         user = f"as user {safe(execution.user)} (cfrunuser)"

@@ -189,7 +189,7 @@ class AgentSettings:
             "path, with its arguments, and no shell is involved. Any other text is "
             "given to `/bin/sh -c`, with a warning. Classes and bundles that were "
             "asked for, and are allowed, stand behind it as `-D` and "
-            "`--bundlesequence`; `sync` takes none.",
+            "`--bundlesequence`; `sync` takes none, but the class `force_inventory`.",
             upstream="Always a text, which it divides into words itself; no shell "
             "reads it.",
         ),

@@ -9,8 +9,8 @@ newer one takes its place. It goes to the server whose id is in it and to no oth
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -22,14 +22,17 @@ from nodecomm.inventory.upstream_errors import (
     Permanent,
     SendFailed,
     Transient,
-    UntrustedServer,
 )
 from nodecomm.service.agent_inventory_making import (
     InventoryOrder,
-    MadeFiles,
     MakingFailed,
 )
-from nodecomm.service.agent_inventory_sources import NoWay, Upstream
+from nodecomm.service.agent_inventory_sources import (
+    ACCOUNT_REFUSED,
+    NoWay,
+    Upstream,
+    failure_at,
+)
 from nodecomm.service.agent_inventory_status import InventoryFailure, InventoryStatus
 from nodecomm.service.agent_inventory_when import Daily, Sent, due, next_look
 from nodecomm.service.agent_outbox import Kept, Outbox
@@ -47,8 +50,9 @@ if TYPE_CHECKING:
         InventoryTarget,
         PreparedInventory,
     )
+    from nodecomm.service.agent_inventory_sources import Ways
 
-__all__ = ["InventorySender", "Ways"]
+__all__ = ["InventorySender"]
 
 #: Seconds between two looks at the clock, which somebody may set.
 LOOK_EVERY = 600.0
@@ -64,37 +68,6 @@ STALE = 12 * 3600.0
 
 #: Seconds by which the clock may have been set since one was made.
 _STEP = 3600.0
-
-#: Answers about who we are, where another box may have another account.
-_ACCOUNT = frozenset({401, 403, 404})
-
-
-class Ways(Protocol):
-    """
-    What an agent makes and sends inventories with.
-    """
-
-    def connect(
-        self, target: InventoryTarget, prepared: PreparedInventory
-    ) -> Awaitable[Upstream]:
-        """
-        The way to a server; `NoWay` if there is none.
-        """
-        ...
-
-    def make(
-        self, order: InventoryOrder, prepared: PreparedInventory
-    ) -> Awaitable[MadeFiles]:
-        """
-        Make one; `MakingFailed` if it cannot be made.
-        """
-        ...
-
-    def stop(self) -> object:
-        """
-        End what is being made.
-        """
-        ...
 
 
 class _Failed(Exception):  # noqa: N818
@@ -206,6 +179,23 @@ class InventorySender:
         self._not_before = min(self._not_before, self._monotonic())
         self._look = True
         self._ring()
+
+    def ask(self) -> bool:
+        """
+        Ask for one, whenever the last one was; False where none are sent.
+        """
+        if self._prepared is None:
+            return False
+        Deferred.fromCoroutine(self._ask())
+        return True
+
+    async def _ask(self) -> None:
+        try:
+            await self._pool.run(self._outbox.ask)
+        except OSError as error:
+            self._state_trouble(error)
+        else:
+            self.hurry()
 
     def run_over(self) -> None:
         """
@@ -399,7 +389,7 @@ class InventorySender:
             if isinstance(error, Permanent):
                 # It would be refused again; the next one is made anew.
                 await self._forget()
-            raise _Failed(_failure_of(target.url, error)) from error
+            raise _Failed(failure_at(target.url, error)) from error
         except OSError as error:
             raise _Failed(self._local(error)) from error
         finally:
@@ -443,7 +433,7 @@ class InventorySender:
                 for name in kept.names:
                     await upstream.put(box, name, self._outbox.path(name))
             except Transient as error:
-                if not boxes or error.status not in _ACCOUNT:
+                if not boxes or error.status not in ACCOUNT_REFUSED:
                     raise
             else:
                 return box
@@ -598,18 +588,3 @@ class InventorySender:
         if status != self.status:
             self.status = status
             self._changed(status)
-
-
-def _failure_of(url: str, error: SendFailed) -> InventoryFailure:
-    """
-    What a client's error means here.
-    """
-    text = error.reason
-    if isinstance(error, UntrustedServer):
-        return InventoryFailure(url, "untrusted", error.code, text)
-    if error.status is not None:
-        code = f"http-{error.status}"
-        permanent = isinstance(error, Permanent) or error.status in _ACCOUNT
-        wait = getattr(error, "retry_after", None) or 0.0
-        return InventoryFailure(url, "refused", code, text, "", permanent, wait)
-    return InventoryFailure(url, "unreachable", "connection", text)

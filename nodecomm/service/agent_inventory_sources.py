@@ -7,7 +7,7 @@ may have, and who we are there.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,11 @@ from nodecomm.identity.server_keys import (
 from nodecomm.inventory.own import NodeIdError, own_certificate, own_node_id
 from nodecomm.inventory.pairs import Box
 from nodecomm.inventory.upstream import ClientCertificate, InventoryUpstream
+from nodecomm.inventory.upstream_errors import (
+    Permanent,
+    SendFailed,
+    UntrustedServer,
+)
 from nodecomm.inventory.upstream_pins import PINS_NAME, ServerPins
 from nodecomm.inventory.upstream_trust import (
     Authorities,
@@ -45,7 +50,18 @@ if TYPE_CHECKING:
         PreparedInventory,
     )
 
-__all__ = ["InventorySources", "NoWay", "Upstream", "no_key"]
+__all__ = [
+    "ACCOUNT_REFUSED",
+    "InventorySources",
+    "NoWay",
+    "Upstream",
+    "Ways",
+    "failure_at",
+    "no_key",
+]
+
+#: Answers about who we are, where another box may have another account.
+ACCOUNT_REFUSED = frozenset({401, 403, 404})
 
 
 class NoWay(Exception):  # noqa: N818
@@ -78,6 +94,34 @@ class Upstream(Protocol):
 
     def close(self) -> Deferred[None]:
         """Close what is kept open."""
+        ...
+
+
+class Ways(Protocol):
+    """
+    What an agent makes and sends inventories with.
+    """
+
+    def connect(
+        self, target: InventoryTarget, prepared: PreparedInventory
+    ) -> Awaitable[Upstream]:
+        """
+        The way to a server; `NoWay` if there is none.
+        """
+        ...
+
+    def make(
+        self, order: InventoryOrder, prepared: PreparedInventory
+    ) -> Awaitable[MadeFiles]:
+        """
+        Make one; `MakingFailed` if it cannot be made.
+        """
+        ...
+
+    def stop(self) -> object:
+        """
+        End what is being made.
+        """
         ...
 
 
@@ -226,3 +270,18 @@ def no_key(target: InventoryTarget) -> InventoryFailure:
 
 def _local(url: str, code: str, text: str, remedy: str = "") -> InventoryFailure:
     return InventoryFailure(url, "local", code, text, remedy)
+
+
+def failure_at(url: str, error: SendFailed) -> InventoryFailure:
+    """
+    What a client's error means here.
+    """
+    text = error.reason
+    if isinstance(error, UntrustedServer):
+        return InventoryFailure(url, "untrusted", error.code, text)
+    if error.status is not None:
+        code = f"http-{error.status}"
+        permanent = isinstance(error, Permanent) or error.status in ACCOUNT_REFUSED
+        wait = getattr(error, "retry_after", None) or 0.0
+        return InventoryFailure(url, "refused", code, text, "", permanent, wait)
+    return InventoryFailure(url, "unreachable", "connection", text)

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from nodecomm.identity.keys import KeyPair
     from nodecomm.service.agent_events import Follow
-    from nodecomm.service.agent_inventory import Ways
+    from nodecomm.service.agent_inventory_sources import Ways
     from nodecomm.service.agent_prepared import PreparedAgent
     from nodecomm.service.agent_run import Sources
     from nodecomm.service.loading import LoadedAgent
@@ -402,7 +402,9 @@ class AgentService(Service):
             self.sender.hurry()
         self._ring()
 
-    def follow_run(self, tell: Callable[[str], object]) -> Follow:
+    def follow_run(
+        self, tell: Callable[[str], object], *, inventory: bool = False
+    ) -> Follow:
         """
         Make a run now; during a run, another one right after it, for all who ask
         meanwhile: the one that is under way may have seen the servers before what
@@ -410,11 +412,15 @@ class AgentService(Service):
 
         Args:
             tell: Takes each line that there is to say of it.
+            inventory: Whether an inventory is to be sent, too.
         """
         follow = self.events.follow(tell, after=self._busy)
         if self._stopping:
             self.events.run_over(None)
             return follow
+        if inventory:
+            sends = self.sender is not None and self.sender.ask()
+            tell("an inventory is sent, too" if sends else "no inventories are sent")
         if self._busy:
             tell("a run is under way; the one that is asked for follows it")
         self.run_now(BY_REQUEST)

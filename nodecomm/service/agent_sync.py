@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
+from nodecomm.access.execution import FORCE_INVENTORY
 from nodecomm.config.durations import duration_text, parse_duration
 from nodecomm.config.execution import SYNC
 from nodecomm.server.execution.executables import Programs
@@ -31,9 +33,21 @@ MOST_WAITING = 1024 * 1024
 #: Source: cf-runagent of CFEngine 3.21, observed: it gives up after 185 s of silence.
 SAY_EVERY = 60.0
 
-#: Has a run made, now or right after the one that is under way: takes a function for
-#: each line.
-FollowRun = Callable[[Callable[[str], object]], "Follow"]
+
+class FollowRun(Protocol):
+    """
+    Has a run made, now or right after the one that is under way.
+    """
+
+    def __call__(
+        self, tell: Callable[[str], object], *, inventory: bool = False
+    ) -> Follow:
+        """
+        Args:
+            tell: Takes each line.
+            inventory: Whether an inventory is asked for, too.
+        """
+        ...
 
 
 class AgentExecutable:
@@ -73,7 +87,8 @@ class AgentExecutable:
         if order.execution.program is not None:
             return self._programs.begin(order, watcher)
         running = _Sync(order, watcher, self._reactor, self._monotonic)
-        running.follow(self._follow)
+        inventory = FORCE_INVENTORY in order.defined
+        running.follow(partial(self._follow, inventory=inventory))
         return running
 
 
@@ -102,7 +117,7 @@ class _Sync:
         self._limit = parse_duration(order.execution.settings.timeout)
         self._timer = self._later()
 
-    def follow(self, follow: FollowRun) -> None:
+    def follow(self, follow: Callable[[Callable[[str], object]], Follow]) -> None:
         """
         Begin.
         """

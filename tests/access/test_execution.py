@@ -169,6 +169,24 @@ def test_sync_takes_neither_classes_nor_bundles() -> None:
     assert judge_bundles(evaluator, snapshot, peer(), []).allowed
 
 
+def test_the_class_that_an_agent_takes() -> None:
+    """Its own run may send an inventory, without any role; a program is given none."""
+    agent = snapshot_of(cfruncommand="sync")
+    assert agent.execution is not None
+    assert agent.execution.program is None
+    evaluator = AccessEvaluator(agent)
+    forced = [b"force_inventory"]
+    assert judge_roles(agent, peer(), forced).allowed
+    assert judge_roles(agent, peer(), forced * 2).allowed
+    for refused in ([*forced, b"a"], [b"force_inventory_"], [b"Force_inventory"]):
+        assert judge_roles(agent, peer(), refused).reason == "takes_none"
+    assert judge_bundles(evaluator, agent, peer(), forced).reason == "takes_none"
+    program = evolve(
+        agent, execution=evolve(agent.execution, program=b"/usr/bin/nodecomm")
+    )
+    assert judge_roles(program, peer(), forced).reason == "takes_none"
+
+
 @pytest.mark.parametrize(
     ("access", "command", "said"),
     [

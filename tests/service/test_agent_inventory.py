@@ -492,6 +492,39 @@ def test_asking_for_one(tmp_path: Path) -> None:
     assert found.sent.reason == "asked"
 
 
+def test_whoever_asks_for_a_run_may_ask_for_one(tmp_path: Path) -> None:
+    """It is sent beside the run; where none are sent, that is said."""
+    ways = FakeWays()
+    node = agent(tmp_path, ways)
+    later(node, FIRST + 0.1)
+    ways.took()
+    said: list[str] = []
+    node.service.follow_run(said.append)
+    assert ways.took() == []
+    node.service.follow_run(said.append, inventory=True)
+    assert ways.took()[-1] == "put first n-1_2.ocs.sign"
+    assert "an inventory is sent, too" in said
+    node.write(node.file.read_text() + "[inventory]\nenabled = false\n")
+    assert node.service.reload()
+    node.service.follow_run(said.append, inventory=True)
+    assert ways.took() == []
+    assert "no inventories are sent" in said
+
+
+def test_hurry_during_an_attempt(tmp_path: Path) -> None:
+    """Who hurries while one fails has the next one at once."""
+    ways = FakeWays()
+    answer: Deferred[int] = Deferred()
+    ways.puts = lambda *about: answer
+    node = agent(tmp_path, ways, more=ONLY_A)
+    later(node, FIRST + 0.1)
+    ways.took()
+    node.service.run_now()
+    ways.puts = lambda *about: None
+    answer.errback(Transient("no answer"))
+    assert ways.took() == [f"uuid {A}", *first(1)]
+
+
 def test_a_signal_ends_a_pause(tmp_path: Path) -> None:
     """What waits is sent at once when somebody says so, and after a reload."""
     ways = FakeWays(ids={A: Transient("away"), B: Transient("away")})

@@ -58,21 +58,22 @@ class SyncCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Reactor()
         self.events = AgentEvents()
-        self.asked = 0
+        self.asked = self.inventories = 0
         self.executable = AgentExecutable(self.clock, self.follow, self.clock.seconds)
         self.watcher = Watcher()
 
-    def follow(self, tell: Any) -> Follow:
+    def follow(self, tell: Any, *, inventory: bool = False) -> Follow:
         """As `AgentService.follow_run`."""
         self.asked += 1
+        self.inventories += inventory
         return self.events.follow(tell)
 
-    def begin(self, timeout: str = "1h") -> Any:
+    def begin(self, timeout: str = "1h", *classes: bytes) -> Any:
         """A run that somebody asks for."""
         execution = Execution(
             "sync", is_sync=True, settings=RunSettings(timeout=timeout)
         )
-        order = RunOrder((), (), (), Peer("192.0.2.1"), execution)
+        order = RunOrder(classes, (), (), Peer("192.0.2.1"), execution)
         self.assertEqual(b"sync", self.executable.command(order))
         return self.executable.begin(order, self.watcher)
 
@@ -108,6 +109,13 @@ class SyncTests(SyncCase):
             [b"error: no copy", b"error: no after_update"], self.watcher.lines()
         )
         self.assertEqual(1, self.watcher.outcomes[0].exit_code)
+
+    def test_an_inventory_is_asked_for(self) -> None:
+        """By the class that is the only one that the agent's own run takes."""
+        self.begin()
+        self.assertEqual(0, self.inventories)
+        self.begin("1h", b"force_inventory")
+        self.assertEqual(1, self.inventories)
 
     def test_the_agent_stops(self) -> None:
         """There is no exit code then."""
