@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from twisted.internet.defer import Deferred
@@ -137,13 +137,11 @@ class INodeRegistry(Interface):
         What happened to a node, the oldest first.
         """
 
-    def purge(
-        before: datetime, kept: Iterable[str] = ()
-    ) -> Sequence[str] | Deferred[Sequence[str]]:
+    def purge(before: datetime) -> Sequence[str] | Deferred[Sequence[str]]:
         """
-        Keep nothing more of nodes that were deleted or refused before that moment, but
-        for those with the ids in *kept* (in lower case), and return the ids of the
-        others.
+        Forget the history and the documents of nodes that were deleted or refused
+        before that moment, and return their ids. What decides about their next
+        inventories stays.
         """
 
     def generation() -> int | Deferred[int]:

@@ -211,7 +211,7 @@ class InventorySettings:
         default="90d",
         metadata=about(
             "So long the history of a node that was deleted or refused is kept, and "
-            "its last inventory; `max_age` and `max_ahead` together at least.",
+            "its last inventory. Its keys, and when it has signed last, stay for ever.",
             shape="duration",
             minimum=DAY,
             maximum=36500 * DAY,

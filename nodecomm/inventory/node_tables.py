@@ -99,7 +99,8 @@ class NodeTables:
         # Moments are all in UTC, and compare as texts.
         rows = self._execute(
             "SELECT node_id FROM nodes WHERE status IN (:deleted, :refused) "
-            "AND since < :before ORDER BY since LIMIT :most",
+            "AND since < :before AND (id IN (SELECT id FROM events) "
+            "OR id IN (SELECT id FROM documents)) ORDER BY since LIMIT :most",
             {
                 "deleted": Status.DELETED.value,
                 "refused": Status.REFUSED.value,
@@ -109,13 +110,9 @@ class NodeTables:
         )
         return [node_id for (node_id,) in rows]
 
-    def forget(self, node_id: str) -> None:
-        for statement in (
-            "DELETE FROM documents WHERE id = :id",
-            "DELETE FROM events WHERE id = :id",
-            "DELETE FROM nodes WHERE id = :id",
-        ):
-            self._do(statement, id=_id(node_id))
+    def strip(self, node_id: str) -> None:
+        self._do("DELETE FROM documents WHERE id = :id", id=_id(node_id))
+        self._do("DELETE FROM events WHERE id = :id", id=_id(node_id))
 
     def document(self, node_id: str) -> KeptDocument | None:
         row = self._one(

@@ -10,7 +10,7 @@ that take documents of one node do so one after the other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -64,10 +64,8 @@ MAX_EVENTS = 500
 #: one with each key pair that he makes.
 MAX_PENDING = 10_000
 
-#: Nodes that are forgotten within one transaction, and among how many they are looked
-#: for.
+#: Nodes whose history is forgotten within one transaction.
 PURGE_AT_ONCE = 100
-PURGE_LOOK = 1000
 
 #: Withdrawn keys of one node that are kept, the last ones: each is another key.
 MAX_WITHDRAWN = 100
@@ -100,12 +98,13 @@ class Records(Others, Protocol):
 
     def removed_before(self, when: datetime, limit: int) -> Sequence[str]:
         """
-        The ids of nodes that were deleted or refused before *when*, *limit* at most.
+        The ids of nodes that were deleted or refused before *when* and have a history
+        or a document, *limit* at most.
         """
 
-    def forget(self, node_id: str) -> None:
+    def strip(self, node_id: str) -> None:
         """
-        Keep nothing of this node, but which keys were withdrawn from it.
+        Keep neither history nor document of this node.
         """
 
     def document(self, node_id: str) -> KeptDocument | None:
@@ -337,26 +336,23 @@ def _withdrawn(before: Node, after: Node) -> tuple[PublicKey, str] | None:
     return key, "trust-again" if after.key is None else "key"
 
 
-def purge(records: Records, before: datetime, kept: Container[str]) -> list[str]:
+def purge(records: Records, before: datetime) -> list[str]:
     """
-    Forget nodes that were deleted or refused long ago, some of them at a time.
+    Forget the history and the documents of nodes that were deleted or refused long
+    ago, some of them at a time. What decides about their next inventory stays for ever:
+    that they have signed, when, and with which keys.
 
     Args:
         records: Within a transaction that can write.
         before: When, at the latest.
-        kept: Ids, in lower case, of those that stay all the same.
 
     Returns:
-        The ids of what was forgotten; there may be more while this is not empty.
+        The ids of those nodes; there may be more while this is not empty.
     """
-    gone = []
-    for node_id in records.removed_before(before, PURGE_LOOK):
-        if node_id.lower() not in kept:
-            records.forget(node_id)
-            gone.append(node_id)
-            if len(gone) == PURGE_AT_ONCE:
-                break
-    return gone
+    found = list(records.removed_before(before, PURGE_AT_ONCE))
+    for node_id in found:
+        records.strip(node_id)
+    return found
 
 
 def same_moment(records: Records, *statuses: Status) -> NodesAt:

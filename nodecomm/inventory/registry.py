@@ -5,7 +5,7 @@ The nodes of a server, for whoever lives in a reactor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, Protocol, TypeVar
 
@@ -238,29 +238,27 @@ class NodeRegistry:
         """
         return self._store.run(lambda records: records.events(node_id), write=False)
 
-    def purge(
-        self, before: datetime, kept: Iterable[str] = ()
-    ) -> Deferred[Sequence[str]]:
+    def purge(self, before: datetime) -> Deferred[Sequence[str]]:
         """
-        Forget nodes that were deleted or refused before that moment, but for those with
-        the ids in *kept*.
+        Forget the history and the documents of nodes that were deleted or refused
+        before that moment.
         """
-        return Deferred.fromCoroutine(self._purge(before, frozenset(kept)))
+        return Deferred.fromCoroutine(self._purge(before))
 
-    async def _purge(self, before: datetime, kept: Container[str]) -> Sequence[str]:
+    async def _purge(self, before: datetime) -> Sequence[str]:
         gone: list[str] = []
         while True:
             # In parts, so that others need not wait long.
             some: list[str] = await self._store.run(
-                lambda records: purge(records, before, kept), write=True
+                lambda records: purge(records, before), write=True
             )
             if not some:
                 break
             gone += some
         if gone:
             self._log.info(
-                "{count} nodes that were deleted or refused before {before} are"
-                " forgotten",
+                "the history of {count} nodes that were deleted or refused before"
+                " {before} is forgotten",
                 event="nodes.forgotten",
                 count=len(gone),
                 before=before.isoformat(),

@@ -259,15 +259,14 @@ class NodesFollowed:
 
     async def _purge(self) -> None:
         """
-        Forget who was removed long ago. Those that the configuration names would come
-        back by it.
+        Forget the history of who was removed long ago.
         """
-        named = [node_id.strip().lower() for node_id, _ in self._named]
         try:
-            await self.registry.purge(self._present() - self._keep, named)
+            await self.registry.purge(self._present() - self._keep)
         except Exception as error:
             self._log.warn(
-                "nodes that were removed long ago are not forgotten yet: {error}",
+                "the history of nodes that were removed long ago is not forgotten yet:"
+                " {error}",
                 event="nodes.not-forgotten",
                 error=str(error),
             )
@@ -290,13 +289,7 @@ class NodesFollowed:
 
 
 def _kept_for(inventory: InventorySettings) -> timedelta:
-    """
-    How long nodes that were removed are remembered: while one of their inventories that
-    somebody has captured could be believed, at least.
-    """
-    believed = parse_duration(inventory.max_age) + parse_duration(inventory.max_ahead)
-    seconds = max(parse_duration(inventory.keep_deleted), believed)
-    return timedelta(seconds=seconds)
+    return timedelta(seconds=parse_duration(inventory.keep_deleted))
 
 
 def document_limits(inventory: InventorySettings) -> DocumentLimits:

@@ -78,11 +78,16 @@ class _MemoryRecords:
     def removed_before(self, when: datetime, limit: int) -> Sequence[str]:
         removed = self.nodes(Status.DELETED, Status.REFUSED)
         found = sorted(removed, key=lambda node: node.since)
-        return [node.node_id for node in found if node.since < when][:limit]
+        return [
+            node.node_id
+            for node in found
+            if node.since < when
+            and (_id(node.node_id) in self._events or self.document(node.node_id))
+        ][:limit]
 
-    def forget(self, node_id: str) -> None:
-        for kept in (self._documents, self._events, self._nodes):
-            kept.pop(_id(node_id), None)
+    def strip(self, node_id: str) -> None:
+        self._documents.pop(_id(node_id), None)
+        self._events.pop(_id(node_id), None)
 
     def document(self, node_id: str) -> KeptDocument | None:
         return self._documents.get(_id(node_id))
