@@ -25,6 +25,7 @@ from nodecomm.cli.nodes_shown import (
     list_lines,
     node_facts,
     node_lines,
+    served_by,
     suspicion_facts,
 )
 from nodecomm.cli.options import (
@@ -274,6 +275,7 @@ class _Nodes:
         place: Where they are.
         stack: Closes it.
         other: Where those of another database are, by its name.
+        server_id: What nodes call the server; None where nothing says so.
     """
 
     def __init__(
@@ -281,7 +283,9 @@ class _Nodes:
         place: NodesPlace,
         stack: ExitStack,
         other: Callable[[str], NodesPlace],
+        server_id: str | None = None,
     ) -> None:
+        self.server_id = server_id
         self.place = place
         self.other = other
         self._stack = stack
@@ -342,7 +346,9 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         raise usage.UsageError(f"--database: {error}") from error
     try:
         with ExitStack() as stack:
-            facts, lines = command(_Nodes(place, stack, state.nodes), chosen)
+            facts, lines = command(
+                _Nodes(place, stack, state.nodes, state.server_id), chosen
+            )
     except (NotPossible, _Failed) as error:
         code, text = error.code, str(error)
     except KeyRefused as error:
@@ -391,11 +397,11 @@ def _list(nodes: _Nodes, options: CommandOptions) -> _Answer:
 
     shown, found = nodes.read(find) or ([], ())
     facts = {
-        "nodes": [node_facts(node, found) for node in shown],
+        "nodes": [node_facts(node, found, nodes.server_id) for node in shown],
         "warnings": suspicion_facts(found),
     }
     if shown:
-        return facts, list_lines(shown, found)
+        return facts, list_lines(shown, found, nodes.server_id)
     if not nodes.place.is_made:
         return facts, [f"there are no nodes: {nodes.place} is not there (see --config)"]
     return facts, ["there is no such node", *list_lines([], found)]
@@ -409,7 +415,8 @@ def _is_wanted(status: Status, options: CommandOptions) -> bool:
 
 def _show(nodes: _Nodes, options: CommandOptions) -> _Answer:
     node, found = nodes.node(options["node"])
-    return node_facts(node, found), node_lines(node, found)
+    server_id = nodes.server_id
+    return node_facts(node, found, server_id), node_lines(node, found, server_id)
 
 
 def _history(nodes: _Nodes, options: CommandOptions) -> _Answer:
@@ -439,10 +446,13 @@ def _decided(
     lines = [f"{done}: {name}node {node.node_id}"]
     if with_key:
         lines += [f"key {line}" for line in key_lines(node.key)]
+    other = served_by(node, nodes.server_id)
+    if with_key and other is not None:
+        lines.append(f"served by {other}: nothing is open to it on this server")
     lines += advice
     own = (x for x in found if node.node_id in x.node_ids)
     lines += [f"warning: {x.text}" for x in own]
-    return node_facts(node, found), lines
+    return node_facts(node, found, nodes.server_id), lines
 
 
 def _accept(nodes: _Nodes, options: CommandOptions) -> _Answer:
@@ -508,8 +518,8 @@ def _wait(nodes: _Nodes, options: CommandOptions) -> _Answer:
         time.sleep(min(left, _LOOK_EVERY))
     doubts = nodes.read(lambda records: suspicions(records.nodes(*_LIVE))) or ()
     about = [x for x in doubts if any(node.node_id in x.node_ids for node in found)]
-    facts = {"nodes": [node_facts(node, doubts) for node in found]}
-    return facts, list_lines(found, about)
+    facts = {"nodes": [node_facts(node, doubts, nodes.server_id) for node in found]}
+    return facts, list_lines(found, about, nodes.server_id)
 
 
 def _copy(nodes: _Nodes, options: CommandOptions) -> _Answer:

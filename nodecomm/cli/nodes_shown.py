@@ -15,6 +15,7 @@ from attrs import asdict
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from nodecomm.access.nodes import is_served_here
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.nodes import Event, Node
 from nodecomm.inventory.suspicions import Suspicion
@@ -27,6 +28,7 @@ __all__ = [
     "node_facts",
     "node_lines",
     "pin",
+    "served_by",
     "suspicion_facts",
 ]
 
@@ -75,7 +77,19 @@ def event_facts(events: Iterable[Event]) -> list[dict[str, Any]]:
     return [{**asdict(event), "when": _date(event.when)} for event in events]
 
 
-def node_facts(node: Node, found: Iterable[Suspicion] = ()) -> dict[str, Any]:
+def served_by(node: Node, server_id: str | None) -> str | None:
+    """
+    The server that a node belongs to, if that is another one than *server_id*.
+    """
+    if node.facts is None or server_id is None or not node.status.is_live:
+        return None
+    named = node.facts.policy_server_id
+    return None if is_served_here(named, server_id) else named
+
+
+def node_facts(
+    node: Node, found: Iterable[Suspicion] = (), server_id: str | None = None
+) -> dict[str, Any]:
     """
     A node, for programs, with the warnings that are about it.
     """
@@ -92,6 +106,7 @@ def node_facts(node: Node, found: Iterable[Suspicion] = ()) -> dict[str, Any]:
         "received": _date(node.received),
         "hostname": node.hostname,
         "policy_server": facts.policy_server_id if facts else None,
+        "served_by": served_by(node, server_id),
         "owner": facts.owner if facts else None,
         "agent": facts.agent_name if facts else None,
         "agent_version": facts.agent_version if facts else None,
@@ -115,7 +130,9 @@ def key_lines(key: PublicKey | None) -> list[str]:
     return [key.md5, key.sha, pin(key)]
 
 
-def list_lines(nodes: Sequence[Node], found: Iterable[Suspicion]) -> Iterator[str]:
+def list_lines(
+    nodes: Sequence[Node], found: Iterable[Suspicion], server_id: str | None = None
+) -> Iterator[str]:
     """
     A line for each node, then the warnings.
     """
@@ -126,6 +143,7 @@ def list_lines(nodes: Sequence[Node], found: Iterable[Suspicion]) -> Iterator[st
             node.hostname or "-",
             node.key.md5 if node.key else "no key",
             _date(node.known.last) or "no inventory",
+            _served(node, server_id),
         )
         for node in nodes
     ]
@@ -136,18 +154,25 @@ def list_lines(nodes: Sequence[Node], found: Iterable[Suspicion]) -> Iterator[st
     yield from (f"warning: {x.text}" for x in found)
 
 
-def node_lines(node: Node, found: Iterable[Suspicion]) -> Iterator[str]:
+def _served(node: Node, server_id: str | None) -> str:
+    other = served_by(node, server_id)
+    return "" if other is None else f"served by {other}"
+
+
+def node_lines(
+    node: Node, found: Iterable[Suspicion], server_id: str | None = None
+) -> Iterator[str]:
     """
     All about a node.
     """
-    for name, value in _parts(node):
+    for name, value in _parts(node, server_id):
         yield f"{name:<15} {value}".rstrip()
     for suspicion in found:
         if node.node_id in suspicion.node_ids:
             yield f"warning: {suspicion.text}"
 
 
-def _parts(node: Node) -> Iterator[tuple[str, object]]:
+def _parts(node: Node, server_id: str | None) -> Iterator[tuple[str, object]]:
     facts, known, rejected = node.facts, node.known, node.rejected
     yield "node", node.node_id
     yield "status", f"{node.status.value} since {_date(node.since)}"
@@ -161,7 +186,11 @@ def _parts(node: Node) -> Iterator[tuple[str, object]]:
     if node.received is not None:
         yield "received", _date(node.received)
     if facts is not None:
-        yield "policy server", facts.policy_server_id
+        served = _served(node, server_id)
+        yield (
+            "policy server",
+            facts.policy_server_id + (f" ({served}, not here)" if served else ""),
+        )
         yield "agent", f"{facts.agent_name} {facts.agent_version}, as {facts.owner}"
         yield "system", facts.system
         yield "addresses", " ".join(facts.addresses)

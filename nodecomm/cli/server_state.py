@@ -14,6 +14,7 @@ from twisted.python import usage
 from nodecomm.cli.options import CONFIG, default_state_dir
 from nodecomm.identity.places import STATE_DIR_VARIABLE
 from nodecomm.inventory.opening import NodesPlace, nodes_place
+from nodecomm.inventory.own import NodeIdError, kept_node_id
 
 __all__ = ["CONFIG", "ServerState", "find_state"]
 
@@ -36,6 +37,8 @@ class ServerState:
         password: That of the database, where a configuration has one.
         config: The configuration that says so; None for none.
         takes_inventories: Whether a server with it keeps nodes at all.
+        identity: What a configuration calls the server, for its nodes; None where
+            nothing says so.
     """
 
     folder: Path
@@ -43,6 +46,7 @@ class ServerState:
     password: str | None = field(default=None, repr=False)
     config: Path | None = None
     takes_inventories: bool = True
+    identity: str | None = None
 
     def nodes(self, named: str | None = None) -> NodesPlace:
         """
@@ -56,6 +60,20 @@ class ServerState:
         """
         password = None if named else self.password
         return nodes_place(named or self.database, self.folder, password)
+
+    @property
+    def server_id(self) -> str | None:
+        """
+        What nodes call the server; None while it has no id.
+        """
+        if self.identity is not None:
+            return self.identity
+        try:
+            made = kept_node_id(self.folder)
+        except (NodeIdError, OSError):
+            # The server itself does not start with that, and says so.
+            return None
+        return None if made is None else made.lower()
 
     def check(self) -> None:
         """
@@ -108,4 +126,5 @@ def find_state(
         inventory.database,
         password.reveal() if password and known else None,
         file,
+        identity=inventory.server_id,
     )

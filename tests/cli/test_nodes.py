@@ -218,6 +218,40 @@ def test_show(server: Server) -> None:
         assert part in out
 
 
+@pytest.mark.parametrize("configured", [True, False])
+def test_nodes_of_other_servers(server: Server, configured: bool) -> None:
+    """
+    A node of another policy server is shown with that one; which one this is, is said
+    by its configuration, or by the id that it has made.
+    """
+    for number, (node_id, named) in enumerate(
+        ((NODE, "Relay-7"), (OTHER_NODE, "HERE"))
+    ):
+        own = agent(certificate=certificate(pair(number), node_id), server=named)
+        section = rudder(own, node_id=node_id, hostname=f"host-{number}")
+        server.receive(number, data=document(section))
+    known: tuple[str | Path, ...] = ()
+    assert "served by" not in server.run("list")[1]
+    if configured:
+        known = ("-c", server.folder / "server.toml")
+        text = '[server]\nlisten = ["tcp:1"]\n[inventory]\nserver_id = "here"\n'
+        (server.folder / "server.toml").write_text(text)
+    else:
+        (server.folder / "uuid").write_text("Here\n")
+
+    listed = {x["id"]: x["served_by"] for x in server.facts("list", *known)["nodes"]}
+    assert listed == {NODE: "Relay-7", OTHER_NODE: None}
+    lines = server.run("list", *known)[1].splitlines()
+    assert [line.endswith("  served by Relay-7") for line in lines] == [False, True]
+    shown = server.run("show", NODE, *known)[1]
+    assert "Relay-7 (served by Relay-7, not here)" in shown
+    _, accepted, _ = server.run("accept", NODE, *known)
+    assert "served by Relay-7: nothing is open to it on this server" in accepted
+    assert "served by" not in server.run("accept", OTHER_NODE, *known)[1]
+    server.run("delete", NODE, *known)
+    assert server.facts("show", NODE, *known)["served_by"] is None
+
+
 def test_what_a_node_says_is_made_safe(server: Server) -> None:
     """
     Nothing of a document reaches the terminal as it is.
