@@ -103,6 +103,9 @@ class Outbox(SpoolFolder):
         seconds: A clock for durations that never goes back, such as `time.monotonic`.
         now: Civil time in UTC.
         failed_kept: How much is kept in `failed/`.
+
+    Attributes:
+        seconds: The clock by which files have `arrived`.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class Outbox(SpoolFolder):
         failed_kept: int = FAILED_KEPT,
     ) -> None:
         super().__init__(folder, now=now, failed_kept=failed_kept)
-        self._seconds = seconds
+        self.seconds = seconds
         self._outgoing = os.path.join(self.folder, OUTGOING_NAME)
         self._items: dict[str, Outgoing] = {}
         #: The latest that waits under a name in a box.
@@ -355,7 +358,7 @@ class Outbox(SpoolFolder):
             path=waiting.path,
             name=waiting.name,
             sender=waiting.sender,
-            arrived=self._seconds() - age,
+            arrived=self.seconds() - age,
             when=datetime.fromtimestamp(modified, timezone.utc),
         )
         self._items[serial] = item

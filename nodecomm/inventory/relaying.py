@@ -43,6 +43,9 @@ KEEP = 7 * 86400.0
 #: Seconds between two looks at the folder.
 LOOK_EVERY = 30.0
 
+#: Seconds until another look, at the least.
+_SOON = 0.01
+
 #: Seconds for which a relay that ends waits for what it has begun to send.
 GRACE = 5.0
 
@@ -116,6 +119,8 @@ class Relaying:
         self.address = address
         self._upstream = upstream
         self._reactor = reactor
+        # Not the reactor's, which is the civil clock in most programs.
+        self._seconds = outbox.seconds
         self._pool = pool
         self._server_id = server_id
         #: Whether the server above is another one than this; and who waits to know.
@@ -251,7 +256,7 @@ class Relaying:
         """
         lane = self._lanes[box]
         while self._started:
-            turn = lane.take(self._reactor.seconds())
+            turn = lane.take(self._seconds())
             if turn is None:
                 break
             done = Deferred.fromCoroutine(self._go(box, turn))
@@ -262,8 +267,9 @@ class Relaying:
         if timer is not None:
             timer.cancel()
         at = lane.next_at()
-        if self._started and at is not None and at > self._reactor.seconds():
-            pause = at - self._reactor.seconds()
+        if self._started and at is not None and at > self._seconds():
+            # Clocks differ by a little; whoever comes too early comes again.
+            pause = max(at - self._seconds(), _SOON)
             self._timers[box] = self._reactor.callLater(pause, self._due, box)
 
     def _due(self, box: Box) -> None:
@@ -300,7 +306,7 @@ class Relaying:
             Transient: It may go well another time.
         """
         item = turn.item
-        began = self._reactor.seconds()
+        began = self._seconds()
         try:
             await maybeDeferred(self._upstream.put, box, item.name.text, item.path)
         except Permanent as error:
@@ -325,7 +331,7 @@ class Relaying:
                 peer=item.sender.address,
                 upstream=self.address,
                 waited=round(began - item.arrived, 3),
-                seconds=self._reactor.seconds() - began,
+                seconds=self._seconds() - began,
             )
         lane = self._lanes[box]
         if lane.is_closed:
@@ -429,7 +435,7 @@ class Relaying:
             )
             if self._started:
                 again = Turn(turn.item, said=turn.said, refusal=refusal, tries=1)
-                again.not_before = self._reactor.seconds() + LOOK_EVERY
+                again.not_before = self._seconds() + LOOK_EVERY
                 self._turns[turn.item.serial] = again
                 lane.add(again)
             return
@@ -443,7 +449,7 @@ class Relaying:
         turn.said = error.reason
         if isinstance(error, UntrustedServer) or error.retry_after is not None:
             about_file = False
-        lane, now = self._lanes[box], self._reactor.seconds()
+        lane, now = self._lanes[box], self._seconds()
         closed = lane.failed(
             turn,
             now,
@@ -484,7 +490,7 @@ class Relaying:
                 pause=0,
             )
         turn.said = failure.getErrorMessage()
-        self._lanes[box].wait(turn, self._reactor.seconds())
+        self._lanes[box].wait(turn, self._seconds())
         self._tell_delayed(turn, turn.said, None)
 
     def _tell_delayed(self, turn: Turn, reason: str, status: int | None) -> None:
@@ -496,7 +502,7 @@ class Relaying:
             peer=turn.item.sender.address,
             reason=reason,
             status=status,
-            pause=round(turn.not_before - self._reactor.seconds()),
+            pause=round(turn.not_before - self._seconds()),
         )
 
     def _tell_failed(self, turn: Turn, refusal: Refusal) -> None:
@@ -536,7 +542,7 @@ class Relaying:
         for item in items:
             if self._started:
                 self._add(item)
-        before = self._reactor.seconds() - self.keep
+        before = self._seconds() - self.keep
         for turn in list(self._turns.values()):
             if self._started and turn.item.arrived < before and not turn.is_above:
                 await self._set_aside(turn, turn.refusal or self._expired(turn))
