@@ -250,7 +250,7 @@ class CurlTests(TestCase):
         """Curl hears that a large file is refused, and sends no more of it."""
         path = self.folder / "large.ocs"
         with path.open("wb") as file:
-            file.truncate(200 << 20)
+            file.truncate(2 << 30)
         out, _, _ = yield self.curl(
             *("--insecure", "--silent", "--user", "rudder:rudder"),
             *("-o", "/dev/null", "-w", "%{http_code} %{size_upload}"),
