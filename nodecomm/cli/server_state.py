@@ -22,7 +22,12 @@ __all__ = ["CONFIG", "ServerState", "find_state"]
 SYSTEM_FILE = Path("/etc/nodecomm/server.toml")
 
 #: Faults in secrets are none of ours: they may be out of an operator's reach.
-_SECRETS = ("inventory.first_password", "inventory.update_password")
+_SECRETS = (
+    "inventory.first_password",
+    "inventory.update_password",
+    "inventory.upstream_first_password",
+    "inventory.upstream_password",
+)
 
 
 @frozen
