@@ -235,7 +235,7 @@ class Maker:
         try:
             result: MadeFiles | Failure = self._make(order, now, command)
         except BaseException:
-            result = Failure()
+            result = Failure()  # type: ignore[no-untyped-call]
         self._reactor.callFromThread(self._over, made, result)
 
     def _over(self, made: Deferred[MadeFiles], result: MadeFiles | Failure) -> None:
@@ -243,7 +243,7 @@ class Maker:
         self._command = None
         if made is self._waiting:
             self._waiting = None
-            made.callback(result)  # type: ignore[arg-type]
+            made.callback(result)
 
     def _too_late(self, seconds: float) -> None:
         if self._command is not None:
@@ -258,4 +258,4 @@ class Maker:
     def _fail(self, error: MakingFailed) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            waiting.errback(Failure(error))
+            waiting.errback(Failure(error))  # type: ignore[no-untyped-call]

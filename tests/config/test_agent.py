@@ -347,9 +347,9 @@ class AgentConfigurationTests(SynchronousTestCase):
     def test_showing(self) -> None:
         """What is shown is a file that means the same, but for its secrets."""
         configuration = read(GOOD).settings
-        shown = as_toml(configuration)
-        self.assertEqual(shown.count(HIDDEN), 1)
-        again = read(shown.replace(HIDDEN, "rudder"))
+        text = as_toml(configuration)
+        self.assertEqual(text.count(HIDDEN), 1)
+        again = read(text.replace(HIDDEN, "rudder"))
 
         self.assertEqual(again.problems, ())
         self.assertEqual(again.settings, configuration)
