@@ -144,9 +144,11 @@ class Exchange:
             if self._look.running:
                 self._look.stop()
             self._look = None
+        # A look that is under way is not to ask anything more.
+        stopped = self._halves.stop()
         waiting: Deferred[None] = Deferred()
         self._looking.addBoth(lambda _: waiting.callback(None))
-        return waiting.addCallback(lambda _: self._halves.stop())
+        return waiting.addCallback(lambda _: stopped)
 
     def _in_pool(self, work: Callable[..., T], *args: Any) -> Deferred[T]:
         return maybeDeferred(self._pool.run, work, *args)
@@ -180,7 +182,7 @@ class Exchange:
         self._answers_since = None
         # What was asked last may have happened.
         self._recovered = False
-        if self._away:
+        if self._away or self._look is None:
             return
         self._away = True
         self._log.warn(

@@ -296,6 +296,28 @@ class MeetingTests(ExchangeCase):
         self.quiet()
         self.assertEqual([], self.rows())
 
+    def test_stopped_in_the_middle(self) -> None:
+        """
+        A server that stops waits for what is under way and asks no more; the halves
+        meet when it is back.
+        """
+        self.here.put("a.ocs", b"<a/>")
+        self.there.put("a.ocs.sign", b"a")
+        self.pass_seconds(1)
+        pool = self.there.halves.database._pool
+        assert isinstance(pool, InlinePool)
+        pool.held = True
+        self.there.clock.advance(LOOK_EVERY)
+        stopped = self.there.receiving.stop()
+        self.assertNoResult(stopped)
+        pool.work()
+        self.successResultOf(stopped)
+        self.there.boot()
+        self.pass_seconds(4)
+
+        self.assertEqual([(b"<a/>", b"a")], self.here.deliveries)
+        self.quiet()
+
     def test_no_room(self) -> None:
         """
         When the table is full, signatures wait where they are; what is too old makes
