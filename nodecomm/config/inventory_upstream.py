@@ -16,10 +16,10 @@ from nodecomm.config.placed import Checks
 if TYPE_CHECKING:
     from nodecomm.config.inventory import InventorySettings
 
-__all__ = ["check_upstream"]
+__all__ = ["RELAY_KEYS", "check_upstream"]
 
-#: What there is only on a relay.
-_OF_RELAYS = (
+#: The keys that there are only on a relay, besides `upstream` itself.
+RELAY_KEYS = (
     "upstream_key",
     "upstream_first_user",
     "upstream_first_password",
@@ -49,7 +49,7 @@ def check_upstream(
     Everything that is wrong between `upstream` and other keys.
     """
     if settings.upstream is None:
-        for name in _changed(settings, _OF_RELAYS):
+        for name in _changed(settings, RELAY_KEYS):
             yield checks.problem(
                 child_path("inventory", name),
                 "it has no effect: this server is no relay",

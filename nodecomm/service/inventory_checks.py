@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nodecomm.access.networks import AddressList, parse_entry
 from nodecomm.config.errors import Problem, child_path, element_path
+from nodecomm.config.inventory_upstream import RELAY_KEYS
 from nodecomm.inventory.keys import KeyRefused, read_pem
 from nodecomm.inventory.opening import NodesPlace, nodes_place
 from nodecomm.service.endpoints import endpoint_problems
@@ -45,12 +46,7 @@ _AT_ONCE = frozenset(
         "waiting",
         "min_free",
         "upstream",
-        "upstream_key",
-        "upstream_first_user",
-        "upstream_first_password",
-        "upstream_user",
-        "upstream_password",
-        "upstream_keep",
+        *RELAY_KEYS,
         "keep_deleted",
     }
 )
