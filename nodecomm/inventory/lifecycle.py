@@ -338,6 +338,14 @@ def _check_key_free(node_id: str, key: PublicKey, others: Others) -> None:
             "them is a copy and needs a key and an id of its own"
         )
         raise NotPossible("key-in-use", msg)
+    for other in others.with_key(key):
+        # One that was only named in a document without a signature may be anybody's.
+        if other.status is Status.BLOCKED and other.known.signed:
+            msg = (
+                f"the blocked node {other.node_id} has the key {key.md5}, which is "
+                "refused as long as it is blocked"
+            )
+            raise NotPossible("key-in-use", msg)
 
 
 def _check_hostname_free(node_id: str, hostname: str, others: Others) -> None:

@@ -217,8 +217,8 @@ def test_accept_without_key() -> None:
 @pytest.mark.parametrize("status", Status)
 def test_key_of_another(status: Status) -> None:
     """
-    A key that an accepted node has is no key for another one. What a node that is not
-    accepted has does not count.
+    A key that an accepted or a blocked node has is no key for another one. What any
+    other node has does not count.
     """
     other = a_node(status, OTHER_NODE, facts=None)
     blank = a_node(own=key(1))
@@ -228,7 +228,7 @@ def test_key_of_another(status: Status) -> None:
         (None, Register(NODE, AgentKey(key()))),
     ]
     for node, decision in decisions:
-        if status is Status.ACCEPTED:
+        if status in (Status.ACCEPTED, Status.BLOCKED):
             error = denied(node, decision, other)
 
             assert error.code == "key-in-use"

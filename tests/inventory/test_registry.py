@@ -507,6 +507,20 @@ class RegistryTests(Case):
         self.taken(self.send(node_document(pair(1), self.later(3)), pair(1)))
         self.assertIs(Status.PENDING, self.node().status)
 
+    def test_key_of_a_blocked_node(self) -> None:
+        """
+        It is refused wherever it comes from, so no other node is accepted with it, or
+        comes to it, until that is lifted.
+        """
+        self.accepted()
+        self.send(node_document(pair(), node_id=OTHER_NODE))
+        self.do(Block(NODE))
+        self.assertEqual("key-in-use", self.denied(Accept(OTHER_NODE)))
+        register = Register("third", AgentKey(key()))
+        self.assertEqual("key-in-use", self.denied(register))
+        self.do(Lift(NODE))
+        self.do(Accept(OTHER_NODE))
+
     def test_registered(self) -> None:
         """
         A node that was accepted before it came needs the key that it was registered
