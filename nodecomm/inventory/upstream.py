@@ -125,6 +125,8 @@ def parse_url(text: str) -> UpstreamURL:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError(f"{safe(text)!r} is no address: {error}") from error
+    if "[" in parts.netloc and not isIPv6Address(host or ""):
+        raise ValueError(f"{safe(text)!r} is no address: no IPv6 address in brackets")
     if parts.scheme != "https" or not host:
         raise ValueError(f"{safe(text)!r}: write https://HOST or https://HOST:PORT")
     if "@" in parts.netloc:

@@ -15,20 +15,18 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError
 
+from nodecomm.inventory import upstream as upstream_module
 from nodecomm.inventory.own import node_certificate
 from nodecomm.inventory.pairs import Box, Sender
 from nodecomm.inventory.upstream import (
     ClientCertificate,
-    InventoryUpstream,
     Permanent,
     SendFailed,
     SendTimeouts,
     Transient,
     parse_url,
 )
-from nodecomm.inventory.upstream_trust import PinnedKeys
 from nodecomm.server.pools import InlinePool, QueueFull
-from tests.identity.sample import pair
 from tests.inventory.hub import HUB, NOW, Hub, Script, hub_pair
 from tests.inventory.web import RULES
 
@@ -553,25 +551,19 @@ def test_over_an_address(hub: Hub) -> None:
     assert hub.result(upstream.server_id()) == "root"
 
 
-def test_a_host_without_an_endpoint() -> None:
-    """By default the way is straight to the address."""
-    from twisted.internet.testing import MemoryReactorClock  # noqa: PLC0415
+def test_straight_to_the_address(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default."""
+    hub.ours()
+    asked: list[Any] = []
 
-    reactor = MemoryReactorClock()
-    upstream = InventoryUpstream(
-        reactor,
-        "https://192.0.2.1:8443/",
-        {},
-        PinnedKeys([pair().public]),
-        pool=InlinePool(),
-        timeouts=SendTimeouts(connect=5),
-    )
-    asking = upstream.server_id()
-    reactor.advance(0)
+    def endpoint(*given: Any, **more: Any) -> Any:
+        asked.append((*given, more))
+        return hub.network.endpoint_for(HUB)
 
-    # The reactor of tests looks every name up as this one.
-    assert [client[:2] for client in reactor.tcpClients] == [("127.0.0.1", 8443)]
-    failures: list[Any] = []
-    asking.addErrback(failures.append)
-    reactor.advance(6)
-    assert "no connection after 5 seconds" in failures[0].value.reason
+    monkeypatch.setattr(upstream_module, "HostnameEndpoint", endpoint)
+    timeouts = SendTimeouts(connect=5)
+
+    upstream = hub.upstream(url="https://[::1]:8443/", endpoint=None, timeouts=timeouts)
+
+    assert hub.result(upstream.server_id()) == "root"
+    assert asked == [(hub.network.clock, "::1", 8443, {"timeout": 5})]
