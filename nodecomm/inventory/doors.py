@@ -33,6 +33,7 @@ __all__ = [
     "check_sender",
     "check_target",
     "client_address",
+    "is_crowded",
 ]
 
 _MIB = 1 << 20
@@ -40,7 +41,8 @@ _MIB = 1 << 20
 #: Seconds after which a sender may come again when there is no room.
 RETRY_AFTER = 60
 
-#: When half of the places for uploads are taken, nobody gets more than a tenth of them.
+#: When half of the places for uploads, or for halves, are taken, nobody gets more than
+#: a tenth of them.
 _SHARE = 10
 
 
@@ -146,6 +148,7 @@ class Room:
         uploads: Uploads under way.
         of_sender: Those of them that are this sender's.
         waiting: Halves that wait for the other one.
+        waiting_of_sender: Those of them that are this sender's.
         undecided: Pairs that wait for a decision.
         free: Bytes free on the disk.
     """
@@ -153,6 +156,7 @@ class Room:
     uploads: int = 0
     of_sender: int = 0
     waiting: int = 0
+    waiting_of_sender: int = 0
     undecided: int = 0
     free: int = 1 << 62
 
@@ -249,10 +253,13 @@ def check_room(room: Room, rules: UploadRules, length: int) -> None:
     if room.free - length < rules.min_free:
         raise Refused(507, "disk-full", "there is no room on the disk")
     later = {"Retry-After": str(RETRY_AFTER)}
-    share = max(1, rules.at_once // _SHARE)
-    if 2 * room.uploads >= rules.at_once and room.of_sender >= share:
-        # Slow ones of one sender would leave no place for others.
-        raise Refused(503, "share", "too many of yours are under way", later)
+    for there, mine, most in (
+        # Slow uploads of one sender, or halves, would leave no place for others.
+        (room.uploads, room.of_sender, rules.at_once),
+        (room.waiting, room.waiting_of_sender, rules.waiting),
+    ):
+        if is_crowded(there, most) and mine >= max(1, most // _SHARE):
+            raise Refused(503, "share", "too much of yours is here", later)
     for reason, there, most in (
         ("uploads", room.uploads, rules.at_once),
         ("waiting", room.waiting, rules.waiting),
@@ -260,6 +267,13 @@ def check_room(room: Room, rules: UploadRules, length: int) -> None:
     ):
         if there >= most:
             raise Refused(503, reason, "too much waits here; come again later", later)
+
+
+def is_crowded(there: int, most: int) -> bool:
+    """
+    Whether so much of the room is taken that nobody may have more than his share.
+    """
+    return 2 * there >= most
 
 
 def _known(authorization: str, accounts: Sequence[Account]) -> bool:

@@ -169,12 +169,24 @@ class Outbox(SpoolFolder):
         """
         return len(self._items)
 
+    def waiting_of(self, address: str) -> int:
+        """
+        None: what waits for the upstream is nobody's fault.
+        """
+        return 0
+
     @property
     def undecided(self) -> int:
         """
         None: nothing is decided here.
         """
         return 0
+
+    def completes(self, name: UploadName) -> bool:
+        """
+        No: each half goes by itself.
+        """
+        return False
 
     def holds(self, name: UploadName) -> bool:
         """

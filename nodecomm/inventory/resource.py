@@ -38,6 +38,7 @@ from nodecomm.inventory.doors import (
     check_sender,
     check_target,
     client_address,
+    is_crowded,
 )
 from nodecomm.inventory.https import peer_key
 from nodecomm.inventory.names import UploadName
@@ -138,7 +139,7 @@ class InventoryResource(Resource):
             if head.only_new and self.receiving.spool.holds(name):
                 raise Refused(412, "exists")
             length = check_length(head, name, rules.limits)
-            check_room(self._room(head.address), rules, length)
+            check_room(self._room(head.address, name), rules, length)
         except Refused as refused:
             self.refuse(request, refused, head.address)
             raise
@@ -181,7 +182,7 @@ class InventoryResource(Resource):
         if not self._senders[address]:
             del self._senders[address]
 
-    def _room(self, address: str) -> Room:
+    def _room(self, address: str, name: UploadName) -> Room:
         spool = self.receiving.spool
         if not self.receiving.is_running:
             raise Refused(503, "stopped", headers={"Retry-After": "60"})
@@ -191,7 +192,11 @@ class InventoryResource(Resource):
             self._log.failure("cannot tell how much room there is", event="upload.room")
             raise Refused(503, "spool") from error
         mine = self._senders[address]
-        return Room(self.uploads, mine, spool.waiting, spool.undecided, free)
+        # What completes a pair makes room.
+        waiting, held = 0 if spool.completes(name) else spool.waiting, 0
+        if is_crowded(waiting, self.rules.waiting):
+            held = spool.waiting_of(address)
+        return Room(self.uploads, mine, waiting, held, spool.undecided, free)
 
     def store(self, request: Request, upload: Upload) -> None:
         """

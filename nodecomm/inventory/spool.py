@@ -142,7 +142,7 @@ class Spool(SpoolFolder):
 
     # What a sender does
 
-    # The next three are asked by the reactor, and so do not wait for the lock, which is
+    # The next five are asked by the reactor, and so do not wait for the lock, which is
     # held while something is written. Each looks at a dict once.
 
     @property
@@ -152,12 +152,29 @@ class Spool(SpoolFolder):
         """
         return len(self._waiting)
 
+    def waiting_of(self, address: str) -> int:
+        """
+        How many of those came from one address.
+        """
+        # Copies: other threads go on.
+        every = [tuple(halves.values()) for halves in tuple(self._waiting.values())]
+        return sum(
+            any(waiting.sender.address == address for waiting in halves)
+            for halves in every
+        )
+
     @property
     def undecided(self) -> int:
         """
         How many pairs wait for a decision.
         """
         return len(self._pairs)
+
+    def completes(self, name: UploadName) -> bool:
+        """
+        Whether the other half of this one waits.
+        """
+        return name.half.other in self._waiting.get(name.pair, {})
 
     def holds(self, name: UploadName) -> bool:
         """

@@ -34,6 +34,10 @@ class UploadFolder(Protocol):
         """Names of which something waits."""
         ...
 
+    def waiting_of(self, address: str) -> int:
+        """Those of them that came from one address and block others; or none."""
+        ...
+
     @property
     def undecided(self) -> int:
         """Pairs that wait for a decision."""
@@ -41,6 +45,10 @@ class UploadFolder(Protocol):
 
     def holds(self, name: UploadName) -> bool:
         """Whether a file of exactly this name waits."""
+        ...
+
+    def completes(self, name: UploadName) -> bool:
+        """Whether its other half waits, so that nothing waits for longer by it."""
         ...
 
     def free(self) -> int:

@@ -428,6 +428,18 @@ def test_slow_uploads_of_one_sender(tmp_path: Path) -> None:
     assert server.put("/inventories/c.ocs").status == 201
 
 
+def test_halves_of_one_sender(tmp_path: Path) -> None:
+    """Whoever sends halves without end leaves half of the places to others."""
+    server = Server(tmp_path, rules=evolve(RULES, waiting=10))
+    statuses = [server.put(f"/inventories/{n}.ocs").status for n in range(8)]
+
+    assert statuses == [201] * 5 + [503] * 3
+    other = server.put("/inventories/b.ocs", address="192.0.2.8")
+    assert other.status == 201
+    server.clock.advance(700)
+    assert server.put("/inventories/c.ocs").status == 201
+
+
 def test_too_much_waits(tmp_path: Path) -> None:
     """Halves without the other one are bounded; the id is told all the same."""
     server = Server(tmp_path, rules=evolve(RULES, waiting=2))
@@ -436,6 +448,9 @@ def test_too_much_waits(tmp_path: Path) -> None:
 
     assert server.put("/inventories/c.ocs").status == 503
     assert server.ask("GET", "/uuid").status == 200
+    # What another half waits for makes room.
+    assert server.put("/inventories/a.ocs.sign").status == 201
+    assert server.put("/inventories/c.ocs").status == 201
 
 
 def test_no_room(tmp_path: Path) -> None:
