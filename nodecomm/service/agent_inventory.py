@@ -136,6 +136,7 @@ class InventorySender:
         self._prepared: PreparedInventory | None = None
         self._sent: Sent | None = None
         self._asked = ""
+        self._served = ""
         self._not_before = 0.0
         self._look = True
         self._stopping = False
@@ -291,7 +292,11 @@ class InventorySender:
         look, self._look = self._look, False
         if look:
             try:
-                self._asked = await self._pool.run(self._outbox.asked)
+                asked = await self._pool.run(self._outbox.asked)
+                # What was served is not served again where it cannot be removed.
+                if not asked:
+                    self._served = ""
+                self._asked = "" if asked == self._served else asked
             except OSError as error:
                 self._state_trouble(error)
         prepared = self._prepared
@@ -518,6 +523,7 @@ class InventorySender:
         # Remembered also where it cannot be written.
         self._sent = sent
         asked, self._asked = self._asked, ""
+        self._served = asked
         self._look = True
         self._not_before = 0.0
         try:

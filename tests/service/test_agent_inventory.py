@@ -608,12 +608,14 @@ def test_a_full_disk(
         (failure,) = status(node).failures
         assert "No space left on device" in failure.text
         assert node.asked
+    ask_for_inventory(os.fspath(tmp_path / "state"))
     with monkeypatch.context() as patch:
         # It was sent, and that cannot be written down: not twice by this process.
         patch.setattr(Outbox, "acknowledged", full)
-        node.reactor.advance(31)
+        node.service.run_now()
         assert ways.took()[-2:] == first(2)
         assert named(events, "agent.state-failed")
+        node.service.run_now()
     later(node, 4 * HOUR)
     assert ways.took() == []
 
