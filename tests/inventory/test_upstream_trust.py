@@ -364,6 +364,17 @@ def test_an_address(hub: Hub) -> None:
     assert refused(hub, check).code == "hostname"
 
 
+def test_our_key_is_too_small(hub: Hub, certificates: list[Any]) -> None:
+    """It is not shown then; a password does."""
+    context, _ = elliptic_context(authority(), names=NAMES)
+    hub.scripted(on_request=yes, context=context)
+    shown = ClientCertificate(node_certificate(pair(), "n1", NOW), pair().private)
+    check = Authorities(pem_file(hub.folder, authority()[1]))
+
+    assert put(hub, check, certificate=shown) == 201
+    assert certificates == []
+
+
 DAY = timedelta(days=1)
 
 
