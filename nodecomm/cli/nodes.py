@@ -53,6 +53,7 @@ from nodecomm.inventory.lifecycle import (
 )
 from nodecomm.inventory.nodes import Node, Status
 from nodecomm.inventory.opening import (
+    NodesAway,
     NodesPlace,
     NodesUnusable,
     UnknownDatabase,
@@ -60,6 +61,7 @@ from nodecomm.inventory.opening import (
 )
 from nodecomm.inventory.records import Records, put_decision
 from nodecomm.inventory.suspicions import Suspicion, suspicions
+from nodecomm.storage.database import DatabaseAway
 from nodecomm.wire.text import safe
 
 __all__ = ["Options", "run"]
@@ -288,7 +290,7 @@ class _Nodes:
         self.server_id = server_id
         self.place = place
         self.other = other
-        self._stack = stack
+        self._stack = stack.enter_context(ExitStack())
         self._run: Callable[[Callable[[Records], Any], bool], Any] | None = None
 
     def read(self, work: Callable[[Records], T]) -> T | None:
@@ -309,6 +311,13 @@ class _Nodes:
         if self._run is None:
             self._run = self._stack.enter_context(open_nodes_at(self.place))
         return self._run
+
+    def close(self) -> None:
+        """
+        Let go of the database; it is opened again when it is needed.
+        """
+        self._run = None
+        self._stack.close()
 
     def node(self, node_id: str) -> tuple[Node, tuple[Suspicion, ...]]:
         """
@@ -501,22 +510,37 @@ def _wait(nodes: _Nodes, options: CommandOptions) -> _Answer:
     node_id, status = options["node"], options["status"]
     wanted = (status,) if status else _LIVE if node_id else (Status.PENDING,)
 
-    def find(records: Records) -> list[Node]:
+    def find(records: Records) -> tuple[list[Node], tuple[Suspicion, ...]] | None:
         if node_id is None:
-            return list(records.nodes(*wanted))
-        node = records.node(node_id)
-        return [] if node is None or node.status not in wanted else [node]
+            found = list(records.nodes(*wanted))
+        else:
+            node = records.node(node_id)
+            found = [] if node is None or node.status not in wanted else [node]
+        return (found, suspicions(records.nodes(*_LIVE))) if found else None
 
     limit = options["timeout"]
     end = math.inf if limit is None else time.monotonic() + limit
-    while not (found := nodes.read(find)):
+    answered, away = False, ""
+    while True:
+        try:
+            there = nodes.read(find)
+        except (DatabaseAway, NodesAway) as error:
+            if not answered:
+                # More likely a mistake in its name than one that is restarted.
+                raise
+            nodes.close()
+            there, away = None, f"; the database does not answer: {error}"
+        else:
+            answered, away = True, ""
+        if there is not None:
+            break
         left = end - time.monotonic()
         if left <= 0:
             named = " or ".join(x.value for x in wanted)
             msg = f"{node_id or 'no node'} is {'not ' if node_id else ''}{named} yet"
-            raise _Failed("timeout", msg)
+            raise _Failed("timeout", msg + away)
         time.sleep(min(left, _LOOK_EVERY))
-    doubts = nodes.read(lambda records: suspicions(records.nodes(*_LIVE))) or ()
+    found, doubts = there
     about = [x for x in doubts if any(node.node_id in x.node_ids for node in found)]
     facts = {"nodes": [node_facts(node, doubts, nodes.server_id) for node in found]}
     return facts, list_lines(found, about, nodes.server_id)

@@ -11,6 +11,7 @@ import tempfile
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -26,6 +27,8 @@ from nodecomm.inventory.signature import sign
 from nodecomm.service.loading import load
 from nodecomm.service.own_state import StartError
 from nodecomm.service.shared_keys import open_shared_keys
+from nodecomm.storage import postgres
+from nodecomm.storage.database import DatabaseAway
 from nodecomm.storage.migrations import immediate
 from nodecomm.storage.postgres import blocking
 from nodecomm.storage.shared_keys import KEYS
@@ -104,6 +107,42 @@ class CommandTests(SharedCase):
         named = ("--database", self.place.url, "--state-dir", str(self.folder))
         self.assertEqual(0, main.run(["nodes", "list", *named], out, out))
         self.assertIn(NODE, out.getvalue())
+
+    def test_waiting_over_a_restart(self) -> None:
+        """
+        Who waits for a node does not mind that the database is restarted meanwhile, or
+        takes no connections for a while. One that never answered is an error.
+        """
+        pem = self.folder / "key.pem"
+        pem.write_bytes(key_pair(1).public.to_pem())
+        looks: list[float] = []
+        real = postgres.connect_postgres
+
+        def connect(*arguments: Any, **named: Any) -> object:
+            if len(looks) == 1:
+                raise DatabaseAway("the database system is starting up")
+            return real(*arguments, **named)
+
+        def pause(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 1:
+                self.sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE application_name = 'nodecomm'"
+                )
+            elif len(looks) == 4:
+                self.nodecomm("nodes", "register", NODE, str(pem))
+
+        with (
+            patch("nodecomm.cli.nodes.time.sleep", pause),
+            patch("nodecomm.storage.postgres.connect_postgres", connect),
+        ):
+            self.assertIn("accepted", self.nodecomm("nodes", "wait", NODE))
+            self.assertEqual(4, len(looks))
+            looks = [0.0]
+            text = self.nodecomm("nodes", "wait", OTHER_NODE, status=1)
+            self.assertIn("is starting up", text)
+        self.assertEqual([0.0], looks)
 
     def test_copy(self) -> None:
         """
