@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -72,7 +73,12 @@ class MakeOptions(CommandOptions):
         ["node-id", None, None, "the id of this node, if it has none yet"],
         ["hostname", None, None, "what the node is called; else this machine's name"],
         ["policy-server", None, None, "what this node calls its policy server"],
-        ["policy-server-id", None, _ROOT, "the id of the policy server"],
+        [
+            "policy-server-id",
+            None,
+            None,
+            "the id of the policy server; else that which the agent was told, or root",
+        ],
     ]
 
 
@@ -113,12 +119,13 @@ def make(group: GroupOptions, stdout: TextIO) -> tuple[Any, list[str]]:
     if group.as_json and is_printed:
         raise usage.UsageError("--json tells about a file; name it with --output")
     pair = _own_key(group)
+    server_id = options["policy-server-id"] or _known_server(group.state_dir)
     try:
         made = make_inventory(
             group.state_dir,
             pair,
             datetime.now(timezone.utc),
-            policy_server_id=options["policy-server-id"],
+            policy_server_id=server_id,
             policy_server=options["policy-server"],
             node_id=options["node-id"],
             hostname=options["hostname"],
@@ -139,11 +146,15 @@ def make(group: GroupOptions, stdout: TextIO) -> tuple[Any, list[str]]:
         "node_id": inventory.node_id,
         "hostname": inventory.hostname,
         "key": pair.public.md5,
+        "server_id": server_id,
         "skipped": [
             {"source": each.source, "reason": each.reason} for each in made.skipped
         ],
     }
-    lines = [f"made {output}: {inventory.hostname}, node {inventory.node_id}"]
+    lines = [
+        f"made {output}: {inventory.hostname}, node {inventory.node_id}, of server "
+        f"{server_id}"
+    ]
     lines += [f"without {each}" for each in made.skipped]
     return facts, lines
 
@@ -196,6 +207,19 @@ def _signed(output: str, pair: KeyPair, brought: str) -> Iterator[str]:
     yield f"made {output}: signed with {pair.public.md5}"
     if brought != pair.public.md5:
         yield f"the document brings another key: {brought}"
+
+
+def _known_server(state_dir: Path) -> str:
+    """
+    The policy server that the last inventory of this node's agent named: two that name
+    different ones would make the node change its server again and again.
+    """
+    # What it needs, most calls do not.
+    from nodecomm.service.agent_outbox import Outbox  # noqa: PLC0415
+
+    outbox = Outbox(os.fspath(state_dir))
+    last = outbox.kept() or outbox.sent()
+    return last.server_id if last is not None and last.server_id else _ROOT
 
 
 def _print(document: bytes, stdout: TextIO) -> None:

@@ -14,13 +14,18 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from nodecomm.cli import main
 from nodecomm.identity.own import create_own_key, load_own_key
 from nodecomm.inventory.document import read_document
+from nodecomm.inventory.making import UploadFiles
 from nodecomm.inventory.own import own_node_id
 from nodecomm.inventory.signature import read_signature
+from nodecomm.service.agent_inventory_when import Sent
+from nodecomm.service.agent_outbox import Kept, Outbox
+from nodecomm.service.agent_points import Point
 from tests.identity.sample import pair
 from tests.inventory.test_writing import FOREIGN
 
@@ -129,6 +134,30 @@ def test_options(node: Node) -> None:
         "relay-1",
         "hub:5309",
     )
+
+
+def test_the_server_stays(node: Node) -> None:
+    """
+    What is made by hand names the policy server that the agent was told last, so that
+    the node does not change its server by it.
+    """
+    outbox = Outbox(str(node.state))
+    sent = Sent(Point(1.8e9, "b", 1), "1", "MD5=", ("https://hub/",))
+
+    def server() -> str:
+        node.make()
+        return read_document(node.document.read_bytes()).policy_server_id
+
+    assert server() == "root"
+    outbox.acknowledged(sent, "")
+    assert server() == "root"
+    outbox.acknowledged(attrs.evolve(sent, server_id="hub-1"), "")
+    assert server() == "hub-1"
+    files = UploadFiles("a.ocs", b"document", "a.ocs.sign", b"signature")
+    kept = Kept(sent.when, "1", "MD5=", "hub-2", "a", "a", "first", "", *[""] * 4)
+    outbox.keep(files, kept)
+    assert server() == "hub-2"
+    assert "of server hub-2" in node.make()
 
 
 def test_the_id_stays(node: Node) -> None:
