@@ -43,7 +43,14 @@ from nodecomm.inventory.doors import (
 from nodecomm.inventory.https import peer_key
 from nodecomm.inventory.names import UploadName
 from nodecomm.inventory.pairs import Box, Sender
-from nodecomm.inventory.site import IUploadResource, UploadRequest, abort, answer, done
+from nodecomm.inventory.site import (
+    IUploadResource,
+    UploadRequest,
+    abort,
+    answer,
+    done,
+    is_length_told,
+)
 from nodecomm.inventory.spool import NameTaken, Placed
 from nodecomm.inventory.stores import UploadStore
 from nodecomm.inventory.uploads import Upload
@@ -348,8 +355,9 @@ class _BoxResource(Resource):
         # A site that has taken the content itself.
         size = content.seek(0, 2)
         content.seek(0)
+        length = size if size or is_length_told(request) else None
         try:
-            upload = self._owner.begin(request, self._box, size)
+            upload = self._owner.begin(request, self._box, length)
         except Refused as refused:
             answer(request, refused)
             return NOT_DONE_YET
@@ -362,10 +370,14 @@ class _BoxResource(Resource):
 def _head(request: Request, box: Box, length: int | None, rules: UploadRules) -> Head:
     headers = request.requestHeaders
 
-    def text(name: str) -> str:
-        return (headers.getRawHeaders(name) or [""])[-1]
+    def text(name: bytes) -> str:
+        # Of bytes: asked for text, Twisted fails where it is no UTF-8.
+        return b",".join(headers.getRawHeaders(name) or ()).decode("latin-1")
 
-    forwarded = ",".join(headers.getRawHeaders("X-Forwarded-For") or ())
+    def last(name: bytes) -> str:
+        return (headers.getRawHeaders(name) or [b""])[-1].decode("latin-1")
+
+    forwarded = text(b"X-Forwarded-For")
     peer = request.getClientAddress()  # type: ignore[no-untyped-call]
     address = peer.host if isinstance(peer, (IPv4Address, IPv6Address)) else ""
     proxies = [each for each in forwarded.split(",") if each.strip()]
@@ -374,8 +386,8 @@ def _head(request: Request, box: Box, length: int | None, rules: UploadRules) ->
         box=box,
         segments=tuple(x.decode("latin-1") for x in request.postpath or ()),
         address=client_address(address, proxies, rules.trusted_proxies),
-        authorization=text("Authorization"),
+        authorization=last(b"Authorization"),
         content_range=headers.hasHeader("Content-Range"),
-        only_new=text("If-None-Match").strip() == "*",
+        only_new=last(b"If-None-Match").strip() == "*",
         length=length,
     )

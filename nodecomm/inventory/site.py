@@ -30,6 +30,7 @@ __all__ = [
     "abort",
     "answer",
     "done",
+    "is_length_told",
 ]
 
 #: Bytes of a refused upload that are read all the same, so that the connection can be
@@ -42,6 +43,9 @@ LINGER = 2.0
 
 #: Seconds from the first byte of a request to the end of its headers.
 HEAD_TIMEOUT = 30.0
+
+#: Digits of the longest length that is looked at. Of thousands, Python makes no number.
+LENGTH_DIGITS = 18
 
 
 class IUploadResource(IResource):
@@ -108,6 +112,13 @@ def done(request: Any, status: int) -> None:
     request.finish()
 
 
+def is_length_told(request: Any) -> bool:
+    """
+    Whether a request says how long its content is; to Twisted, none has the length 0.
+    """
+    return bool(request.requestHeaders.hasHeader(b"Content-Length"))
+
+
 def abort(request: Any) -> None:
     """
     Close the connection at once.
@@ -152,7 +163,8 @@ class UploadRequest(Request):
         try:
             resource = site.getResourceFor(self)
             if IUploadResource.providedBy(resource):
-                self.content = resource.begin_upload(self, length)
+                told = length if is_length_told(self) else None
+                self.content = resource.begin_upload(self, told)
                 channel.welcome()
                 return
             site.check_other(length)
@@ -215,6 +227,17 @@ class UploadChannel(http.HTTPChannel):
             )
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
+    def headerReceived(self, line: bytes) -> bool:
+        """One of the headers. Twisted does not expect a length beyond all numbers."""
+        name, _, value = line.partition(b":")
+        if (
+            name.strip().lower() == b"content-length"
+            and len(value.strip()) > LENGTH_DIGITS
+        ):
+            self._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+            return False
+        return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
+
     def allHeadersReceived(self) -> None:
         """The headers have come."""
         self._has_head = True
@@ -269,6 +292,8 @@ class UploadSite(Site):
         visitors: Counts connections; None for as many as there are.
     """
 
+    #: It listens and ends with the service, which says so.
+    noisy = False
     protocol = UploadChannel  # type: ignore[assignment]
 
     def __init__(

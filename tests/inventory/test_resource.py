@@ -35,6 +35,9 @@ def server(tmp_path: Path) -> Server:
     return Server(tmp_path / "spool")
 
 
+LOGIN = {"Authorization": basic("rudder")}
+
+
 class LatePool(InlinePool):
     """Runs work when a test says so."""
 
@@ -220,6 +223,63 @@ def test_without_a_length(server: Server) -> None:
     connection.send(head("PUT", "/inventories/a.ocs", None, headers))
 
     assert read_reply(connection.take()).status == 411
+
+
+@BOTH
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_nothing_is_said_of_a_length(
+    tmp_path: Path, own_site: bool, version: str
+) -> None:
+    """A file that would end with the connection is refused, and replaces nothing."""
+    server = Server(tmp_path, own_site)
+    server.put("/inventories/a.ocs", b"good")
+    connection = server.connect()
+
+    request = head("PUT", "/inventories/a.ocs", None, LOGIN)
+    connection.send(request.replace(b"HTTP/1.1", f"HTTP/{version}".encode()))
+
+    assert read_reply(connection.take()).status == 411
+    (half,) = Path(server.resource.receiving.spool.folder, "incoming").iterdir()
+    assert half.read_bytes() == b"good"
+
+
+def test_headers_of_a_stranger(tmp_path: Path) -> None:
+    """Whatever is in a header, there is an answer, and no mistake of ours."""
+    proxy = AddressList(["192.0.2.7"])
+    server = Server(tmp_path, rules=evolve(RULES, trusted_proxies=proxy))
+
+    def ask(path: str, name: str, value: bytes) -> int:
+        connection = server.connect()
+        lines = {} if name == "Authorization" else dict(LOGIN)
+        if name.strip().lower() not in ("content-length", "transfer-encoding"):
+            lines["Content-Length"] = "0"
+        method = "PUT" if path.startswith("/inv") else "GET"
+        request = head(method, path, None, {**lines, name: "@"})
+        connection.send(request.replace(b"@", value))
+        reply = connection.take()
+        connection.lose()
+        return int(reply.split()[1])
+
+    for name, value, expected in (
+        ("Content-Length", b"9" * 5000, 400),
+        ("Content-length ", b"9" * 5000, 400),
+        ("Content-Length", b"0" * 19, 400),
+        ("Content-Length", b"9" * 18, 413),
+        ("Content-Length", b"\xff", 400),
+        ("Authorization", b"Basic \xff\xfe", 401),
+        ("Authorization", b"\xff", 401),
+        ("X-Forwarded-For", b"\xff\xfe", 403),
+        ("If-None-Match", b"\xff", 201),
+        ("Content-Range", b"\xff", 400),
+        ("Expect", b"\xff", 204),
+        ("Transfer-Encoding", b"\xff", 400),
+        ("Connection", b"\xff", 204),
+        ("Cookie", b"\xff=\xff; =", 204),
+        ("Content-Type", b"\xff", 204),
+    ):
+        assert ask("/inventories/a.ocs", name, value) == expected, (name, value)
+        assert ask("/uuid", name, value) in (200, 400, 413), (name, value)
+        assert ask("/", name, value) in (404, 400, 413), (name, value)
 
 
 def test_a_large_upload_is_refused_before_it_is_sent(server: Server) -> None:
