@@ -396,9 +396,9 @@ class CheckedEndpoint:
         handshake = _Handshake(self._check, self._server)
         connection = CheckedConnection(handshake, self._clock)
         creator = _Creator(self, handshake, self._name)
-        tls = TLSMemoryBIOFactory(
-            creator, True, Factory.forProtocol(lambda: connection), self._clock
-        )
+        above = Factory.forProtocol(lambda: connection)
+        above.noisy = False
+        tls = TLSMemoryBIOFactory(creator, True, above, self._clock)
         tls.protocol = _Secured
         reaching = self._endpoint.connect(tls)
         timer = self._clock.callLater(self._connect_seconds, reaching.cancel)
