@@ -6,6 +6,7 @@ an address, by name, by a password, by its own certificate, through a proxy.
 
 from __future__ import annotations
 
+import gc
 import gzip
 import ipaddress
 import shutil
@@ -17,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
@@ -38,6 +40,9 @@ from nodecomm.service.nodes_followed import NodesFollowed
 from tests.identity.sample import pair
 from tests.inventory.documents import NODE, OTHER_NODE, WRITTEN, node_document
 from tests.service.node import free_port
+
+# The interpreter's release makes no difference.
+pytestmark = pytest.mark.programs
 
 CURL = shutil.which("curl")
 
@@ -329,7 +334,9 @@ class WaysTests(TestCase):
         self.assertEqual(status, 7)
         asked = yield self.curl("--cacert", names[1], "/uuid", at=1)
         self.assertEqual(asked, ("root\n", 0))
-        self.flushLoggedErrors()
+        # Older releases of Twisted leave the socket that could not be bound open.
+        gc.collect()
+        self.flushWarnings()
 
 
 @lru_cache
