@@ -13,7 +13,6 @@ from datetime import datetime
 from attrs import evolve
 
 from nodecomm.inventory.judgement import Judgement, Known, Outcome, Rules, known_after
-from nodecomm.inventory.keys import KeyRefused, read_agent_key
 from nodecomm.inventory.lifecycle import (
     Change,
     Others,
@@ -151,12 +150,17 @@ def _told(
             news.append(("alternating", text))
         alternation = Alternation(now, machine, node.machines[-1])
     machines = (*(x for x in node.machines if x != machine), machine)
+    conflict = node.conflict
+    if conflict is not None and known.key is not None:
+        # That was the node itself, which has shown by now whose its new key is.
+        conflict = None if conflict.key == known.key.md5 else conflict
     changed = evolve(
         node,
         known=known,
         facts=facts,
         received=now,
         machines=machines[-MAX_MACHINES:],
+        conflict=conflict,
         alternation=alternation,
         rejected=None,
     )
@@ -176,13 +180,15 @@ def _rejected(node: Node, judgement: Judgement, now: datetime) -> Change:
     if refusal is None:
         raise ValueError("a document was refused for no reason")
     changed = evolve(node, rejected=Rejected(now, refusal))
-    if refusal.code != "id-conflict" or inventory is None:
+    signer, last = judgement.signer, node.known.last
+    if signer is None or inventory is None:
         return Change(changed)
-    try:
-        key = read_agent_key(inventory.agent, inventory.node_id).key.md5
-    except KeyRefused:  # It was read when the document was judged.
+    written = inventory.written
+    if signer in node.known.refused_keys and last and written and written <= last:
+        # From before the change of the key, and late.
         return Change(changed)
-    changed = evolve(changed, conflict=Conflict(now, key, inventory.hostname))
+    conflict = Conflict(now, signer.md5, inventory.hostname)
+    changed = evolve(changed, conflict=conflict)
     if node.conflict is not None:
         # One for all of them, until an operator has looked: whoever has the password
         # for uploads can send as many as he likes.

@@ -151,7 +151,9 @@ class Judgement:
         digest: SHA-256 of the document, in hexadecimal digits.
         key: The key that the node has when this is in force, and what it came in; None
             if refused before that was clear.
-        signer: The key that has signed it; None where nothing has.
+        signer: The key that has signed it; None where nothing has. Of one that is
+            refused: only if that is another key than the node's, which the document
+            itself brings.
         former_key: The key that `key` replaces, to be refused from now on; None where
             the key does not change.
     """
@@ -166,9 +168,16 @@ class Judgement:
 
 
 class _Refused(Exception):  # noqa: N818
-    def __init__(self, code: str, text: str, element: str = "") -> None:
+    def __init__(
+        self,
+        code: str,
+        text: str,
+        element: str = "",
+        signer: PublicKey | None = None,
+    ) -> None:
         super().__init__(text)
         self.refusal = Refusal(code, text, element)
+        self.signer = signer
 
 
 def judge_files(
@@ -232,7 +241,10 @@ def judge(
         return _judge(document, digest, inventory, signature, known, now, rules)
     except (_Refused, KeyRefused, SignatureRefused) as error:
         refusal = error.refusal
-    return Judgement(Outcome.REFUSED, digest, refusal=refusal, inventory=inventory)
+        signer = error.signer if isinstance(error, _Refused) else None
+    return Judgement(
+        Outcome.REFUSED, digest, refusal=refusal, inventory=inventory, signer=signer
+    )
 
 
 def _digest_of(document: bytes) -> str:
@@ -264,7 +276,7 @@ def _judge(
     signer = None
     if signature is not None:
         signer = _signer(document, signature, own, known)
-    former = _former_key(own, known, signed=signature is not None)
+    former = _former_key(own, known, signer)
     _check_date(inventory.written, known, now, rules)
     return Judgement(
         Outcome.TAKEN,
@@ -299,16 +311,27 @@ def _signer(
         # For the operator: a machine with this id and another key, or a file that was
         # changed on its way?
         verify(document, signature, own.key)
+        if own.key in known.refused_keys:
+            raise _former(own.key, known, signer=own.key) from None
         msg = (
             f"node {known.node_id} is known by the key {expected.md5}, and this is "
             f"signed with {own.key.md5}: the node has a new key, or another machine "
             "has its id"
         )
-        raise _Refused("id-conflict", msg) from None
+        raise _Refused("id-conflict", msg, signer=own.key) from None
     return expected
 
 
-def _former_key(own: AgentKey, known: Known, *, signed: bool) -> PublicKey | None:
+def _former(key: PublicKey, known: Known, signer: PublicKey | None) -> _Refused:
+    msg = f"node {known.node_id} had the key {key.md5} before: it is refused"
+    if known.key is not None:
+        msg += f"; the node is known by {known.key.md5}"
+    return _Refused("former-key", msg, signer=signer)
+
+
+def _former_key(
+    own: AgentKey, known: Known, signer: PublicKey | None
+) -> PublicKey | None:
     """
     The key that the one of the document replaces; None where it replaces none.
     """
@@ -316,12 +339,11 @@ def _former_key(own: AgentKey, known: Known, *, signed: bool) -> PublicKey | Non
     if new == known.key:
         return None
     if new in known.refused_keys:
-        msg = f"node {known.node_id} had the key {new.md5} before: it is refused"
-        raise _Refused("former-key", msg)
+        raise _former(new, known, signer if signer == new else None)
     if known.key is None:
         return None
     change = f"node {known.node_id} changes its key from {known.key.md5} to {new.md5}"
-    if not signed:
+    if signer is None:
         raise _Refused("key-change", f"{change} without a signature")
     if own.certificate is None:
         msg = f"{change} without a certificate: only an operator can let it"

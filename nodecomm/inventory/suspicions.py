@@ -25,7 +25,8 @@ class Suspicion:
     Something that an operator should look at.
 
     Attributes:
-        code: `duplicate-key`, `duplicate-hostname`, `id-conflict`, `alternating`.
+        code: `duplicate-key`, `duplicate-hostname`, `id-conflict`, `former-key`,
+            `alternating`.
         text: For people. It may hold text of whoever sent a document: make it safe
             before it reaches a terminal.
         node_ids: The nodes that it is about, in order.
@@ -73,10 +74,18 @@ def _alone(node: Node) -> Iterable[Suspicion]:
         has = "no key" if node.key is None else node.key.md5
         text = (
             f"{node.node_id} has {has}, and {conflict.hostname} sent an inventory of "
-            f"this id with {conflict.key} at {conflict.when.isoformat()}: the node has "
-            "a new key, or another machine has its id"
+            f"this id with {conflict.key} at {conflict.when.isoformat()}: "
         )
-        yield Suspicion("id-conflict", text, (node.node_id,))
+        if conflict.key in (key.md5 for key in node.known.refused_keys):
+            code = "former-key"
+            text += (
+                "it had this key before; the node was put back to what it was then, or"
+                " a copy of it has that key still"
+            )
+        else:
+            code = "id-conflict"
+            text += "the node has a new key, or another machine has its id"
+        yield Suspicion(code, text, (node.node_id,))
     if alternation is not None:
         one, other = alternation.one, alternation.other
         text = (

@@ -200,7 +200,7 @@ def test_new_key_of_the_same_node() -> None:
     before = node(registry)
     found = registry.signed(node_document(pair(1), WRITTEN + MINUTE), pair(1))
 
-    assert code(found) == "id-conflict"
+    assert (code(found), found.signer) == ("id-conflict", key(1))
     assert found.refusal is not None
     assert key().md5 in found.refusal.text
     assert key(1).md5 in found.refusal.text
@@ -226,9 +226,14 @@ def test_key_change() -> None:
     assert code(registry.signed(change, pair())) == "repeated"
     assert code(registry.signed(change, pair(1))) == "bad-signature"
     later = node_document(pair(), WRITTEN + 2 * MINUTE)
-    assert code(registry.signed(later, pair())) == "id-conflict"
+    found = registry.signed(later, pair())
+    assert (code(found), found.signer) == ("former-key", key())
+    assert found.refusal is not None
+    assert key().md5 in found.refusal.text
+    assert key(1).md5 in found.refusal.text
     # Not even with the new key's consent does the old one come back.
-    assert code(registry.signed(later, pair(1))) == "former-key"
+    found = registry.signed(later, pair(1))
+    assert (code(found), found.signer) == ("former-key", None)
     last = node_document(pair(1), WRITTEN + 3 * MINUTE)
     assert code(registry.signed(last, pair(1))) == "taken"
 

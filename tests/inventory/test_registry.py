@@ -340,7 +340,7 @@ class RegistryTests(Case):
         self.assertIn(f"from {key().md5} to {key(1).md5}", events[-1].text)
         self.assertEqual(3, self.generation())
 
-        self.refused(self.send(node_document(pair(), self.later(3))), "id-conflict")
+        self.refused(self.send(node_document(pair(), self.later(3))), "former-key")
 
     def test_log(self) -> None:
         """
@@ -429,7 +429,24 @@ class RegistryTests(Case):
         self.do(SetKey(NODE, AgentKey(key(1))))
         self.assertEqual((), suspicions([self.node()]))
         self.taken(self.send(node_document(pair(1), self.later(5)), pair(1)))
-        self.refused(self.send(node_document(pair(), self.later(6))), "id-conflict")
+        late = node_document(pair(), self.later(5))
+        self.refused(self.send(late), "former-key")
+        self.assertEqual((), suspicions([self.node()]))
+        self.refused(self.send(node_document(pair(), self.later(6))), "former-key")
+        self.assertEqual(["former-key"], [x.code for x in suspicions([self.node()])])
+        self.assertEqual(2, self.history().count(("conflict", "inventory")))
+
+    def test_the_other_key_was_its_own(self) -> None:
+        """
+        What was doubtful about a key is not when the node has changed to it with the
+        word of the key that is known.
+        """
+        self.accepted()
+        early = node_document(pair(1), self.later(2))
+        self.refused(self.send(early, pair(1)), "id-conflict")
+        self.assertEqual(["id-conflict"], [x.code for x in suspicions([self.node()])])
+        self.taken(self.send(node_document(pair(1), self.later(3)), pair()))
+        self.assertEqual((), suspicions([self.node()]))
 
     def test_clone_with_the_same_key(self) -> None:
         """
