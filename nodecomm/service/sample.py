@@ -12,8 +12,11 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from nodecomm.identity.users import UntrustedUser, own_user, valid_user
 
 __all__ = ["default_tree", "next_steps", "nodecomm_command", "write_sample"]
 
@@ -114,6 +117,7 @@ def default_tree(state_dir: Path) -> dict[str, Any]:
             "allowconnects": ["@allowed_networks"],
             "allowallconnects": ["@allowed_networks"],
             "trustkeysfrom": list(LOOPBACK),
+            "trustusers": _users(),
         },
         "access": [
             {
@@ -125,6 +129,17 @@ def default_tree(state_dir: Path) -> dict[str, Any]:
             for name in ("masterfiles", "modules")
         ],
     }
+
+
+def _users() -> list[str]:
+    """
+    Under which names a node of this machine comes for the first time: as root, or run
+    by whoever tries the server.
+    """
+    users = ["root"]
+    with suppress(UntrustedUser):
+        users.append(valid_user(own_user()))
+    return sorted(set(users))
 
 
 def write_sample(state_dir: Path, now: float) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from nodecomm.service import sample
 from nodecomm.service.loading import load
 from nodecomm.service.prepared import prepare
 from nodecomm.service.sample import next_steps, nodecomm_command, write_sample
@@ -28,6 +29,28 @@ def test_the_defaults_serve_the_sample(tmp_path: Path) -> None:
     assert loaded.problems == ()
     assert made is not None
     assert set(made.snapshot.shortcuts) == {b"masterfiles", b"modules"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [(b"root", ("root",)), (b"alice", ("alice", "root")), (b"\xff", ("root",))],
+)
+def test_whoever_tries_it_is_a_node(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: bytes,
+    expected: tuple[str, ...],
+) -> None:
+    """
+    With the defaults a node that its own user runs is trusted on first use, as one of
+    root is.
+    """
+    monkeypatch.setattr(sample, "own_user", lambda: name)
+    nowhere = tmp_path / "no" / "server.toml"
+    settings = load(state_dir=tmp_path, system_file=nowhere).settings
+
+    assert settings is not None
+    assert settings.server.trustusers == expected
 
 
 def test_sample_is_written_once(tmp_path: Path) -> None:
