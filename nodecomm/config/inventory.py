@@ -180,7 +180,8 @@ class InventorySettings:
         default="strict",
         metadata=about(
             "`strict`: only signed inventories are believed. `compat`: from nodes that "
-            "have never sent a signed one, unsigned ones too.",
+            "have never sent a signed one, unsigned ones too, when their signature has "
+            "not come for a minute (or before `orphan_after`).",
         ),
     )
     max_age: str = field(

@@ -88,11 +88,19 @@ class Waits:
     Attributes:
         orphan: For the other half, before one is put aside.
         unsigned: For a signature, before a document is decided about without one; None
-            where those are never believed.
+            where those are never believed. It is less where `orphan` is, or documents
+            would be put aside before.
     """
 
     orphan: float = 600.0
     unsigned: float | None = None
+
+    @property
+    def claim(self) -> float | None:
+        """
+        After how long a document is decided about without a signature; None for never.
+        """
+        return None if self.unsigned is None else min(self.unsigned, 0.9 * self.orphan)
 
 
 @define(order=True)
@@ -394,8 +402,9 @@ class Receiving:
         failed: list[Failed] = []
         # The other half may be at another server that cannot tell.
         if self._exchange is None or self._exchange.is_settled:
-            if self._waits.unsigned is not None:
-                claimed = self.spool.claim_unsigned(waited=self._waits.unsigned)
+            claim = self._waits.claim
+            if claim is not None:
+                claimed = self.spool.claim_unsigned(waited=claim)
             failed = self.spool.expire(waited=self._waits.orphan)
         return failed, claimed, self.spool.trim_failed()
 

@@ -226,6 +226,19 @@ class ReceivingTests(SynchronousTestCase):
         self.assertEqual([each.signature for each in self.deliveries], [None])
         self.assertEqual(self.left(), (0, 0, 0))
 
+    def test_unsigned_documents_before_they_are_orphans(self) -> None:
+        """However soon halves are put aside, what may be believed is not."""
+        self.receiving = self.make(Waits(orphan=10, unsigned=60))
+        self.start()
+        self.put("a.ocs", b"a")
+        self.put("b.ocs.sign", b"b")
+
+        self.clock.pump([30] * 2)
+
+        self.assertEqual([each.signature for each in self.deliveries], [None])
+        (failed,) = self.receiving.spool.failed()
+        self.assertEqual(failed.refusal.code, "no-document")
+
     def test_files_that_somebody_removed(self) -> None:
         """A pair whose files are gone is no reason to stop, or to try for ever."""
         self.start()
