@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import pwd
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -36,11 +37,13 @@ from nodecomm.cli.options import (
     write_json,
 )
 from nodecomm.cli.server_state import CONFIG, find_state
+from nodecomm.identity.keys import parse_digest_or_none
 from nodecomm.inventory.copying import NotEmpty, copy_nodes
 from nodecomm.inventory.keys import KeyRefused
 from nodecomm.inventory.lifecycle import (
     Accept,
     Block,
+    Change,
     Decision,
     Delete,
     Lift,
@@ -70,6 +73,9 @@ T = TypeVar("T")
 
 #: Seconds between two looks while a command waits.
 _LOOK_EVERY = 0.5
+
+#: The form of a key's digest that curl has, too.
+_PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=")
 
 #: Characters of an operator's name in a history.
 _NAME = 64
@@ -130,11 +136,23 @@ class _AcceptOptions(_NodeOptions):
         "another key is not accepted."
     )
     optParameters = [
-        ["key", "k", None, "the digest that its key must have, MD5=... or SHA=..."]
+        [
+            "key",
+            "k",
+            None,
+            "the digest that its key must have: MD5=..., SHA=... or sha256//...",
+        ]
     ]
     optFlags = [
         ["duplicate-hostname", None, "although an accepted node has its host name"]
     ]
+
+    def postOptions(self) -> None:
+        key = self["key"]
+        if key is None or parse_digest_or_none(key) or _PIN.fullmatch(key):
+            return
+        msg = f"--key takes MD5=..., SHA=... or sha256//..., whole, not {key!r}"
+        raise usage.UsageError(msg)
 
 
 class _RefuseOptions(_NodeOptions):
@@ -436,19 +454,26 @@ def _history(nodes: _Nodes, options: CommandOptions) -> _Answer:
 
 
 def _decided(
-    nodes: _Nodes, decision: Decision, done: str, *advice: str, with_key: bool = False
+    nodes: _Nodes,
+    decision: Decision,
+    done: str,
+    *advice: str,
+    before: str = "",
+    with_key: bool = False,
 ) -> _Answer:
     """
-    Put a decision in force, and say so.
+    Put a decision in force, and say so; *before* is said where it was already.
     """
     by, now = _operator(), _present()
 
-    def work(records: Records) -> tuple[Node, tuple[Suspicion, ...]]:
-        node = put_decision(records, decision, now, by).node
-        return node, suspicions(records.nodes(*_LIVE))
+    def work(records: Records) -> tuple[Change, tuple[Suspicion, ...]]:
+        change = put_decision(records, decision, now, by)
+        return change, suspicions(records.nodes(*_LIVE))
 
     if nodes.place.is_made or isinstance(decision, (Block, Register)):
-        node, found = nodes.write(work)
+        change, found = nodes.write(work)
+        node = change.node
+        done = done if change.events else before or f"{done} before"
     else:
         node, found = nodes.node(decision.node_id)
     name = f"{node.hostname}, " if node.hostname else ""
@@ -488,7 +513,8 @@ def _block(nodes: _Nodes, options: CommandOptions) -> _Answer:
 
 def _set_key(nodes: _Nodes, options: CommandOptions) -> _Answer:
     decision = SetKey(options["node"], read_key_file(options["pem"]))
-    return _decided(nodes, decision, "another key", with_key=True)
+    before = "the key that it has already"
+    return _decided(nodes, decision, "another key", before=before, with_key=True)
 
 
 def _trust_again(nodes: _Nodes, options: CommandOptions) -> _Answer:
@@ -497,8 +523,8 @@ def _trust_again(nodes: _Nodes, options: CommandOptions) -> _Answer:
 
 
 def _reset_date(nodes: _Nodes, options: CommandOptions) -> _Answer:
-    decision = ResetDate(options["node"])
-    return _decided(nodes, decision, "the next inventory may be older")
+    decision, done = ResetDate(options["node"]), "the next inventory may be older"
+    return _decided(nodes, decision, done, before=done)
 
 
 def _register(nodes: _Nodes, options: CommandOptions) -> _Answer:

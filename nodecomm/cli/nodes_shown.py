@@ -5,18 +5,15 @@ How nodes are shown: lines for people, facts for programs.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from attrs import asdict
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from nodecomm.access.nodes import is_served_here
 from nodecomm.identity.keys import PublicKey
+from nodecomm.inventory.keys import key_pin
 from nodecomm.inventory.nodes import Event, Node
 from nodecomm.inventory.suspicions import Suspicion
 
@@ -27,7 +24,6 @@ __all__ = [
     "list_lines",
     "node_facts",
     "node_lines",
-    "pin",
     "served_by",
     "suspicion_facts",
 ]
@@ -39,20 +35,6 @@ COMPARE = (
 )
 
 
-def pin(key: PublicKey) -> str:
-    """
-    The digest of a key as `rudder agent info` and `curl --pinnedpubkey` write it.
-    """
-    der = (
-        rsa.RSAPublicNumbers(key.exponent, key.modulus)
-        .public_key()
-        .public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    return f"sha256//{base64.b64encode(hashlib.sha256(der).digest()).decode()}"
-
-
 def _date(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="seconds")
 
@@ -60,7 +42,7 @@ def _date(moment: datetime | None) -> str | None:
 def _key_facts(key: PublicKey | None) -> dict[str, Any] | None:
     if key is None:
         return None
-    return {"md5": key.md5, "sha": key.sha, "pin": pin(key), "bits": key.bits}
+    return {"md5": key.md5, "sha": key.sha, "pin": key_pin(key), "bits": key.bits}
 
 
 def suspicion_facts(found: Iterable[Suspicion]) -> list[dict[str, Any]]:
@@ -127,7 +109,7 @@ def key_lines(key: PublicKey | None) -> list[str]:
     """
     if key is None:
         return ["none: the next inventory decides"]
-    return [key.md5, key.sha, pin(key)]
+    return [key.md5, key.sha, key_pin(key)]
 
 
 def list_lines(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 
 from attrs import field, frozen
@@ -30,6 +31,7 @@ __all__ = [
     "AgentKey",
     "Certificate",
     "KeyRefused",
+    "key_pin",
     "pem_certificate",
     "read_agent_key",
     "read_certificate",
@@ -93,6 +95,20 @@ class KeyRefused(ValueError):  # noqa: N818
     def __init__(self, code: str, text: str, element: str = "") -> None:
         super().__init__(text)
         self.refusal = Refusal(code, text, element)
+
+
+def key_pin(key: PublicKey) -> str:
+    """
+    The digest of a key as `rudder agent info` and `curl --pinnedpubkey` write it.
+    """
+    der = (
+        rsa.RSAPublicNumbers(key.exponent, key.modulus)
+        .public_key()
+        .public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return f"sha256//{base64.b64encode(hashlib.sha256(der).digest()).decode()}"
 
 
 def same_node(one: str, other: str) -> bool:

@@ -38,7 +38,7 @@ from attrs import evolve, frozen
 from nodecomm.identity.keys import PublicKey, parse_digest_or_none
 from nodecomm.inventory.document import check_node_id
 from nodecomm.inventory.judgement import Known
-from nodecomm.inventory.keys import AgentKey, same_node
+from nodecomm.inventory.keys import AgentKey, key_pin, same_node
 from nodecomm.inventory.nodes import Event, Node, Status
 
 __all__ = [
@@ -294,20 +294,24 @@ def _accept(
 ) -> Change:
     key = node.key
     if decision.key is not None:
-        wanted = parse_digest_or_none(decision.key)
-        if key is None or wanted not in key.digests:
+        wanted = parse_digest_or_none(decision.key) or decision.key
+        if key is None or wanted not in (*key.digests, key_pin(key)):
             has = "no key" if key is None else f"the key {key.md5}"
             msg = f"node {node.node_id} has {has}, not {decision.key[:_SHOWN]}"
             raise NotPossible("other-key", msg)
-    if node.status is Status.ACCEPTED:
+    if node.status is Status.ACCEPTED and key is not None:
         return Change(node)
     if node.status is Status.BLOCKED:
         raise _wrong_status(node, _LIFT.format(node.node_id))
-    if node.status is not Status.PENDING:
+    if not node.status.is_live:
         advice = "its next inventory makes it pending, then it can be accepted"
         raise _wrong_status(node, advice)
     if key is None:
-        msg = f"node {node.node_id} has no key until its next inventory comes"
+        msg = (
+            f"node {node.node_id} is {node.status.value} and has no key until its next"
+            f" inventory comes; `nodecomm nodes set-key {node.node_id} PEM` gives it"
+            " one"
+        )
         raise NotPossible("no-key", msg)
     _check_key_free(node.node_id, key, others)
     if node.hostname and not decision.duplicate_hostname:
@@ -364,6 +368,8 @@ def _refuse(node: Node, now: datetime, by: str) -> Change:
     if node.status is Status.ACCEPTED:
         advice = f"`nodecomm nodes delete {node.node_id}` removes it"
         raise _wrong_status(node, advice)
+    if node.status is Status.BLOCKED:
+        raise _wrong_status(node, _LIFT.format(node.node_id))
     if node.status is not Status.PENDING:
         raise _wrong_status(node, "only a pending node can be refused")
     return moved(_forgotten(node), Status.REFUSED, now, by, _named(node))
@@ -451,6 +457,8 @@ def key_news(former: PublicKey | None, key: PublicKey) -> str:
 
 
 def _trust_again(node: Node, now: datetime, by: str) -> Change:
+    if node.status is Status.BLOCKED:
+        raise _wrong_status(node, _LIFT.format(node.node_id))
     if not node.status.is_live:
         raise _wrong_status(node, "it has no key to forget")
     text = "the next inventory decides which key it has; " + (

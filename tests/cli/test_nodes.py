@@ -19,9 +19,8 @@ from unittest import mock
 import pytest
 
 from nodecomm.cli import main, nodes
-from nodecomm.cli.nodes_shown import pin
 from nodecomm.inventory.document import read_document
-from nodecomm.inventory.keys import read_certificate
+from nodecomm.inventory.keys import key_pin, read_certificate
 from nodecomm.inventory.node_sqlite import open_nodes
 from nodecomm.inventory.records import put_document, read_files
 from nodecomm.inventory.signature import sign
@@ -134,7 +133,7 @@ def test_accept(server: Server) -> None:
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"accepted: node.example.com, node {NODE}"
-    digests = [key().md5, key().sha, pin(key())]
+    digests = [key().md5, key().sha, key_pin(key())]
     assert lines[1:4] == [f"key {x}" for x in digests]
     assert "nodecomm key show" in lines[4]
     assert "rudder agent info" in lines[4]
@@ -147,7 +146,7 @@ def test_pin() -> None:
     -pubin -outform der | openssl dgst -sha256 -binary | base64`.
     """
     text = read_document(real("8.0/debian12.ocs")[0]).agent.certificate
-    found = pin(read_certificate(text or "").key)
+    found = key_pin(read_certificate(text or "").key)
 
     assert found == "sha256//FcpLzif93gkwF1YayqeS9EaZgWqcye3E31uMkx/1LaI="
 
@@ -160,6 +159,8 @@ def test_accept_by_digest(server: Server) -> None:
 
     assert server.denied("accept", NODE, "--key", key(1).md5)[0] == "other-key"
     assert server.facts("accept", NODE, "--key", key().sha)["key"]["md5"] == key().md5
+    status, out, _ = server.run("accept", NODE, "--key", key_pin(key()))
+    assert (status, out.partition(":")[0]) == (0, "accepted before")
 
 
 def test_accept_says_what_is_in_the_way(server: Server) -> None:
@@ -402,6 +403,7 @@ def test_wait_for_nothing(server: Server) -> None:
         ["wait", "--timeout", "-1"],
         ["list", "--database", "mysql://x"],
         ["accept"],
+        ["accept", NODE, "--key", "nonsense"],
         ["register", NODE],
         [],
     ],

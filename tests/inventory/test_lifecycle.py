@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory import lifecycle
 from nodecomm.inventory.judgement import Known, Taken
-from nodecomm.inventory.keys import AgentKey, read_agent_key
+from nodecomm.inventory.keys import AgentKey, key_pin, read_agent_key
 from nodecomm.inventory.lifecycle import (
     Accept,
     Block,
@@ -180,8 +180,8 @@ def test_accept_tells_the_key() -> None:
 
 @pytest.mark.parametrize(
     "digest",
-    [key().md5, key().sha, key().md5.upper()],
-    ids=["md5", "sha", "upper"],
+    [key().md5, key().sha, key().md5.upper(), key_pin(key())],
+    ids=["md5", "sha", "upper", "pin"],
 )
 def test_accept_with_the_right_digest(digest: str) -> None:
     """
@@ -212,6 +212,16 @@ def test_accept_without_key() -> None:
 
     assert denied(node, Accept(NODE)).code == "no-key"
     assert denied(node, Accept(NODE, key().md5)).code == "other-key"
+    node = do(a_node(Status.ACCEPTED), TrustAgain(NODE)).node
+    assert denied(node, Accept(NODE)).code == "no-key"
+
+
+def test_advice_about_a_blocked_node() -> None:
+    """
+    Whatever is to be done with a blocked node, the way there is told.
+    """
+    for decision in (Accept(NODE), Refuse(NODE), Delete(NODE), TrustAgain(NODE)):
+        assert "--lift" in str(denied(a_node(Status.BLOCKED), decision))
 
 
 @pytest.mark.parametrize("status", Status)
