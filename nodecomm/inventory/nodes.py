@@ -38,6 +38,11 @@ __all__ = [
 #: Level of zlib for documents.
 _LEVEL = 6
 
+#: Characters of each text, and addresses, that are kept of a document besides the whole
+#: of it: they are read and shown again and again, and anybody may have written them.
+_TEXT = 255
+_ADDRESSES = 256
+
 
 class Status(enum.Enum):
     """
@@ -66,7 +71,8 @@ class Status(enum.Enum):
 @frozen
 class Facts:
     """
-    What a node's newest document says, as far as decisions and lists need it.
+    What a node's newest document says, as far as decisions and lists need it. Of long
+    texts it is the first 255 characters, of many addresses the first 256.
 
     Attributes:
         hostname: What it is called.
@@ -103,11 +109,11 @@ class Facts:
             policy_server_id=inventory.policy_server_id,
             owner=inventory.owner,
             agent_name=agent.name,
-            agent_version=agent.version,
-            system=os.full_name or os.name or os.kernel_name or "",
-            addresses=inventory.addresses,
+            agent_version=agent.version[:_TEXT],
+            system=(os.full_name or os.name or os.kernel_name or "")[:_TEXT],
+            addresses=inventory.addresses[:_ADDRESSES],
             device_id=inventory.device_id,
-            machine_id=inventory.hardware.machine_id,
+            machine_id=_machine_id(inventory),
             in_certificate=agent.certificate is not None,
         )
 
@@ -128,8 +134,12 @@ class Machine:
         """
         The one that wrote a document.
         """
-        machine_id = inventory.hardware.machine_id
-        return cls(inventory.device_id, machine_id, inventory.hostname)
+        return cls(inventory.device_id, _machine_id(inventory), inventory.hostname)
+
+
+def _machine_id(inventory: Inventory) -> str | None:
+    text = inventory.hardware.machine_id
+    return None if text is None else text[:_TEXT]
 
 
 @frozen

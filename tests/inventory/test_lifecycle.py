@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory import lifecycle
+from nodecomm.inventory.document import read_document
 from nodecomm.inventory.judgement import Known, Taken
 from nodecomm.inventory.keys import AgentKey, key_pin, read_agent_key
 from nodecomm.inventory.lifecycle import (
@@ -32,9 +33,19 @@ from nodecomm.inventory.lifecycle import (
     decide,
 )
 from nodecomm.inventory.model import Agent
-from nodecomm.inventory.nodes import Conflict, Event, Facts, Node, Status
+from nodecomm.inventory.nodes import Conflict, Event, Facts, Machine, Node, Status
 from tests.identity.sample import key, pair
-from tests.inventory.documents import NODE, OTHER_NODE, WRITTEN, certificate
+from tests.inventory.documents import (
+    NODE,
+    OTHER_NODE,
+    SYSTEM,
+    WRITTEN,
+    agent,
+    certificate,
+    document,
+    element,
+    rudder,
+)
 
 NOW = WRITTEN + timedelta(minutes=1)
 
@@ -214,6 +225,30 @@ def test_accept_without_key() -> None:
     assert denied(node, Accept(NODE, key().md5)).code == "other-key"
     node = do(a_node(Status.ACCEPTED), TrustAgain(NODE)).node
     assert denied(node, Accept(NODE)).code == "no-key"
+
+
+def test_what_is_kept_of_a_document_is_bounded() -> None:
+    """
+    Whatever a document says, what is kept of it in a node's own record is small.
+    """
+    long = "linux" + "x" * 100_000
+    many = "".join(
+        f"<NETWORKS><DESCRIPTION>e{n}</DESCRIPTION>"
+        f"<IPADDRESS>10.1.{n // 256}.{n % 256}</IPADDRESS></NETWORKS>"
+        for n in range(1000)
+    )
+    data = document(
+        rudder(agent(certificate=certificate(pair())), version="8" * 100_000),
+        element("HARDWARE", element("UUID", "u" * 100_000)),
+        many,
+        system=SYSTEM.replace("Debian GNU/Linux 12 (bookworm)", long),
+    )
+    inventory = read_document(data)
+    facts, machine = Facts.of(inventory), Machine.of(inventory)
+
+    assert len(repr(facts)) + len(repr(machine)) < 10_000
+    assert facts.addresses == inventory.addresses[:256]
+    assert facts.system == long[:255]
 
 
 def test_advice_about_a_blocked_node() -> None:
