@@ -32,18 +32,16 @@ from nodecomm.inventory.lifecycle import (
     TrustAgain,
     decide,
 )
-from nodecomm.inventory.model import Agent
+from nodecomm.inventory.model import Address, Agent, Hardware, Interface
 from nodecomm.inventory.nodes import Conflict, Event, Facts, Machine, Node, Status
 from tests.identity.sample import key, pair
 from tests.inventory.documents import (
     NODE,
     OTHER_NODE,
-    SYSTEM,
     WRITTEN,
     agent,
     certificate,
     document,
-    element,
     rudder,
 )
 
@@ -231,19 +229,19 @@ def test_what_is_kept_of_a_document_is_bounded() -> None:
     """
     Whatever a document says, what is kept of it in a node's own record is small.
     """
-    long = "linux" + "x" * 100_000
-    many = "".join(
-        f"<NETWORKS><DESCRIPTION>e{n}</DESCRIPTION>"
-        f"<IPADDRESS>10.1.{n // 256}.{n % 256}</IPADDRESS></NETWORKS>"
+    long = "x" * 100_000
+    cards = tuple(
+        Interface(f"e{n}", addresses=(Address(f"10.1.{n // 256}.{n % 256}"),))
         for n in range(1000)
     )
-    data = document(
-        rudder(agent(certificate=certificate(pair())), version="8" * 100_000),
-        element("HARDWARE", element("UUID", "u" * 100_000)),
-        many,
-        system=SYSTEM.replace("Debian GNU/Linux 12 (bookworm)", long),
+    read = read_document(document(rudder(agent(certificate=certificate(pair())))))
+    inventory = evolve(
+        read,
+        agent=evolve(read.agent, version=long),
+        os=evolve(read.os, full_name=long),
+        hardware=Hardware(machine_id=long),
+        interfaces=cards,
     )
-    inventory = read_document(data)
     facts, machine = Facts.of(inventory), Machine.of(inventory)
 
     assert len(repr(facts)) + len(repr(machine)) < 10_000
