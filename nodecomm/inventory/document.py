@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ from nodecomm.inventory.model import (
     Agent,
     Inventory,
     OperatingSystem,
+    Software,
 )
 from nodecomm.inventory.sections import (
     read_bios,
@@ -93,6 +94,12 @@ _NAME_LENGTH = 255
 #: Characters of a certificate or key.
 _KEY_LENGTH = 64 * 1024
 
+#: Agents of a node. Real ones have one or two.
+_AGENTS_READ = 16
+
+#: Characters of the properties, which are JSON: a few of it can be much in memory.
+_PROPERTIES_LENGTH = 1 << 20
+
 #: What an agent may be called, in lower case, and what it is then.
 _AGENTS = {
     "cfengine-community": AGENT_COMMUNITY,
@@ -141,8 +148,7 @@ def read_document(data: bytes, limits: DocumentLimits | None = None) -> Inventor
 
     node_id = _node_id(rudder)
     os = _system(system, hardware.os_version)
-    packages = [(x.name.lower(), x.version) for x in software if x.version]
-    agent, owner, server_id, server_name = _agent(rudder, packages)
+    agent, owner, server_id, server_name = _agent(rudder, software)
     properties = _properties(rudder.text("CUSTOM_PROPERTIES"))
     hostname, original = _hostname(rudder, os.fqdn, properties)
     device_id = root.text("DEVICEID")
@@ -272,7 +278,7 @@ def _system(system: Element, hardware_version: str | None) -> OperatingSystem:
 
 
 def _agent(
-    rudder: Element, packages: list[tuple[str, str]]
+    rudder: Element, software: Iterable[Software]
 ) -> tuple[Agent, str, str, str | None]:
     """
     The first usable agent, its owner, the id of its policy server, and that one's name.
@@ -280,9 +286,14 @@ def _agent(
     """
     first: DocumentRefused | None = None
     version = rudder.text("AGENT_VERSION")
-    for element in rudder.children("AGENT"):
+    # Looked up once, not once for each agent: a document may name thousands of either.
+    versions = _package_versions(software) if version is None else {}
+    for number, element in enumerate(rudder.children("AGENT")):
+        if number == _AGENTS_READ:
+            msg = f"more than {_AGENTS_READ} elements RUDDER/AGENT, none usable so far"
+            _refuse("too-many-elements", msg, "RUDDER/AGENT")
         try:
-            return _one_agent(element, version, packages)
+            return _one_agent(element, version, versions)
         except DocumentRefused as error:
             first = first or error
     if first is None:
@@ -290,8 +301,21 @@ def _agent(
     raise first
 
 
+def _package_versions(software: Iterable[Software]) -> dict[str, str]:
+    """
+    For each kind of agent whose package is installed, its version: the first one's.
+    """
+    found: dict[str, str] = {}
+    for package in software:
+        name = package.name.lower()
+        for kind, part in _AGENT_PACKAGES.items():
+            if package.version and kind not in found and part in name:
+                found[kind] = package.version
+    return found
+
+
 def _one_agent(
-    element: Element, version: str | None, packages: list[tuple[str, str]]
+    element: Element, version: str | None, versions: Mapping[str, str]
 ) -> tuple[Agent, str, str, str | None]:
     path = "RUDDER/AGENT"
     owner = _needed(element, "OWNER", path)
@@ -310,8 +334,7 @@ def _one_agent(
     for text, where in ((certificate, "AGENT_CERT"), (key, "CFENGINE_KEY")):
         _short(text or "", f"{path}/{where}", _KEY_LENGTH)
     if version is None:
-        part = _AGENT_PACKAGES[name]
-        version = next((v for package, v in packages if part in package), None)
+        version = versions.get(name)
     if version is None:
         _missing("RUDDER/AGENT_VERSION")
     server_name = element.text("POLICY_SERVER_HOSTNAME")
@@ -358,6 +381,7 @@ def _properties(text: str | None) -> tuple[Mapping[str, Any], ...]:
     """
     The objects of a JSON array; nothing for what is no such array.
     """
+    _short(text or "", "RUDDER/CUSTOM_PROPERTIES", _PROPERTIES_LENGTH)
     try:
         values = json.loads(
             text or "[]", parse_constant=_no_constant, parse_float=_number

@@ -10,12 +10,16 @@ is counted and forgotten while it is read, which for a real document is most of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from xml.parsers import expat
 
 from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 
 __all__ = ["Element", "read_elements"]
+
+#: Bytes that are parsed at a time; and how many may wait for the end of their tag.
+_STEP = 256 * 1024
+_WAITING = 1 << 20
 
 #: What separates words. Line breaks stay: keys and certificates consist of lines.
 _BLANKS = re.compile(r"[ \t]+")
@@ -107,7 +111,13 @@ class _Reader:
         parser.CharacterDataHandler = self._text
         parser.StartDoctypeDeclHandler = self._doctype
         try:
-            parser.Parse(data, True)
+            for start in range(0, len(data), _STEP):
+                piece = data[start : start + _STEP]
+                parser.Parse(piece, False)
+                if start + len(piece) - parser.CurrentByteIndex > _WAITING:
+                    msg = f"a tag or a comment of more than {_WAITING} bytes"
+                    raise DocumentRefused("too-long", msg)
+            parser.Parse(b"", True)
         except expat.ExpatError as error:
             what = expat.ErrorString(error.code)
             where = f"line {error.lineno}, column {error.offset}"
@@ -124,10 +134,11 @@ class _Reader:
     def _doctype(self, *_: object) -> None:
         raise DocumentRefused("doctype", "a document type, which no inventory has")
 
-    def _start(self, name: str, _: object) -> None:
-        self._elements += 1
+    def _start(self, name: str, attributes: Sized) -> None:
+        # The parser remembers the names of all attributes.
+        self._elements += 1 + len(attributes)
         if self._elements > self._limits.elements:
-            msg = f"more than {self._limits.elements} elements"
+            msg = f"more than {self._limits.elements} elements and attributes"
             raise DocumentRefused("too-many-elements", msg)
         if len(self._path) >= self._limits.depth:
             msg = f"elements within each other, more than {self._limits.depth}"
@@ -169,7 +180,7 @@ def read_elements(
             not it is within one that is not kept; the root has to be.
 
     Raises:
-        DocumentRefused: `too-large`, `not-xml`, `doctype`, `too-deep`,
+        DocumentRefused: `too-large`, `too-long`, `not-xml`, `doctype`, `too-deep`,
             `too-many-elements`.
     """
     limits.check_size(len(data))

@@ -61,7 +61,7 @@ class DocumentLimits:
             larger than `free_size`. Real ones are 5 to 13 times larger.
         free_size: Bytes below which the ratio does not matter.
         depth: Elements within each other. Real ones have 5.
-        elements: In the whole document. Real ones have some 10,000.
+        elements: And attributes, in the whole document. Real ones have some 10,000.
     """
 
     size: int = 64 * _MIB

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 from attrs import evolve
 
@@ -43,6 +44,14 @@ __all__ = [
 #: A number of at most 15 digits, which every database and JSON reader can hold; what
 #: follows a point is dropped.
 _NUMBER = re.compile(r"([0-9]{1,15})(?:\.[0-9]+)?")
+
+
+#: Characters of an address. Real ones, with a zone or a prefix, have up to 60.
+_ADDRESS_LENGTH = 100
+
+#: Addresses of one element, and of a document, that are read.
+_ADDRESSES_OF_ONE = 1000
+_ADDRESSES = 10_000
 
 
 def _number(element: Element, name: str) -> int | None:
@@ -94,6 +103,8 @@ def canonical_address(text: str) -> str | None:
     The shortest form of an IPv4 or IPv6 address, without zone or length of a prefix;
     None for what is none.
     """
+    if len(text) > _ADDRESS_LENGTH:
+        return None
     try:
         found = ipaddress.ip_address(text.partition("/")[0].partition("%")[0].strip())
     except ValueError:
@@ -104,23 +115,27 @@ def canonical_address(text: str) -> str | None:
 def _addresses(element: Element) -> Iterable[Address]:
     for suffix in ("", "6"):
         # Source: FusionInventory 2.2, several addresses in one element.
-        for text in (element.text(f"IPADDRESS{suffix}") or "").split(","):
+        listed = (element.text(f"IPADDRESS{suffix}") or "").split(
+            ",", _ADDRESSES_OF_ONE
+        )
+        # The same for all of them, and looked for once: both may be many.
+        mask = element.text(f"IPMASK{suffix}")
+        gateway = element.text(f"IPGATEWAY{suffix}")
+        subnet = element.text(f"IPSUBNET{suffix}")
+        for text in listed[:_ADDRESSES_OF_ONE]:
             address = canonical_address(text)
             if address is not None:
-                yield Address(
-                    address=address,
-                    mask=element.text(f"IPMASK{suffix}"),
-                    gateway=element.text(f"IPGATEWAY{suffix}"),
-                    subnet=element.text(f"IPSUBNET{suffix}"),
-                )
+                yield Address(address, mask, gateway, subnet)
 
 
 def read_interfaces(content: Element) -> tuple[Interface, ...]:
     """
     The network interfaces. What is told of one in several elements is put together,
-    and the first that tells something about it counts.
+    and the first that tells something about it counts. More addresses than any machine
+    has are left out.
     """
     found: dict[str, Interface] = {}
+    left = _ADDRESSES
     addresses: dict[str, dict[str, Address]] = {}
     for element in content.children("NETWORKS"):
         # Source: FusionInventory 2.2, on Android there is only TYPE.
@@ -128,7 +143,8 @@ def read_interfaces(content: Element) -> tuple[Interface, ...]:
         if name is None:
             continue
         own = addresses.setdefault(name, {})
-        for address in _addresses(element):
+        for address in islice(_addresses(element), left):
+            left -= 1
             own.setdefault(address.address, address)
         if name not in found:
             found[name] = Interface(

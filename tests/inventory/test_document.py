@@ -6,6 +6,7 @@ What is read of a document, what is tolerated and what is refused.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from xml.sax.saxutils import escape
 
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodecomm.inventory import document as document_module
 from nodecomm.inventory.document import read_document
+from nodecomm.inventory.elements import Element
 from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
-from nodecomm.inventory.model import Address, Inventory, Refusal
+from nodecomm.inventory.model import Address, Inventory, Refusal, Software
 from tests.inventory.documents import (
     NODE,
     REAL,
@@ -314,6 +317,109 @@ def test_agent_version_of_package(
     assert read_document(document(section, *software)).agent.version == expected
 
 
+def test_agents_are_few() -> None:
+    """
+    However many agents a document names, few are looked at.
+    """
+    unusable, usable = agent(name="cfengine-nova"), agent(certificate="x")
+    few = document(rudder(*[unusable] * 15, usable, *[usable] * 1000))
+    many = document(rudder(*[unusable] * 16, usable))
+
+    assert read_document(few).agent.certificate == "x"
+    assert refusal(many).code == "too-many-elements"
+    assert refusal(many).element == "RUDDER/AGENT"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "<X " + " ".join(f'a{number}=""' for number in range(200)) + "/>",
+        "<X b='1'/>" * 100,
+        "<X/>" * 200,
+    ],
+)
+def test_attributes_are_counted(part: str) -> None:
+    """
+    Attributes, whose names the parser remembers, count as elements do.
+    """
+    data = document(more=part)
+
+    assert read_document(data).node_id == NODE
+    assert refusal(data, DocumentLimits(elements=200)).code == "too-many-elements"
+
+
+@pytest.mark.parametrize(
+    "part", ["<X a='%s'/>", "<!--%s-->", "<?x %s?>", "<X>", "<X a='"]
+)
+def test_what_is_read_at_once_is_bounded(part: str) -> None:
+    """
+    A tag, comment or instruction that does not end is not waited for; text is no
+    matter, however long.
+    """
+    long = "x" * (2 << 20)
+    data = document(more=part.replace("%s", long) if "%s" in part else part + long)
+
+    assert refusal(data).code == ("not-xml" if part == "<X>" else "too-long")
+    assert read_document(document(more=element("X", long))).node_id == NODE
+
+
+def test_addresses_of_one_interface_are_bounded() -> None:
+    """
+    More addresses than any machine has are left out.
+    """
+    many = ",".join(f"10.0.{n >> 8}.{n & 255}" for n in range(3000))
+    one = "<NETWORKS><DESCRIPTION>%s</DESCRIPTION><IPADDRESS>%s</IPADDRESS></NETWORKS>"
+    found = read_document(document(rudder(), one % ("a", many), one % ("b", "::1")))
+    cards = "".join(
+        one % (f"eth{n}", many.replace("10.0.", f"10.{n}.")) for n in range(12)
+    )
+
+    assert [len(x.addresses) for x in found.interfaces] == [1000, 1]
+    assert len(read_document(document(rudder(), cards)).addresses) == 10_000
+
+
+def test_what_is_told_of_many_addresses_is_looked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The mask of an interface is not read again for each of its addresses.
+    """
+    read: list[tuple[str, ...]] = []
+    text = Element.text
+
+    def count(self: Element, *names: str) -> str | None:
+        read.append(names)
+        return text(self, *names)
+
+    monkeypatch.setattr(Element, "text", count)
+    many = ",".join(f"10.0.0.{n}" for n in range(200))
+    card = element("DESCRIPTION", "a") + element("IPADDRESS", many)
+    card += element("IPMASK", "255.0.0.0")
+    found = read_document(document(rudder(), element("NETWORKS", card)))
+
+    assert {x.mask for x in found.interfaces[0].addresses} == {"255.0.0.0"}
+    assert read.count(("IPMASK",)) == 1
+
+
+def test_packages_are_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Of which package the agents' version is, is not looked for anew for each agent.
+    """
+    looked = []
+    versions = document_module._package_versions
+
+    def count(software: Iterable[Software]) -> dict[str, str]:
+        looked.append(list(software))
+        return versions(looked[-1])
+
+    monkeypatch.setattr(document_module, "_package_versions", count)
+    package = element("SOFTWARES", element("NAME", "p"), element("VERSION", "1"))
+    section = rudder(*[agent(certificate="x")] * 10, version=None)
+
+    assert refusal(document(section, package)).element == "RUDDER/AGENT_VERSION"
+    assert [[x.name for x in software] for software in looked] == [["p"]]
+
+
 def test_key_forms() -> None:
     """
     A key may be called in two ways; several certificates are kept in their order.
@@ -451,6 +557,11 @@ def test_machine() -> None:
             "RUDDER/AGENT/OWNER",
         ),
         (document(rudder(version=None)), "missing", "RUDDER/AGENT_VERSION"),
+        (
+            document(rudder(more=element("CUSTOM_PROPERTIES", "1" * (2 << 20)))),
+            "too-long",
+            "RUDDER/CUSTOM_PROPERTIES",
+        ),
         (
             document(element("RUDDER", element("UUID", NODE))),
             "missing",
