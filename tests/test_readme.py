@@ -8,31 +8,41 @@ from __future__ import annotations
 import re
 import textwrap
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from runpy import run_path
 from typing import Any
 from unittest import mock
 
 import twisted.internet
+from attrs import evolve
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.config.errors import ConfigError
 from nodecomm.identity.trust import MemoryCounter
+from nodecomm.inventory.lifecycle import Accept, Delete
+from nodecomm.inventory.nodes import Status
+from nodecomm.inventory.signature import sign
+from nodecomm.inventory.site import UploadSite
 from nodecomm.server import PortFactory
-from nodecomm.server.pools import Workers
-from nodecomm.service.embedding import port_factory
+from nodecomm.server.pools import InlinePool, Workers
+from nodecomm.service.embedding import follow_nodes, port_factory
 from nodecomm.testing import (
     MemoryClassicClient,
     MemoryClient,
     MemoryKeyStore,
+    MemoryNodeRegistry,
     key_pair,
 )
+from tests.inventory.documents import NODE, OTHER_NODE, node_document
+from tests.inventory.web import Connection, basic, head, read_reply
 
 README = Path(__file__).parents[1] / "README.rst"
-EXAMPLE = README.parent / "docs" / "examples" / "embedded" / "parts.py"
+EXAMPLES = README.parent / "docs" / "examples" / "embedded"
 
 
 def program() -> str:
@@ -115,7 +125,7 @@ class ReadmeTests(SynchronousTestCase):
 
 class PartsTests(SynchronousTestCase):
     """
-    The example in docs/embedding.rst.
+    The example in docs/embedding.rst with each part by itself.
     """
 
     def test_it_serves_whom_it_knows(self) -> None:
@@ -126,7 +136,7 @@ class PartsTests(SynchronousTestCase):
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
         (folder / "promises.cf").write_text("bundle agent main {}\n")
-        example = run_path(str(EXAMPLE))
+        example = run_path(str(EXAMPLES / "parts.py"))
         store = MemoryKeyStore()
         store.add("root", key_pair(1).public)
         reactor = MemoryReactorClock()
@@ -144,6 +154,113 @@ class PartsTests(SynchronousTestCase):
         self.assertFalse(stranger.identify())
         for each in (client, stranger):
             each.hang_up()
+
+
+class NodesTests(SynchronousTestCase):
+    """
+    The example in docs/embedding.rst with nodes, and `follow_nodes`.
+    """
+
+    def setUp(self) -> None:
+        self.folder, self.share = (Path(self.mktemp()).absolute() for _ in range(2))
+        for folder in (self.folder, self.share / NODE, self.share / OTHER_NODE):
+            folder.mkdir(parents=True)
+        (self.share / NODE / "motd").write_text("for this node alone")
+        self.reactor = MemoryReactorClock()
+
+    def make(self, **more: Any) -> Any:
+        """
+        The example, with what needs neither threads nor a disk for its database.
+        """
+        made = run_path(str(EXAMPLES / "nodes.py"))["NodeServer"](
+            self.reactor,
+            str(self.folder),
+            str(self.share),
+            pool=InlinePool(),
+            registry=MemoryNodeRegistry(),
+            **more,
+        )
+        made.factory.doStart()
+        self.addCleanup(made.factory.doStop)
+        return made
+
+    def done(self, coroutine: Any) -> None:
+        """It has ended by now."""
+        self.successResultOf(Deferred.fromCoroutine(coroutine))
+
+    def test_from_inventory_to_files(self) -> None:
+        """
+        An inventory that is put into the application's web site makes a node, which is
+        accepted through its registry; then it is trusted and has its folder, and no
+        other. Once it is deleted its connection is closed and it is not trusted.
+        """
+        server = self.make()
+        site = UploadSite(server.resource, reactor=self.reactor)
+        server.resource.rules = evolve(server.resource.rules, min_free=0)
+        document = node_document(key_pair(1), datetime.now(timezone.utc))
+        files = {"n.ocs": document, "n.ocs.sign": sign(document, key_pair(1))}
+        self.done(server.start())
+        registry = server.nodes.registry
+
+        for name, content in files.items():
+            connection = Connection(site, "10.1.2.3")
+            password = {"Authorization": basic("rudder")}
+            asked = head("PUT", f"/inventories/{name}", content, password)
+            connection.send(asked + content)
+            self.assertEqual(201, read_reply(connection.take()).status)
+        self.reactor.advance(1)
+        (node,) = self.successResultOf(registry.nodes()).nodes
+        self.assertEqual((NODE, Status.PENDING), (node.node_id, node.status))
+        self.assertFalse(dial(server.factory, self.reactor, "10.1.2.3").identify())
+
+        self.successResultOf(registry.decide(Accept(NODE), "example"))
+        self.reactor.advance(1)
+        client = dial(server.factory, self.reactor, "10.1.2.3")
+        self.assertTrue(client.identify())
+        own = client.stat(f"{self.share}/{NODE}/motd".encode())
+        assert own is not None
+        self.assertEqual(19, own.size)
+        self.assertIsNone(client.stat(f"{self.share}/{OTHER_NODE}".encode()))
+        self.assertFalse(client.closed)
+
+        self.successResultOf(registry.decide(Delete(NODE), "example"))
+        self.reactor.advance(1)
+        client.pump()
+        self.assertTrue(client.closed)
+        self.assertFalse(dial(server.factory, self.reactor, "10.1.2.3").identify())
+        self.done(server.stop())
+
+    def test_nobody_follows(self) -> None:
+        """
+        Without `follow_nodes`, and before it has begun, nobody is refused what may be
+        his: the connection is closed. What is no node's is refused as ever.
+        """
+        made = self.make()
+        made.factory.tls.trust.store.add("root", key_pair(1).public)
+        for path, closes in ((f"{self.share}/{NODE}", True), ("/etc/passwd", False)):
+            client = dial(made.factory, self.reactor, "10.1.2.3")
+            self.assertTrue(client.identify())
+            self.assertIsNone(client.stat(path.encode()))
+            client.pump()
+            self.assertEqual(closes, client.closed)
+            client.hang_up()
+
+    def test_no_inventory(self) -> None:
+        """
+        Where the settings have no nodes there are none to follow; what is wrong with
+        them is told when the factory is made.
+        """
+        factory = port_factory(self.reactor, {}, keys=self.mktemp())
+        for settings, expected in (({}, ValueError), ({"inventry": {}}, ConfigError)):
+            with self.assertRaises(expected):
+                follow_nodes(self.reactor, settings, factory, folder=self.folder)
+        with self.assertRaises(ConfigError) as caught:
+            port_factory(
+                self.reactor,
+                {"inventory": {"networks": ["192.168."]}},
+                keys=self.mktemp(),
+            )
+        self.assertIn("inventory.networks[0]", str(caught.exception))
 
 
 def dial(

@@ -23,6 +23,7 @@ from nodecomm.identity.trust import MemoryCounter, TrustPolicy
 from nodecomm.server.execution.runner import Runner
 from nodecomm.server.factory import ClassicFactory, PortFactory, TLSFactory
 from nodecomm.service.classic import classic_problems, tell_classic
+from nodecomm.service.inventory_checks import inventory_problems
 from nodecomm.service.loading import resolve_path
 from nodecomm.service.prepared import trust_windows
 from nodecomm.service.reloading import run_user_problems
@@ -33,10 +34,12 @@ from nodecomm.transport.context import server_context
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from nodecomm.config.model import Settings
     from nodecomm.identity.keys import KeyPair
     from nodecomm.server.execution.orders import IRunner
+    from nodecomm.service.nodes_followed import NodesFollowed
 
-__all__ = ["port_factory"]
+__all__ = ["follow_nodes", "port_factory"]
 
 _log = Logger()
 
@@ -60,7 +63,9 @@ def port_factory(
     Args:
         reactor: The application's reactor.
         settings: Tables as in the configuration file: `server`, `access`, `roles`,
-            `run`, `limits`.
+            `run`, `limits`, and `inventory`, `registered`, `node_files` and
+            `common_files` for `follow_nodes`, without which a request that may be
+            about the folder of a node ends the connection.
             What concerns a process of its own (`listen`, `state_dir`, `log`,
             `plugins`) is checked and otherwise left to the application.
         keys: The folder with this server's key pair, which is made if it is missing,
@@ -77,9 +82,7 @@ def port_factory(
         OwnKeyError: The key pair in *keys* cannot be used.
         OSError: *keys* cannot be written.
     """
-    checked, problems = structure(settings)
-    if checked is None:
-        raise ConfigError(problems)
+    checked, problems = _structured(settings)
     snapshot, wrong = compile_snapshot(
         checked,
         resolve=resolve_path,
@@ -88,7 +91,7 @@ def port_factory(
     wrong += execution_problems(checked, "server", snapshot.execution)
     wrong += run_user_problems(checked)
     windows, misplaced = trust_windows(checked)
-    problems += wrong + misplaced
+    problems += wrong + misplaced + inventory_problems(checked)
     problems += [
         Problem(
             f"server.trustkeysfrom[{index}].count",
@@ -133,6 +136,55 @@ def port_factory(
         **more,
     )
     return PortFactory(tls, ClassicFactory.beside(tls, pair))
+
+
+def follow_nodes(
+    reactor: Any,
+    settings: Mapping[str, Any],
+    factory: PortFactory,
+    *,
+    folder: str | os.PathLike[str],
+    **more: Any,
+) -> NodesFollowed:
+    """
+    Have a factory of `port_factory` know the nodes: the keys of those that are accepted
+    are trusted, their folders (`node_files`) are open to them, and both end with the
+    decision that ends them, whichever process it is made in.
+
+    What is returned does so between `await start()` and `await stop()`. Its `registry`
+    has the nodes, and takes inventories and decisions.
+
+    Blocks for as long as it takes to open the database.
+
+    Args:
+        reactor: The application's reactor.
+        settings: The tables that the factory was made from, with `inventory`.
+        factory: What `port_factory` has made.
+        folder: Where the database is, if it is a file, and what else has to be kept;
+            it exists.
+        more: Further arguments of `nodecomm.service.nodes_followed.NodesFollowed`, such
+            as `registry` and `pool`.
+
+    Raises:
+        ConfigError: *settings* are wrong.
+        ValueError: They have no `inventory`.
+        StartError: The database, or *folder*, cannot be used.
+    """
+    from nodecomm.service.nodes_followed import NodesFollowed  # noqa: PLC0415
+
+    checked, _ = _structured(settings)
+    if checked.inventory is None:
+        raise ValueError("the settings have no table inventory, so there are no nodes")
+    return NodesFollowed(
+        checked, os.fspath(folder), factory.tls, reactor=reactor, **more
+    )
+
+
+def _structured(settings: Mapping[str, Any]) -> tuple[Settings, list[Problem]]:
+    checked, problems = structure(settings)
+    if checked is None:
+        raise ConfigError(problems)
+    return checked, problems
 
 
 def _own_key(folder: str | os.PathLike[str]) -> KeyPair:
