@@ -20,7 +20,7 @@ from nodecomm.access.export_cfengine import BUNDLE, Exported, export_policy
 from nodecomm.access.export_control import Control
 from nodecomm.access.export_entries import Md5Of
 from nodecomm.cli.access_reading import Rules, read_rules
-from nodecomm.cli.options import CommandOptions, write_json
+from nodecomm.cli.options import CommandOptions, file_to_write, write_json
 from nodecomm.identity.files import replace_file
 from nodecomm.identity.keys import PublicKey
 from nodecomm.identity.own import PUBLIC_NAME
@@ -82,6 +82,8 @@ def run_export(
     rules = read_rules(config, state_dir, about, stderr)
     if rules is None:
         return 2
+    output = given["output"]
+    place = None if output in (None, "-") else file_to_write(output)
     nodes = rules.nodes
     if nodes is not None and nodes.unknown and rules.snapshot.node_rules:
         stderr.write(
@@ -98,10 +100,9 @@ def run_export(
         control=Control(rules.settings, rules.snapshot) if given["control"] else None,
         without_rule=without,
     )
-    output = given["output"]
-    if output is not None and output != "-":
+    if place is not None:
         try:
-            replace_file(output, made.policy)
+            replace_file(str(place), made.policy)
         except OSError as error:
             why = error.strerror or type(error).__name__
             stderr.write(f"error: {safe(output)} cannot be written: {why}\n")

@@ -10,7 +10,6 @@ import hashlib
 import os
 import queue
 import re
-import stat
 import tempfile
 import threading
 import time
@@ -26,7 +25,7 @@ from nodecomm.cli.connecting import (
     run_command,
 )
 from nodecomm.cli.dialing import make_asking_dialer
-from nodecomm.cli.options import write_json
+from nodecomm.cli.options import file_to_write, write_json
 from nodecomm.cli.printer import Unbuffered
 from nodecomm.cli.remote import TargetOptions, ask, leads_to
 from nodecomm.cli.statuses import Status
@@ -161,19 +160,7 @@ def local_name(given: str | None, path: bytes) -> Path:
             msg = "which LOCAL? The name on the server is none for a file"
             raise usage.UsageError(msg)
         given = os.path.join(given or "", last)
-    # What a link leads to is replaced, not the link: /dev/stdout is one.
-    real = Path(os.path.realpath(given))
-    try:
-        mode = real.stat().st_mode
-    except FileNotFoundError:
-        return real
-    if stat.S_ISDIR(mode):
-        msg = f"{given} is a folder; name a file"
-        raise usage.UsageError(msg)
-    if not stat.S_ISREG(mode):
-        msg = f"{given} is no ordinary file and is not replaced; write `-` and redirect"
-        raise usage.UsageError(msg)
-    return real
+    return file_to_write(given)
 
 
 async def get_to_file(dialer: Dialing, target: Target, local: Path) -> Got:

@@ -271,7 +271,7 @@ def _failed(options: GroupOptions) -> tuple[Any, list[str]]:
 
 _COMMANDS: dict[str, Callable[[GroupOptions, TextIO], tuple[Any, list[str]]]] = {
     "make": make,
-    "sign": lambda options, stdout: sign_document(options),
+    "sign": sign_document,
     "verify": lambda options, stdout: _verify(_chosen(options)),
     "show": lambda options, stdout: _show(_chosen(options)),
     "failed": lambda options, stdout: _failed(options),

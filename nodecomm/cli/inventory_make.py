@@ -15,7 +15,12 @@ from typing import Any, TextIO, cast
 
 from twisted.python import usage
 
-from nodecomm.cli.options import CommandOptions, GroupOptions, repeat_state_dir
+from nodecomm.cli.options import (
+    CommandOptions,
+    GroupOptions,
+    file_to_write,
+    repeat_state_dir,
+)
 from nodecomm.identity.files import replace_file
 from nodecomm.identity.keys import KeyPair
 from nodecomm.identity.own import KEYS_FOLDER, OwnKeyError, load_own_key
@@ -36,6 +41,8 @@ _ROOT = "root"
 
 #: Stands for a stream in the place of a file.
 _STREAM = "-"
+
+_NO_FILE = "--json tells about a file; name it with --output"
 
 
 class NotMade(Exception):  # noqa: N818
@@ -94,7 +101,7 @@ class SignOptions(CommandOptions):
         "machine's key, and put the signature beside it: FILE.ocs.sign."
     )
     optParameters = [
-        ["output", "o", None, "file for the signature; else FILE.ocs.sign"],
+        ["output", "o", None, "file for the signature; else FILE.ocs.sign; - prints"],
     ]
 
 
@@ -117,7 +124,8 @@ def make(group: GroupOptions, stdout: TextIO) -> tuple[Any, list[str]]:
     source, output = options["from"], options["output"]
     is_printed = output in (None, _STREAM)
     if group.as_json and is_printed:
-        raise usage.UsageError("--json tells about a file; name it with --output")
+        raise usage.UsageError(_NO_FILE)
+    place = None if is_printed else file_to_write(output)
     pair = _own_key(group)
     server_id = options["policy-server-id"] or _known_server(group.state_dir)
     try:
@@ -135,10 +143,10 @@ def make(group: GroupOptions, stdout: TextIO) -> tuple[Any, list[str]]:
         raise NotMade("node-id", str(error)) from error
     except IncompleteDocument as error:
         raise NotMade("incomplete", f"{source}: {error}") from error
-    if is_printed:
+    if place is None:
         _print(made.document, stdout)
         return {}, []
-    _write(output, made.document)
+    _write(place, made.document)
     inventory = made.inventory
     facts = {
         "document": output,
@@ -159,12 +167,13 @@ def make(group: GroupOptions, stdout: TextIO) -> tuple[Any, list[str]]:
     return facts, lines
 
 
-def sign_document(group: GroupOptions) -> tuple[Any, list[str]]:
+def sign_document(group: GroupOptions, stdout: TextIO) -> tuple[Any, list[str]]:
     """
     Sign an inventory.
 
     Args:
         group: The command line, `SignOptions` in it.
+        stdout: Where the signature goes if the file is called `-`.
 
     Returns:
         Facts for a program and lines for a person.
@@ -175,6 +184,9 @@ def sign_document(group: GroupOptions) -> tuple[Any, list[str]]:
         KeyRefused: No server would take the key in it.
     """
     options = cast(SignOptions, group.subOptions)
+    is_printed = options["output"] == _STREAM
+    if group.as_json and is_printed:
+        raise usage.UsageError(_NO_FILE)
     pair = _own_key(group)
     document = options["document"]
     limits = DocumentLimits()
@@ -192,8 +204,11 @@ def sign_document(group: GroupOptions) -> tuple[Any, list[str]]:
     )
     # What leaves has been seen to hold.
     verify(data, read_signature(signature), pair.public)
+    if is_printed:
+        _print(signature, stdout)
+        return {}, []
     output = options["output"] or f"{document}.sign"
-    _write(output, signature)
+    _write(file_to_write(output), signature)
     facts = {
         "signature": output,
         "node_id": inventory.node_id,
@@ -234,12 +249,12 @@ def _print(document: bytes, stdout: TextIO) -> None:
         stream.write(document)
 
 
-def _write(path: str, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     try:
-        replace_file(path, data)
+        replace_file(str(path), data)
     except OSError as error:
         # It would name a temporary file that nobody has heard of.
-        raise OSError(error.errno, error.strerror, path) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _own_key(group: GroupOptions) -> KeyPair:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -26,6 +27,7 @@ __all__ = [
     "StateOptions",
     "default_state_dir",
     "fail",
+    "file_to_write",
     "repeat_config",
     "repeat_state_dir",
     "write_json",
@@ -197,6 +199,28 @@ class GroupOptions(StateOptions):
     @property
     def _chosen(self) -> StateOptions:
         return cast(StateOptions, self.subOptions)
+
+
+def file_to_write(named: str) -> Path:
+    """
+    The ordinary file, there or not, that *named* leads to. A file is replaced as a
+    whole, so a link would be none any more, nor would a device: /dev/stdout is one.
+
+    Raises:
+        usage.UsageError: It leads to something else.
+    """
+    real = Path(os.path.realpath(named))
+    try:
+        mode = real.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return real
+    if stat.S_ISDIR(mode):
+        msg = f"{named} is a folder; name a file"
+        raise usage.UsageError(msg)
+    if not stat.S_ISREG(mode):
+        msg = f"{named} is no ordinary file and is not replaced; write `-` and redirect"
+        raise usage.UsageError(msg)
+    return real
 
 
 def repeat_state_dir(text: str, state_dir: Path | None) -> str:

@@ -103,6 +103,10 @@ def make_inventory(
         OSError: Id or certificate cannot be kept.
     """
     host = Host() if host is None else host
+    if hostname is not None and not is_hostname(hostname):
+        # A server would take another name out of the document, without a word.
+        msg = f"{hostname[:60]!r} is no name for a node"
+        raise DocumentRefused("bad-hostname", msg, "RUDDER/HOSTNAME")
     own_id = own_node_id(state_dir, node_id)
     section = NodeSection(
         node_id=own_id,

@@ -382,6 +382,10 @@ def test_export_to_a_file(server: Server) -> None:
     status, out, err = server.run("export", "-o", str(server.root / "no" / "file"))
     assert (status, out) == (2, "")
     assert "cannot be written" in err
+    pipe = server.root / "pipe"
+    os.mkfifo(pipe)
+    assert server.run("export", "-o", str(pipe))[0] == 2
+    assert pipe.is_fifo()
 
 
 def test_export_of_what_cannot_be_said(server: Server) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -136,6 +137,16 @@ def test_options(node: Node) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["localhost", "a b", "", "x" * 300])
+def test_names_that_no_server_takes(node: Node, name: str) -> None:
+    """
+    A name that would not count is refused, though the machine has another one.
+    """
+    line = node.refused("make", "-o", node.document, "--hostname", name)
+    assert "bad-hostname" in line
+    assert not node.document.exists()
+
+
 def test_the_server_stays(node: Node) -> None:
     """
     What is made by hand names the policy server that the agent was told last, so that
@@ -238,6 +249,29 @@ def test_places_that_cannot_be_written(node: Node) -> None:
     line = node.refused("make", "--from", node.foreign, "-o", wanted)
 
     assert line == f"error: No such file or directory: {wanted}\n"
+
+
+def test_places_that_are_no_files(node: Node) -> None:
+    """
+    A pipe stays one, and so does a link, whose file is written.
+    """
+    node.make()
+    pipe, link, real = (node.root / name for name in ("pipe", "link", "real"))
+    os.mkfifo(pipe)
+    link.symlink_to(real)
+    make = ["make", "--from", str(node.foreign)]
+    for words in ([*make, "-o"], ["sign", str(node.document), "-o"]):
+        status, out, err = node.run(*words, pipe)
+        assert (status, out) == (2, "")
+        assert "is no ordinary file" in err
+        assert node.run(*words, node.root)[0] == 2
+        node.done(*words, link)
+        assert real.stat().st_size
+        real.unlink()
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    printed = node.done("sign", node.document, "-o", "-")
+    assert read_signature(printed.encode())
 
 
 def test_a_compressed_document(node: Node) -> None:
