@@ -6,10 +6,12 @@ busy machine would fail it. trial: the folders of its tests are temporary ones.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -61,6 +63,16 @@ def _limit_examples(item: pytest.Item, most: int) -> None:
     own = getattr(test, name, None) or hypothesis.settings()
     examples = min(own.max_examples, most)
     setattr(test, name, hypothesis.settings(own, max_examples=examples))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once() -> Iterator[None]:
+    """
+    pytest looks before and after each test for Twisted's version, which is in a file.
+    """
+    known = cache(importlib.metadata.version)
+    with mock.patch.object(importlib.metadata, "version", known):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
