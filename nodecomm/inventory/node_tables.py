@@ -178,19 +178,21 @@ class NodeTables:
         )
 
     def changed_since(self, generation: int) -> tuple[list[Node], list[OtherNode]]:
+        # Few of many, which only the index of changes finds at once: SQLite takes it
+        # neither beside `status = ` nor for an order.
+        parameters = {"generation": generation, "accepted": Status.ACCEPTED.value}
         accepted = self._nodes(
-            "WHERE changed > :generation AND status = :accepted ORDER BY id",
-            generation=generation,
-            accepted=Status.ACCEPTED.value,
+            "WHERE changed > :generation AND (status = :accepted) IS TRUE", **parameters
         )
         rows = self._execute(
             "SELECT node_id, status, key_digest FROM nodes "
-            "WHERE changed > :generation AND status <> :accepted ORDER BY id",
-            {"generation": generation, "accepted": Status.ACCEPTED.value},
+            "WHERE changed > :generation AND (status = :accepted) IS FALSE",
+            parameters,
         )
+        accepted.sort(key=lambda node: _id(node.node_id))
         return accepted, [
             OtherNode(node_id, Status(status), digest)
-            for node_id, status, digest in rows
+            for node_id, status, digest in sorted(rows, key=lambda row: _id(row[0]))
         ]
 
     def withdraw(

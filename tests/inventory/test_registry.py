@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -45,6 +46,7 @@ from nodecomm.inventory.node_sqlite import (
     database_path,
     open_nodes,
 )
+from nodecomm.inventory.node_tables import NodeTables
 from nodecomm.inventory.nodes import (
     Conflict,
     KeptDocument,
@@ -58,7 +60,7 @@ from nodecomm.inventory.records import Received, Records
 from nodecomm.inventory.registry import NodeRegistry
 from nodecomm.inventory.signature import sign
 from nodecomm.inventory.suspicions import suspicions
-from nodecomm.storage.database import DatabaseClosed
+from nodecomm.storage.database import DatabaseClosed, connect
 from nodecomm.storage.migrations import DatabaseTooNew
 from nodecomm.testing import MemoryNodeRegistry
 from tests.identity.sample import key, pair
@@ -864,6 +866,24 @@ class SqliteRegistryTests(RegistryTests, SynchronousTestCase):
             nodes(lambda x: x.advance(NODE), False)
 
         self.assertEqual(2, self.generation())
+
+    def test_changes_are_found_by_their_index(self) -> None:
+        """
+        Who follows the nodes reads those that have changed, not all of them.
+        """
+        with closing(connect(self.folder / "plan.sqlite", 1.0, STEPS)) as connection:
+            plans = []
+
+            def explain(sql: str, parameters: Mapping[str, Any]) -> list[Any]:
+                plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+                plans.append(" ".join(str(row[-1]) for row in plan))
+                return []
+
+            NodeTables(explain).changed_since(5)
+
+        self.assertEqual(2, len(plans))
+        for plan in plans:
+            self.assertRegex(plan, r"^SEARCH .* nodes_by_change \(changed>\?\)$")
 
     def test_newer_release(self) -> None:
         """
