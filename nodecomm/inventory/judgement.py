@@ -273,6 +273,13 @@ def _judge(
         return Judgement(
             Outcome.REPEATED, digest, inventory=inventory, key=own, signer=before.key
         )
+    if before is not None and signature is not None and known.key == own.key:
+        # It was believed without a signature, which has come now. Of the newest one
+        # that is news: from now on there must be one.
+        verify(document, signature, own.key)
+        is_newest = before.written == known.last
+        outcome = Outcome.TAKEN if is_newest else Outcome.REPEATED
+        return Judgement(outcome, digest, inventory=inventory, key=own, signer=own.key)
     signer = None
     if signature is not None:
         signer = _signer(document, signature, own, known)
@@ -390,7 +397,9 @@ def known_after(
     assert written is not None  # noqa: S101
     known = known or Known(inventory.node_id)
     oldest = now - (rules or Rules()).max_age
-    recent = [x for x in known.taken if x.written >= oldest]
+    recent = [
+        x for x in known.taken if x.written >= oldest and x.digest != judgement.digest
+    ]
     refused = known.refused_keys
     if judgement.former_key is not None:
         refused = (*refused, judgement.former_key)

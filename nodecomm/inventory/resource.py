@@ -199,7 +199,7 @@ class InventoryResource(Resource):
             self._log.failure("cannot tell how much room there is", event="upload.room")
             raise Refused(503, "spool") from error
         mine = self._senders[address]
-        # What completes a pair makes room.
+        # What completes a pair makes room; the same half again takes none.
         waiting, held = 0 if spool.completes(name) else spool.waiting, 0
         if is_crowded(waiting, self.rules.waiting):
             held = spool.waiting_of(address)

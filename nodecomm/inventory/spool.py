@@ -172,9 +172,10 @@ class Spool(SpoolFolder):
 
     def completes(self, name: UploadName) -> bool:
         """
-        Whether the other half of this one waits.
+        Whether no more halves wait when this one is here: the other one waits, or one
+        that it takes the place of.
         """
-        return name.half.other in self._waiting.get(name.pair, {})
+        return bool(self._waiting.get(name.pair))
 
     def holds(self, name: UploadName) -> bool:
         """

@@ -315,6 +315,31 @@ def test_once_signed_never_unsigned() -> None:
     assert code(registry.signed(unsigned, pair())) == "taken"
 
 
+def test_the_signature_came_too_late() -> None:
+    """
+    A document that was believed without its signature, sent again with it, is no
+    replay: from then on the node has signed. Nobody else can bring that about, nor
+    bring a node back with it.
+    """
+    registry = Registry(COMPAT)
+    first = node_document(pair())
+    second = node_document(pair(), WRITTEN + MINUTE)
+    for data in (first, second):
+        assert code(registry.receive(data, None)) == "taken"
+
+    assert code(registry.signed(second, pair(1))) == "bad-signature"
+    assert code(registry.signed(first, pair())) == "repeated"
+    assert not node(registry).signed
+    assert code(registry.signed(second, pair())) == "taken"
+    assert node(registry).signed
+    assert node(registry).last == WRITTEN + MINUTE
+    assert code(registry.signed(second, pair())) == "repeated"
+    assert code(registry.receive(second, None)) == "no-signature"
+
+    registry.change(key=None)
+    assert code(registry.signed(first, pair())) == "replay"
+
+
 def test_unsigned_key_change() -> None:
     """
     A key never changes without a signature.

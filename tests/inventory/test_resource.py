@@ -508,6 +508,8 @@ def test_too_much_waits(tmp_path: Path) -> None:
 
     assert server.put("/inventories/c.ocs").status == 503
     assert server.ask("GET", "/uuid").status == 200
+    # One that takes the place of what waits takes no other.
+    assert server.put("/inventories/a.ocs").status == 204
     # What another half waits for makes room.
     assert server.put("/inventories/a.ocs.sign").status == 201
     assert server.put("/inventories/c.ocs").status == 201
