@@ -97,9 +97,6 @@ _KEY_LENGTH = 64 * 1024
 #: Agents of a node. Real ones have one or two.
 _AGENTS_READ = 16
 
-#: Characters of the properties, which are JSON: a few of it can be much in memory.
-_PROPERTIES_LENGTH = 1 << 20
-
 #: What an agent may be called, in lower case, and what it is then.
 _AGENTS = {
     "cfengine-community": AGENT_COMMUNITY,
@@ -381,7 +378,6 @@ def _properties(text: str | None) -> tuple[Mapping[str, Any], ...]:
     """
     The objects of a JSON array; nothing for what is no such array.
     """
-    _short(text or "", "RUDDER/CUSTOM_PROPERTIES", _PROPERTIES_LENGTH)
     try:
         values = json.loads(
             text or "[]", parse_constant=_no_constant, parse_float=_number

@@ -10,7 +10,7 @@ is counted and forgotten while it is read, which for a real document is most of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from xml.parsers import expat
 
 from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
@@ -18,8 +18,15 @@ from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 __all__ = ["Element", "read_elements"]
 
 #: Bytes that are parsed at a time; and how many may wait for the end of their tag.
-_STEP = 256 * 1024
-_WAITING = 1 << 20
+_STEP = 64 * 1024
+_WAITING = 256 * 1024
+
+#: Characters of one text, and of those that may be longer. Real ones have some 5,000.
+_TEXT = 64 * 1024
+_LONGER = {"CUSTOM_PROPERTIES": 256 * 1024}
+
+#: Characters of a path of names that are told.
+_TOLD = 255
 
 #: What separates words. Line breaks stay: keys and certificates consist of lines.
 _BLANKS = re.compile(r"[ \t]+")
@@ -30,11 +37,30 @@ class Element:
     An element: its name, and what is in it, in order.
     """
 
-    __slots__ = ("content", "name")
+    __slots__ = ("content", "name", "size")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.content: list[Element | str] = []
+        self.size = 0
+
+    def check(self, size: int, path: Iterable[str] = ()) -> None:
+        """
+        Refuse a text of more characters than this element may have.
+
+        Args:
+            size: How many there are.
+            path: Names of the elements down to this one, which are told.
+
+        Raises:
+            DocumentRefused: `too-long`.
+        """
+        limit = _LONGER.get(self.name, _TEXT)
+        if size > limit:
+            where = "/".join(path) or self.name
+            where = where.removeprefix("REQUEST/CONTENT/")[:_TOLD]
+            msg = f"{where} has more than {limit} characters"
+            raise DocumentRefused("too-long", msg, where)
 
     def children(self, name: str) -> Iterator[Element]:
         """
@@ -53,6 +79,9 @@ class Element:
     def words(self) -> str | None:
         """
         All text within, trimmed, runs of blanks as one; None when there is none.
+
+        Raises:
+            DocumentRefused: `too-long`.
         """
         content = self.content
         if len(content) == 1 and isinstance(content[0], str):
@@ -60,6 +89,7 @@ class Element:
             text = content[0]
         else:
             text = "".join(self._pieces())
+            self.check(len(text))
         if "  " in text or "\t" in text:
             text = _BLANKS.sub(" ", text)
         return text.strip() or None
@@ -90,6 +120,9 @@ class Element:
 class _Reader:
     """
     The events of one document.
+
+    Nothing is handed to the parser at once, and nothing read of it, that would take
+    more than some milliseconds: meanwhile no other thread of Python goes on.
     """
 
     def __init__(
@@ -161,7 +194,12 @@ class _Reader:
 
     def _text(self, text: str) -> None:
         if not self._skipping:
-            self._open[-1].content.append(text)
+            element = self._open[-1]
+            element.content.append(text)
+            # What stands between elements, in documents for people, is no text.
+            if not text.isspace():
+                element.size += len(text)
+                element.check(element.size, self._path)
 
 
 def read_elements(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
-The sections of an inventory that describe the machine. Nothing here refuses a document:
-what is no number or no address is left out, what has no name is no part.
+The sections of an inventory that describe the machine. Nothing here refuses a document
+but for a text that is too long: what is no number or no address is left out, what has
+no name is no part.
 """
 
 from __future__ import annotations

@@ -356,11 +356,48 @@ def test_what_is_read_at_once_is_bounded(part: str) -> None:
     A tag, comment or instruction that does not end is not waited for; text is no
     matter, however long.
     """
-    long = "x" * (2 << 20)
+    long = "x" * (1 << 20)
     data = document(more=part.replace("%s", long) if "%s" in part else part + long)
 
     assert refusal(data).code == ("not-xml" if part == "<X>" else "too-long")
     assert read_document(document(more=element("X", long))).node_id == NODE
+
+
+@pytest.mark.parametrize(
+    ("section", "path"),
+    [
+        (element("PROCESSES", "x" * 100_000), None),
+        (element("SOFTWARES", "x" * 100_000), "SOFTWARES"),
+        (element("HARDWARE", element("UUID", "x \t" * 30_000)), "HARDWARE/UUID"),
+        (element("SOFTWARES", element("NAME", *["x" * 999, "<B/>"] * 65)), None),
+        (
+            element("SOFTWARES", element("NAME", *[element("B", "x" * 60_000)] * 2)),
+            "NAME",
+        ),
+        ("\n" * 200_000, None),
+        ("\n  <SOFTWARES/>" * 50_000, None),
+    ],
+)
+def test_texts_are_bounded(section: str, path: str | None) -> None:
+    """
+    A text that is longer than any is refused, unless nobody reads it; how elements are
+    indented is no text.
+    """
+    data = document(rudder(), section)
+    if path is None:
+        assert read_document(data).node_id == NODE
+    else:
+        assert (refusal(data).code, refusal(data).element) == ("too-long", path)
+
+
+def test_properties_may_be_longer() -> None:
+    """
+    The properties are one text, which is a list of many.
+    """
+    value = [{"a": "x" * 1000}] * 200
+    found = read_document(document(rudder(more=properties(value))))
+
+    assert len(found.properties) == 200
 
 
 def test_addresses_of_one_interface_are_bounded() -> None:
