@@ -50,7 +50,8 @@ class Standing(enum.Enum):
     FORMER = "former"
     #: As before, and what is stored of it is being removed: refused until that is done.
     LEAVING = "leaving"
-    #: The node waits for a decision: nothing follows.
+    #: The node waits for a decision: nothing follows, and a decision that has taken
+    #: the key from this node or another one before still holds.
     PENDING = "pending"
 
 
@@ -63,11 +64,14 @@ class KeyOfNode:
         node_id: The node whose key it is, or was.
         standing: What that means.
         server_id: The policy server of that node, where it is another one.
+        taken_from: The node from which a decision has taken the key before, where that
+            still bars it from trust on first use.
     """
 
     node_id: str
     standing: Standing
     server_id: str | None = None
+    taken_from: str | None = None
 
 
 class INodeKeys(Protocol):
@@ -180,10 +184,12 @@ def first_use_refused(nodes: INodeKeys, key: PublicKey) -> TrustDecision | None:
     are open and whatever digests were named; None: nothing is in the way.
     """
     found = nodes.find(key)
-    if found is not None and found.standing is Standing.FORMER:
+    if found is not None and found.taken_from is not None:
+        waits = found.standing is Standing.PENDING
+        advice = f"`nodecomm nodes accept {found.node_id}`" if waits else "accept it"
         text = (
-            f"key {key.md5} was that of node {found.node_id}, from which it was taken: "
-            "accept the node, or store the key with `nodecomm key trust FILE`"
+            f"key {key.md5} was that of node {found.taken_from}, from which it was "
+            f"taken: {advice}, or store the key with `nodecomm key trust FILE`"
         )
         return TrustDecision(False, "node_withdrawn", text, node=found.node_id)
     if not nodes.is_known:
@@ -299,13 +305,17 @@ class NodeKeys:
                     return KeyOfNode(node.node_id, standing, node.server_id)
         if former and digest in self._leaving:
             return KeyOfNode(former[0].node_id, Standing.LEAVING)
+        # Whoever was refused can send an inventory of another id at any time.
+        refused = self._decided(former, Standing.REFUSED)
+        if refused is not None:
+            return refused
+        taken_from = former[0].node_id if former else None
         for node in held:
             if node.standing is Standing.PENDING:
-                return KeyOfNode(node.node_id, Standing.PENDING)
-        refused = self._decided(former, Standing.REFUSED)
-        if refused is not None or not former:
-            return refused
-        return KeyOfNode(former[0].node_id, Standing.FORMER)
+                return KeyOfNode(node.node_id, Standing.PENDING, taken_from=taken_from)
+        if taken_from is None:
+            return None
+        return KeyOfNode(taken_from, Standing.FORMER, taken_from=taken_from)
 
     def _decided(
         self, former: Iterable[WithdrawnKey], standing: Standing

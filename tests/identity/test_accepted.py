@@ -121,8 +121,8 @@ class NodeKeysTests(SynchronousTestCase):
 
     def test_several_nodes(self) -> None:
         """
-        A key that several nodes have: a block counts most, then acceptance, then that
-        somebody has it at all.
+        A key that several nodes have: a block counts most, then acceptance, then
+        refusal, then that somebody has it at all.
         """
         self.keys.put([node(ONE, Standing.ACCEPTED), node(TWO, Standing.PENDING)])
         self.keys.withdraw([withdrawn(1, "third", what="refused")])
@@ -130,6 +130,9 @@ class NodeKeysTests(SynchronousTestCase):
         self.assertEqual((ONE, Standing.ACCEPTED), self.found())
         self.keys.put([node("third", Standing.BLOCKED, None)])
         self.assertEqual(("third", Standing.BLOCKED), self.found())
+        self.keys.put([node("third", Standing.REFUSED, None)])
+        self.keys.put([node(ONE, Standing.FORMER, None)])
+        self.assertEqual(("third", Standing.REFUSED), self.found())
 
     def test_while_it_leaves(self) -> None:
         """
@@ -230,6 +233,27 @@ class TrustOfNodesTests(TrustCase):
         self.assertEqual((True, "stored"), self.both(policy))
         self.nodes.leaves(key())
         self.assertEqual((False, "node_refused"), self.both(policy))
+
+    def test_a_refused_key_with_another_id(self) -> None:
+        """
+        Whoever was refused does not come back by sending an inventory: not of another
+        id, and through no window as long as nobody has accepted him.
+        """
+        policy = self.of_nodes(window())
+        self.pins.add(key().md5)
+        self.nodes.withdraw([withdrawn(1, ONE, what="refused")])
+        self.nodes.put([node(ONE, Standing.REFUSED, None), node(TWO, Standing.PENDING)])
+        self.assertEqual((False, "node_refused"), self.both(policy))
+        for pending in (ONE, TWO):
+            self.nodes.put([node(ONE, Standing.FORMER, None)])
+            self.nodes.put([node(TWO, Standing.FORMER, None)])
+            self.nodes.put([node(pending, Standing.PENDING)])
+            self.assertEqual((False, "node_withdrawn"), self.both(policy))
+            decision = self.result(policy.check_identity(key(), "root", HERE))
+            self.assertIn(f"nodecomm nodes accept {pending}", decision.text)
+            self.assertFalse(self.store.known(key()).names)
+        self.nodes.put([node(TWO, Standing.ACCEPTED)])
+        self.assertEqual((True, "accepted_node"), self.both(policy))
 
     def test_pending_and_elsewhere(self) -> None:
         """

@@ -410,7 +410,7 @@ class RemovedTests(FollowedCase):
 
     def test_blocked(self) -> None:
         """
-        A node that is blocked, until that is lifted and it comes again.
+        A node that is blocked, until that is lifted and it is accepted again.
         """
         self.register()
         client = self.connect()
@@ -419,7 +419,7 @@ class RemovedTests(FollowedCase):
         self.decide(Lift(NODE))
         self.assertFalse(self.is_trusted())
         self.arrives(ONE, server="here")
-        self.assertTrue(self.is_trusted())
+        self.assertFalse(self.is_trusted())
         self.decide(Accept(NODE))
         self.assertTrue(self.has(self.connect()))
 
