@@ -249,7 +249,19 @@ class InventoryAsk(AgentAsk):
             return False
         if inventory.sent is not None and self._is_later(inventory.sent.when):
             return True
-        return inventory.failures_in_a_row > 0 and self._is_later(inventory.attempted)
+        attempted = inventory.attempted
+        if inventory.failures_in_a_row == 0 or not self._is_later(attempted):
+            return False
+        run = status.last_attempt
+        if any(failure.code == "no-key" for failure in inventory.failures):
+            # The run that was asked for, too, may make it known, and it is tried again.
+            return (
+                super()._is_over(status)
+                and run is not None
+                and attempted is not None
+                and run.began.later(run.seconds).seconds_until(attempted) >= 0
+            )
+        return True
 
     def _is_later(self, point: Point | None) -> bool:
         return point is not None and self.asked.seconds_until(point) >= 0

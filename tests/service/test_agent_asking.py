@@ -23,6 +23,8 @@ from nodecomm.service.agent_asking import (
     takes_signal,
 )
 from nodecomm.service.agent_inventory_making import MadeFiles
+from nodecomm.service.agent_inventory_prepared import InventoryTarget
+from nodecomm.service.agent_inventory_sources import NoWay, no_key
 from nodecomm.service.agent_inventory_status import inventory_failures
 from nodecomm.service.agent_status import AgentStatus, Point
 from nodecomm.sync.model import SyncResult
@@ -282,6 +284,46 @@ class TestInventory:
         assert status.inventory is not None
         (wrong,) = inventory_failures(status.inventory)
         assert "2 times in a row: https://a/: nobody there" in wrong
+
+    def test_the_run_makes_the_server_known(self, tmp_path: Path) -> None:
+        """
+        Where the key of the server is not known yet, what comes of it is told after the
+        run that was asked for, which may make it known.
+        """
+        target = InventoryTarget("https://a/", (), "a")
+        ways = FakeWays(ids={"https://a/": NoWay(no_key(target))})
+        runs: list[Deferred[SyncResult]] = []
+
+        def slow(request: object) -> Deferred[SyncResult]:
+            runs.append(Deferred())
+            return runs[-1]
+
+        more = '[inventory]\nurls = ["https://a/"]\n'
+        agent = FakeAgent(tmp_path, {A: slow}, more=more, ways=ways)
+        asking = Asking(tmp_path, agent, kind=InventoryAsk)
+        passed = 0
+
+        def wait(seconds: float) -> None:
+            nonlocal passed
+            passed += 1
+            if passed == 20:
+                ways.ids["https://a/"] = "root"
+            if passed >= 20 and not runs[-1].called:
+                runs[-1].callback(result())
+
+        asking.meanwhile = wait
+        status = asking.ask.make()
+        assert passed >= 20
+        assert status.inventory is not None
+        assert status.inventory.sent is not None
+        assert inventory_failures(status.inventory) == []
+
+        ways.ids["https://a/"] = NoWay(no_key(target))
+        passed = 20
+        status = asking.ask.make()
+        assert status.inventory is not None
+        (wrong,) = inventory_failures(status.inventory)
+        assert "no key of" in wrong
 
     def test_none_are_sent(self, tmp_path: Path) -> None:
         """It is said why, and nothing is asked for."""
