@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from nodecomm.identity.keys import KeyPair, PublicKey
 from tests.interop.machine import KEPT, RUN_TIMEOUT, isolation, peer_program, wait_until
+from tests.interop.pairs import new_pair
 
 #: Arguments: cf-agent and the server. It stands in a file and not on a command line,
 #: because the agent takes any process with cf-execd in its arguments for cf-execd.
@@ -53,8 +54,8 @@ class WorkFolder:
 
     Args:
         path: The folder to make.
-        key: Make a key pair too, or have this one. cf-key, which looks five times as
-            long for one, makes it where a test says so.
+        key: Make a key pair too, or have this one. cf-key, which looks long for one,
+            makes it where a test says so.
     """
 
     def __init__(self, path: Path, *, key: bool | KeyPair = True) -> None:
@@ -69,7 +70,7 @@ class WorkFolder:
             (path / "bin" / name).symlink_to(peer_program(name))
         (path / "bin" / "cf-serverd").symlink_to(peer_program("true"))
         if key:
-            pair = key if isinstance(key, KeyPair) else KeyPair.generate()
+            pair = key if isinstance(key, KeyPair) else new_pair()
             put_key(path / "ppkeys", pair)
 
     @property
