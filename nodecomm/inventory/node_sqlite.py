@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 
 from nodecomm.inventory.node_tables import NodeTables
 from nodecomm.inventory.records import Records
-from nodecomm.storage.database import BUSY_TIMEOUT, Database, connect
+from nodecomm.storage.database import BUSY_TIMEOUT, Database, connect, fault_of
 from nodecomm.storage.migrations import immediate
 
 __all__ = [
@@ -203,6 +203,18 @@ class SqliteNodes:
     def run(self, work: Callable[[Records], T], *, write: bool) -> Deferred[T]:
         """
         Call *work* within one transaction, on the file's thread. What it raises undoes
-        what it wrote. The Deferred fails as that of `Database.run`.
+        what it wrote. The Deferred fails as that of `Database.run`; with `DatabaseAway`
+        when the disk is full, or the file locked for long or damaged.
         """
-        return self.database.run(lambda connection: _run(connection, work, write))
+
+        def answered(connection: sqlite3.Connection) -> T:
+            try:
+                return _run(connection, work, write)
+            except sqlite3.Error as error:
+                fault = fault_of(error)
+                if fault is None:
+                    raise
+                fault.args = (f"{self.database.path}: {fault}",)
+                raise fault from error
+
+        return self.database.run(answered)

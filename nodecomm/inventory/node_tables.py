@@ -18,6 +18,7 @@ from nodecomm.identity.accepted import WithdrawnKey
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.node_text import decode_node, encode_node
 from nodecomm.inventory.nodes import Event, KeptDocument, Node, OtherNode, Status
+from nodecomm.storage.database import DatabaseDamaged
 
 __all__ = ["Execute", "NodeTables"]
 
@@ -41,12 +42,7 @@ class NodeTables:
 
     def _nodes(self, where: str, **parameters: Any) -> list[Node]:
         rows = self._execute(f"{_NODE} {where}", parameters)
-        return [
-            decode_node(
-                node_id, Status(status), datetime.fromisoformat(since), str(record)
-            )
-            for node_id, status, since, record in rows
-        ]
+        return [_decoded(*row) for row in rows]
 
     def _one(self, statement: str, **parameters: Any) -> Sequence[Any] | None:
         return next(iter(self._execute(statement, parameters)), None)
@@ -238,6 +234,15 @@ class NodeTables:
             )
             for place, node_id, text, what, happened in rows
         ]
+
+
+def _decoded(node_id: str, status: str, since: str, record: str) -> Node:
+    try:
+        moment = datetime.fromisoformat(since)
+        return decode_node(node_id, Status(status), moment, str(record))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        msg = f"what is kept of node {node_id} is damaged: restore it from a copy"
+        raise DatabaseDamaged(msg) from error
 
 
 def _key(text: str) -> PublicKey:

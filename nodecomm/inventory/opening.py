@@ -25,7 +25,7 @@ from nodecomm.inventory.node_sqlite import (
 )
 from nodecomm.inventory.records import Records
 from nodecomm.inventory.registry import NodeStore
-from nodecomm.storage.database import DatabaseAway
+from nodecomm.storage.database import DatabaseAway, DatabaseDamaged, fault_of
 from nodecomm.storage.migrations import DatabaseTooNew
 from nodecomm.storage.postgres import DatabaseUnusable, PostgresPlace, is_postgres
 
@@ -120,9 +120,13 @@ def open_nodes_at(
             assert place.path is not None  # noqa: S101
             with open_nodes(place.path) as nodes:
                 yield nodes
+    except DatabaseDamaged as error:
+        raise NodesUnusable(f"{place}: {error}") from error
     except DatabaseAway as error:
         raise NodesAway(f"{place}: {error}") from error
-    except (sqlite3.Error, DatabaseTooNew, DatabaseUnusable) as error:
+    except sqlite3.Error as error:
+        raise NodesUnusable(f"{place}: {fault_of(error) or error}") from error
+    except (DatabaseTooNew, DatabaseUnusable) as error:
         raise NodesUnusable(f"{place}: {error}") from error
     except OSError as error:
         if place.path is None or error.filename != str(place.path):

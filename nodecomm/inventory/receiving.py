@@ -31,7 +31,7 @@ from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 from nodecomm.inventory.names import UploadName
 from nodecomm.inventory.pairs import Box, Pair, Part, Sender
 from nodecomm.inventory.spool import Placed, Spool
-from nodecomm.server.pools import Pool
+from nodecomm.server.pools import Pool, QueueFull
 from nodecomm.storage.database import DatabaseAway
 
 __all__ = ["Delivery", "Receive", "Receiving", "Waits"]
@@ -46,7 +46,8 @@ LOOK_EVERY = 30.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 
-#: Seconds between two words about inventories that wait for a database.
+#: Seconds between two words about inventories that wait, for a database or a disk; and
+#: between two about those that a mistake holds up.
 TOLD_EVERY = 60.0
 
 #: Of so many pairs that are begun while others wait, one is an update, if any waits:
@@ -154,7 +155,7 @@ class Receiving:
         self._pauses: set[IDelayedCall] = set()
         self._started = False
         self._exchange: Exchange | None = None
-        self._told_away: float | None = None
+        self._told: dict[bool, float] = {}
         self._look = LoopingCall(self._look_for_orphans)
         self._look.clock = reactor
 
@@ -335,17 +336,7 @@ class Receiving:
         """
         Try again later.
         """
-        if isinstance(failure.value, DatabaseAway):
-            self._tell_away(turn, failure)
-        else:
-            self._log.failure(
-                "the inventory {name} from {peer} waits {pause} s for a decision",
-                failure,
-                event="inventory.delayed",
-                name=turn.pair.name,
-                peer=turn.pair.sender.address,
-                pause=turn.pause,
-            )
+        self._tell_delayed(turn, failure)
         if not self._started:
             return
         pause, turn.pause = turn.pause, min(2 * turn.pause, LONGEST_PAUSE)
@@ -358,20 +349,34 @@ class Receiving:
         call = self._reactor.callLater(pause, go_on)
         self._pauses.add(call)
 
-    def _tell_away(self, turn: _Turn, failure: Failure) -> None:
-        now = self._reactor.seconds()
-        if self._told_away is not None and now - self._told_away < TOLD_EVERY:
+    def _tell_delayed(self, turn: _Turn, failure: Failure) -> None:
+        """
+        Tell why it waits: once in a while, for thousands may wait for the same.
+        """
+        is_mistake = not isinstance(failure.value, (DatabaseAway, OSError, QueueFull))
+        now, told = self._reactor.seconds(), self._told.get(is_mistake)
+        if told is not None and now - told < TOLD_EVERY:
             return
-        self._told_away = now
-        self._log.warn(
-            "the inventory {name} from {peer}, and maybe others, waits for the "
-            "database: {error}",
-            event="inventory.delayed",
-            name=turn.pair.name,
-            peer=turn.pair.sender.address,
-            pause=turn.pause,
-            error=failure.getErrorMessage(),
-        )
+        self._told[is_mistake] = now
+        facts: dict[str, Any] = {
+            "event": "inventory.delayed",
+            "name": turn.pair.name,
+            "peer": turn.pair.sender.address,
+            "pause": turn.pause,
+        }
+        if is_mistake:
+            self._log.failure(
+                "the inventory {name} from {peer}, and maybe others, waits {pause} s "
+                "for a decision",
+                failure,
+                **facts,
+            )
+        else:
+            self._log.warn(
+                "the inventory {name} from {peer}, and maybe others, waits: {error}",
+                error=failure.getErrorMessage(),
+                **facts,
+            )
 
     # What has waited too long
 

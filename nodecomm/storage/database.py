@@ -31,11 +31,13 @@ __all__ = [
     "Database",
     "DatabaseAway",
     "DatabaseClosed",
+    "DatabaseDamaged",
     "DatabaseOverloaded",
     "IPool",
     "IRuns",
     "Threaded",
     "connect",
+    "fault_of",
     "one_thread",
 ]
 
@@ -67,7 +69,14 @@ class DatabaseOverloaded(Exception):  # noqa: N818
 
 class DatabaseAway(Exception):  # noqa: N818
     """
-    A database of another machine does not answer; it is asked again later.
+    A database does not answer now, or cannot do what it was asked for, as one whose
+    disk is full; it is asked again later.
+    """
+
+
+class DatabaseDamaged(DatabaseAway):
+    """
+    What is in it makes no sense.
     """
 
 
@@ -110,6 +119,28 @@ class IPool(Protocol):
         *args: Any,
         **kw: Any,
     ) -> object: ...
+
+
+#: How SQLite begins when a file is damaged. What may follow is what is in it.
+_DAMAGED = (
+    "Could not decode to UTF-8",
+    "database disk image is malformed",
+    "file is not a database",
+    "malformed database schema",
+)
+
+
+def fault_of(error: sqlite3.Error) -> DatabaseAway | None:
+    """
+    What to tell when SQLite could not do its work; None where the statement was wrong.
+    """
+    text = str(error)
+    for damage in _DAMAGED:
+        if text.startswith(damage):
+            return DatabaseDamaged(f"it is damaged ({damage}): restore it from a copy")
+    if isinstance(error, sqlite3.OperationalError):
+        return DatabaseAway(text)
+    return None
 
 
 def one_thread() -> IPool:

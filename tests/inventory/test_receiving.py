@@ -11,6 +11,7 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.inventory.judgement import Judgement, Outcome
@@ -21,6 +22,7 @@ from nodecomm.inventory.pairs import Box, Sender
 from nodecomm.inventory.receiving import Delivery, Receiving, Waits
 from nodecomm.inventory.spool import Placed, Spool
 from nodecomm.server.pools import InlinePool
+from nodecomm.storage.database import DatabaseAway
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 
@@ -142,7 +144,7 @@ class ReceivingTests(SynchronousTestCase):
             self.assertEqual(len(self.deliveries), before + 1)
 
         self.assertEqual(self.left(), (0, 0, 0))
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 3)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_others_go_on(self) -> None:
         """A pair whose decision takes its time does not hold up another one."""
@@ -169,6 +171,30 @@ class ReceivingTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.left(), (0, 0, 0))
         self.flushLoggedErrors(FileNotFoundError)
+
+    def test_what_thousands_wait_for_is_told_once(self) -> None:
+        """A full disk, or a mistake, is told once in a minute, whoever waits for it."""
+        self.start()
+        self.answers = [fail(DatabaseAway("nodes.sqlite: disk is full"))] * 3
+        self.answers += [fail(ZeroDivisionError()) for _ in range(9)]
+
+        with capturedLogs() as logs:
+            for name in "abc":
+                self.put_pair(name)
+            for _ in range(60):
+                self.clock.advance(1)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+        told = [each for each in logs if each.get("event") == "inventory.delayed"]
+        self.assertEqual(
+            [each["log_level"].name for each in told], ["warn", "critical"]
+        )
+        self.assertEqual(told[0]["error"], "nodes.sqlite: disk is full")
+        self.assertEqual(self.left(), (0, 0, 0))
+        self.answers = [fail(DatabaseAway("again"))]
+        with capturedLogs() as logs:
+            self.put_pair("d")
+        self.assertEqual([x["error"] for x in logs if "error" in x], ["again"])
 
     def test_first_ones_first(self) -> None:
         """New nodes go before known ones, which still have one turn in four."""

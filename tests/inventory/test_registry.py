@@ -60,7 +60,12 @@ from nodecomm.inventory.records import Received, Records
 from nodecomm.inventory.registry import NodeRegistry
 from nodecomm.inventory.signature import sign
 from nodecomm.inventory.suspicions import suspicions
-from nodecomm.storage.database import DatabaseClosed, connect
+from nodecomm.storage.database import (
+    DatabaseAway,
+    DatabaseClosed,
+    DatabaseDamaged,
+    connect,
+)
 from nodecomm.storage.migrations import DatabaseTooNew
 from nodecomm.testing import MemoryNodeRegistry
 from tests.identity.sample import key, pair
@@ -88,6 +93,17 @@ else:
 MINUTE = timedelta(minutes=1)
 
 COMPAT = Rules(signatures=Signatures.COMPAT)
+
+
+def raises(error: Exception) -> Callable[[Records], None]:
+    """
+    Work that fails.
+    """
+
+    def work(_: Records) -> None:
+        raise error
+
+    return work
 
 
 def at_once(function: Callable[..., T], /, *args: Any, **kw: Any) -> Deferred[T]:
@@ -884,6 +900,38 @@ class SqliteRegistryTests(RegistryTests, SynchronousTestCase):
         self.assertEqual(2, len(plans))
         for plan in plans:
             self.assertRegex(plan, r"^SEARCH .* nodes_by_change \(changed>\?\)$")
+
+    def test_what_the_disk_does_not_do(self) -> None:
+        """
+        What SQLite cannot do now is tried again later; a mistake is one.
+        """
+        for error, kind, text in (
+            (sqlite3.OperationalError("disk is full"), DatabaseAway, "disk is full"),
+            (sqlite3.DatabaseError("file is not a database"), DatabaseDamaged, "copy"),
+            (
+                sqlite3.OperationalError("Could not decode to UTF-8 column 'x' '{raw"),
+                DatabaseDamaged,
+                "Could not decode to UTF-8): ",
+            ),
+            (sqlite3.IntegrityError("UNIQUE"), sqlite3.IntegrityError, "UNIQUE"),
+        ):
+            found = self.registry._store.run(raises(error), write=True)
+            said = str(self.failureResultOf(found, kind).value)
+            self.assertIn(text, said)
+            self.assertNotIn("raw", said)
+        self.accepted()
+
+    def test_a_damaged_row_is_told(self) -> None:
+        """
+        A row that makes no sense is the database's fault, and names its node.
+        """
+        self.accepted()
+        for wrong in ('{"key": 0', '{"key": 5}', "[]", '{"facts": {"x": 1}}'):
+            with closing(sqlite3.connect(self.folder / "nodes.sqlite")) as connection:
+                connection.execute("UPDATE nodes SET record = ?", (wrong,))
+                connection.commit()
+            error = self.failureResultOf(self.registry.nodes(), DatabaseDamaged)
+            self.assertIn(f"node {NODE} is damaged", str(error.value))
 
     def test_newer_release(self) -> None:
         """
