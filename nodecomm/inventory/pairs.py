@@ -10,6 +10,7 @@ import enum
 import filecmp
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
@@ -217,13 +218,15 @@ def same_content(before: Waiting, part: Part, name: UploadName) -> bool:
 
 def read_waiting(path: str, arrived: float) -> Waiting | None:
     """
-    The half in a file of `incoming/`; None for what somebody else has put there.
+    The half in a file of `incoming/`; None for what somebody else has put there, be it
+    another name or no file: a link to nowhere, or a pipe, which nobody must wait for.
     """
     parts = os.path.basename(path).split(BETWEEN)
     try:
         text, box, address = parts
-        return Waiting(path, read_name(text), Sender(Box(box), address), arrived)
-    except ValueError:
+        found = Waiting(path, read_name(text), Sender(Box(box), address), arrived)
+        return found if stat.S_ISREG(os.lstat(path).st_mode) else None
+    except (ValueError, OSError):
         return None
 
 

@@ -94,6 +94,26 @@ def crash(spool: Spool) -> None:
     spool._owned = None
 
 
+def test_what_is_no_file_is_left_alone(
+    spool: Spool, make: Callable[[], Spool], tmp_path: Path
+) -> None:
+    """Links to nowhere, pipes and folders with a half's name stop nothing."""
+    incoming = tmp_path / "spool" / "incoming"
+    put(spool, "a.ocs", b"a")
+    (held,) = incoming.iterdir()
+    spool.close()
+    names = [held.name.replace("a.ocs", f"{x}.ocs") for x in "bcde"]
+    (incoming / names[0]).symlink_to("/nowhere")
+    (incoming / names[1]).symlink_to(held)
+    (incoming / names[2]).mkdir()
+    os.mkfifo(incoming / names[3])
+    other = make()
+
+    assert other.open() == []
+    assert other.waiting == 1
+    assert len(list(incoming.iterdir())) == 5
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
