@@ -37,6 +37,7 @@ from nodecomm.cli.options import (
     write_json,
 )
 from nodecomm.cli.server_state import CONFIG, find_state
+from nodecomm.identity.files import ensure_folder
 from nodecomm.identity.keys import parse_digest_or_none
 from nodecomm.inventory.copying import NotEmpty, copy_nodes
 from nodecomm.inventory.keys import KeyRefused
@@ -321,8 +322,11 @@ class _Nodes:
 
     def write(self, work: Callable[[Records], T]) -> T:
         """
-        What *work* returns, when it is in force.
+        What *work* returns, when it is in force. A server need not have been started
+        before: what is missing of its state folder is made.
         """
+        if self.place.path is not None:
+            ensure_folder(str(self.place.path.parent))
         return cast(T, self._opened()(work, True))
 
     def _opened(self) -> Callable[[Callable[[Records], Any], bool], Any]:

@@ -415,6 +415,21 @@ def test_wrong_command_lines(server: Server, words: list[str]) -> None:
     assert server.run(*words)[0] == 2
 
 
+def test_before_the_first_start(tmp_path: Path) -> None:
+    """
+    Nodes can be registered before there is a state folder, which is made then for its
+    owner alone, but for no other command.
+    """
+    server = Server(tmp_path / "lib" / "state")
+    (tmp_path / "1.pub").write_bytes(key(1).to_pem())
+
+    assert server.denied("accept", NODE)[0] == "unknown-node"
+    assert not server.folder.exists()
+    assert server.run("register", NODE, tmp_path / "1.pub")[0] == 0
+    assert server.folder.stat().st_mode & 0o777 == 0o700
+    assert [x["status"] for x in server.facts("list")["nodes"]] == ["accepted"]
+
+
 def test_no_database(server: Server) -> None:
     """
     A file that is none, or of a newer release, is named and left as it is.
