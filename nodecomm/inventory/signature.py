@@ -49,7 +49,10 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 #: Hexadecimal digits of the modulus that a key's short name has.
 _KEY_ID_DIGITS = 8
 
-#: What may stand in a line for people.
+#: Characters of a line for people.
+_FOR_PEOPLE = 1024
+
+#: What may not stand in one.
 _PLAIN = re.compile(r"[^\x20-\x7e]")
 
 
@@ -147,13 +150,12 @@ def write_signature(signature: Signature) -> bytes:
         "header": HEADER,
         "algorithm": ALGORITHM,
         "digest": signature.digest.hex(),
-        "hostname": signature.hostname,
-        "keydate": signature.key_date,
-        "keyid": signature.key_id,
+        "hostname": signature.hostname[:_FOR_PEOPLE],
+        "keydate": signature.key_date[:_FOR_PEOPLE],
+        "keyid": signature.key_id[:_FOR_PEOPLE],
     }
     return "".join(
-        f"{name}={_PLAIN.sub('?', value[:1024]).strip()}\n"
-        for name, value in lines.items()
+        f"{name}={_PLAIN.sub('?', value).strip()}\n" for name, value in lines.items()
     ).encode("ascii")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodecomm.identity.keys import PublicKey
+from nodecomm.identity.keys import MAX_MODULUS_BITS, PublicKey
 from nodecomm.inventory.document import read_document
 from nodecomm.inventory.keys import read_agent_key, read_public_key
 from nodecomm.inventory.signature import (
@@ -238,3 +238,14 @@ def test_any_change(document: bytes, at: int) -> None:
 
     assert holds(made, document)
     assert not holds(made, bytes(changed))
+
+
+def test_the_longest_signature() -> None:
+    """
+    What the largest key makes is written whole; what is for people is cut.
+    """
+    size = MAX_MODULUS_BITS // 8
+    long = Signature(b"\xa5" * size, "h" * 5000, "d" * 5000, "k" * 5000)
+    found = read_signature(write_signature(long))
+
+    assert found == Signature(long.digest, "h" * 1024, "d" * 1024, "k" * 1024)
