@@ -30,6 +30,8 @@ def run(*command: str | Path, cwd: Path) -> str:
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONWARNINGS"):
         environment.pop(name, None)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    # pip would compile all that it needs for building, too, for nobody.
+    environment["PIP_NO_COMPILE"] = "1"
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,

@@ -167,6 +167,7 @@ def run_with_terminal(
     ],
     ids=["yes", "no", "end", "Ctrl-C"],
 )
+@pytest.mark.programs
 def test_the_terminal_is_asked(typed: bytes, printed: str) -> None:
     """
     The question goes to the terminal though standard input and output lead elsewhere,
@@ -175,6 +176,7 @@ def test_the_terminal_is_asked(typed: bytes, printed: str) -> None:
     assert run_with_terminal(typed) == printed
 
 
+@pytest.mark.programs
 def test_typed_ahead() -> None:
     """
     What is typed before the question is there to be read does not answer it.
@@ -182,6 +184,7 @@ def test_typed_ahead() -> None:
     assert run_with_terminal(b"no\n", before=b"yes\nyes\n") == "False"
 
 
+@pytest.mark.programs
 def test_terminated() -> None:
     """
     SIGTERM ends the question at once, as Ctrl-C does.
@@ -191,6 +194,7 @@ def test_terminated() -> None:
     assert run_with_terminal(b"", signal.SIGTERM) == printed
 
 
+@pytest.mark.programs
 def test_no_terminal() -> None:
     """
     A process without a terminal, whose input is a file or a pipe, asks nobody: what is

@@ -130,6 +130,7 @@ def site(server: NodecommServer, tmp_path: Path) -> Site:
     return Site(server, share, state)
 
 
+@pytest.mark.programs
 class TestStat:
     """
     `nodecomm stat`.

@@ -84,6 +84,7 @@ def test_mistakes_with_the_program(tmp_path: Path) -> None:
         assert (done.stderr.count("\n") == 1) == bool(words)
 
 
+@pytest.mark.programs
 def test_the_program(tmp_path: Path) -> None:
     """
     The program on the page counts the files of a folder of a real server.

@@ -88,6 +88,7 @@ def listed(*words: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.programs
 def test_from_a_new_machine_to_a_node_with_its_files(tmp_path: Path) -> None:
     """
     Bootstrap, inventory, acceptance, and the node's own folder, which nobody else is
