@@ -33,6 +33,8 @@ from nodecomm.inventory.pairs import Box, Pair, Part, Sender
 from nodecomm.inventory.spool import Placed, Spool
 from nodecomm.server.pools import Pool, QueueFull
 from nodecomm.storage.database import DatabaseAway
+from nodecomm.storage.migrations import DatabaseTooNew
+from nodecomm.storage.postgres import DatabaseUnusable
 
 __all__ = ["Delivery", "Receive", "Receiving", "Waits"]
 
@@ -49,6 +51,9 @@ LONGEST_PAUSE = 60.0
 #: Seconds between two words about inventories that wait, for a database or a disk; and
 #: between two about those that a mistake holds up.
 TOLD_EVERY = 60.0
+
+#: What is nobody's mistake in this program.
+_IN_THE_WAY = (DatabaseAway, DatabaseTooNew, DatabaseUnusable, OSError, QueueFull)
 
 #: Of so many pairs that are begun while others wait, one is an update, if any waits:
 #: whoever has the password for first inventories must not stop those of all others.
@@ -353,7 +358,7 @@ class Receiving:
         """
         Tell why it waits: once in a while, for thousands may wait for the same.
         """
-        is_mistake = not isinstance(failure.value, (DatabaseAway, OSError, QueueFull))
+        is_mistake = not isinstance(failure.value, _IN_THE_WAY)
         now, told = self._reactor.seconds(), self._told.get(is_mistake)
         if told is not None and now - told < TOLD_EVERY:
             return

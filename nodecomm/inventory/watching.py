@@ -25,6 +25,9 @@ __all__ = ["LOOK_EVERY", "MAX_STALE", "NodeWatch"]
 #: Seconds between two questions. Each costs a tenth of a millisecond.
 LOOK_EVERY = 0.5
 
+#: Seconds between two words about a database that is away, for different reasons.
+TELL_EVERY = 60.0
+
 #: Seconds that what is known is believed while the database does not answer.
 MAX_STALE = 15 * 60.0
 
@@ -75,6 +78,8 @@ class NodeWatch:
         self._running = False
         self._answered: float | None = None
         self._away: float | None = None
+        self._reason = self._reason_told = ""
+        self._told_at = 0.0
         self._told = False
         self._broken = False
         self._number = 0
@@ -210,14 +215,17 @@ class NodeWatch:
             )
 
     def _failed(self, failure: Failure) -> None:
-        if self._away is not None:
+        now, self._reason = self._seconds(), failure.getErrorMessage()
+        if self._away is None:
+            self._away = now
+        elif self._reason == self._reason_told or now - self._told_at < TELL_EVERY:
             return
-        self._away = self._seconds()
+        self._reason_told, self._told_at = self._reason, now
         self._log.warn(
             "the database of nodes does not answer: {error}; what is known of nodes is "
             "used for {seconds:.0f} s more",
             event="nodes.away",
-            error=failure.getErrorMessage(),
+            error=self._reason,
             seconds=self._left(),
         )
 
@@ -239,10 +247,11 @@ class NodeWatch:
             # Nodes that were removed long ago may be gone by then: all is read anew.
             self.generation = -1
             self._log.error(
-                "the database of nodes has not answered for {seconds:.0f} s: nodes are"
-                " not trusted by it any more, and connections of whoever might be one"
-                " are closed until it answers",
+                "the database of nodes has not answered for {seconds:.0f} s ({error}):"
+                " nodes are not trusted by it any more, and connections of whoever"
+                " might be one are closed until it answers",
                 event="nodes.stale",
+                error=self._reason if self._away is not None else "no answer at all",
                 seconds=self._max_stale,
             )
         self._believed(fresh)

@@ -98,7 +98,7 @@ class ILocks(Connection, Protocol):
 
 class DatabaseTooNew(Exception):  # noqa: N818
     """
-    The database was written by a newer release; run that one, or move the file away.
+    The database was written by a newer release; run that one, or use another database.
 
     Attributes:
         found: The number of the last step done in it.
@@ -108,7 +108,7 @@ class DatabaseTooNew(Exception):  # noqa: N818
     def __init__(self, found: int, known: int) -> None:
         super().__init__(
             f"the database is of version {found}, this release knows up to {known}: "
-            "run the newer release, or move the file away"
+            "run the newer release, or use another database"
         )
         self.found = found
         self.known = known

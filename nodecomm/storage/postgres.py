@@ -186,7 +186,11 @@ class PostgresPlace:
             return "postgresql://"
         host = found.get("host") or found.get("hostaddr") or ""
         port = f":{found['port']}" if found.get("port") else ""
-        return f"postgresql://{host}{port}/{found.get('dbname') or ''}"
+        name = found.get("dbname") or ""
+        if str(host).startswith("/"):
+            # The folder of a socket.
+            return f"postgresql://{port}/{name}?host={host}"
+        return f"postgresql://{host}{port}/{name}"
 
 
 def _driver() -> Any:

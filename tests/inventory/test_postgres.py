@@ -398,6 +398,10 @@ class PlaceTests(SharedCase):
             "postgresql://127.0.0.1:1/db",
             str(PostgresPlace("postgresql://me:hush@127.0.0.1:1/db")),
         )
+        self.assertEqual(
+            "postgresql://:5433/db?host=/run/postgresql",
+            str(PostgresPlace("postgresql://me@/db?host=/run/postgresql&port=5433")),
+        )
 
     def test_without_the_driver(self) -> None:
         """

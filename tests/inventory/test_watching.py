@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, capturedLogs, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.inventory.keys import AgentKey
@@ -34,11 +34,12 @@ class Held(MemoryNodeRegistry):
         self.waiting: Deferred[int] | None = None
         self.hold = False
         self.away = False
+        self.reason = "away"
 
     def generation(self) -> Deferred[int]:
         self.questions += 1
         if self.away:
-            return fail(DatabaseClosed("away"))
+            return fail(DatabaseClosed(self.reason))
         if not self.hold:
             return super().generation()
         self.waiting = Deferred()
@@ -222,6 +223,28 @@ class NodeWatchTests(SynchronousTestCase):
         self.assertEqual(("nodes.back", LogLevel.info), self.events[-1])
         self.assertEqual(3, len(self.events))
 
+    def test_another_reason(self) -> None:
+        """
+        A database that is away for another reason than at first is told again, though
+        not with each question; and what ends its nodes' trust has the last reason.
+        """
+        self.start()
+        self.registry.away = True
+        with capturedLogs() as logs:
+            for number in range(10):
+                self.registry.reason = f"reason {number // 4}"
+                self.clock.pump([LOOK_EVERY] * (int(30 / LOOK_EVERY) + 1))
+            self.clock.advance(MAX_STALE)
+
+        told = [(x["event"], x["error"]) for x in logs if "error" in x]
+        self.assertEqual(
+            told,
+            [
+                *(("nodes.away", f"reason {number}") for number in range(3)),
+                ("nodes.stale", "reason 2"),
+            ],
+        )
+
     def test_never_there(self) -> None:
         """
         A database that is away from the beginning is tried on; nothing is believed.
@@ -246,6 +269,21 @@ class NodeWatchTests(SynchronousTestCase):
 
         self.assertFalse(self.watch.is_fresh)
         self.assertEqual([True, False], self.believed)
+
+    def test_a_slow_answer(self) -> None:
+        """
+        What is known is as old as the question, however long the answer took.
+        """
+        self.start()
+        self.registry.hold = True
+        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(100)
+        self.registry.answer()
+        self.clock.advance(MAX_STALE - 100.5)
+        self.assertTrue(self.watch.is_fresh)
+        self.clock.advance(1)
+
+        self.assertFalse(self.watch.is_fresh)
 
     def test_another_limit(self) -> None:
         """
@@ -319,6 +357,11 @@ class NodeWatchTests(SynchronousTestCase):
         self.clock.advance(LOOK_EVERY)
         self.assertEqual([True] * 3, [news.whole for news in self.told])
         self.assertEqual([True], self.believed)
+        self.register(OTHER_NODE, 1)
+        wrong.append(True)
+        self.clock.pump([LOOK_EVERY] * 2)
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.assertEqual([False, True], [news.whole for news in self.told[3:]])
 
     def test_stopped(self) -> None:
         """
