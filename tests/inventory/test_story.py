@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.forking import Forked
 from tests.interop.machine import wait_until
 from tests.service.node import PATIENCE, Server, free_port
