@@ -18,6 +18,7 @@ from twisted.python import usage
 from nodecomm.cli.options import (
     CommandOptions,
     GroupOptions,
+    check_server_id,
     file_to_write,
     repeat_state_dir,
 )
@@ -87,6 +88,12 @@ class MakeOptions(CommandOptions):
             "the id of the policy server; else that which the agent was told, or root",
         ],
     ]
+
+    def postOptions(self) -> None:
+        """
+        Look whether a server may have the id.
+        """
+        check_server_id(self["policy-server-id"])
 
 
 class SignOptions(CommandOptions):

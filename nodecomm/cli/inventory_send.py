@@ -9,7 +9,7 @@ from typing import TextIO
 
 from twisted.python import usage
 
-from nodecomm.cli.options import CommandOptions, GroupOptions
+from nodecomm.cli.options import CommandOptions, GroupOptions, check_server_id
 
 __all__ = ["PASSWORD_VARIABLE", "SendOptions", "send"]
 
@@ -90,6 +90,7 @@ class SendOptions(CommandOptions):
         given = [f"--{name}" for name in _TRUST if self[name]]
         if len(given) > 1:
             raise usage.UsageError(f"{given[0]} and {given[1]} exclude each other")
+        check_server_id(self["policy-server-id"])
         if self["document"] is None:
             return
         for name in ("from", "policy-server-id"):

@@ -377,6 +377,9 @@ class _Sending:
                 await self._send(target)
             except MakingFailed as error:
                 failure = error.failure
+                if failure.code == "no-document" and self._options["from"] is not None:
+                    remedy = "--from names an inventory of the machine"
+                    failure = evolve(failure, remedy=remedy)
                 text = failure.text + (f"; {failure.remedy}" if failure.remedy else "")
                 return self._fail(Status.LOCAL, failure.code, text)
             except SendFailed as error:

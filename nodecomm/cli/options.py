@@ -25,6 +25,7 @@ __all__ = [
     "CommandOptions",
     "GroupOptions",
     "StateOptions",
+    "check_server_id",
     "default_state_dir",
     "fail",
     "file_to_write",
@@ -45,6 +46,9 @@ CONFIG = [
 _ADVICE = re.compile(
     r"`nodecomm (?:server-key|bootstrap|nodes|key (?:generate|list|remove))\b[^`]*`"
 )
+
+
+_SERVER_ID = re.compile(r"[A-Za-z0-9-]{1,50}")
 
 
 def default_state_dir() -> Path:
@@ -199,6 +203,18 @@ class GroupOptions(StateOptions):
     @property
     def _chosen(self) -> StateOptions:
         return cast(StateOptions, self.subOptions)
+
+
+def check_server_id(text: str | None) -> None:
+    """
+    Check the id of a policy server; None is that nobody has named one.
+
+    Raises:
+        usage.UsageError: No server can have it.
+    """
+    if text is not None and not _SERVER_ID.fullmatch(text):
+        msg = f"--policy-server-id: {text!r} is none: 50 letters, digits and hyphens"
+        raise usage.UsageError(msg)
 
 
 def file_to_write(named: str) -> Path:

@@ -26,6 +26,7 @@ from datetime import datetime, timedelta
 
 from attrs import evolve, field, frozen
 
+from nodecomm.config.durations import duration_text
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.document import read_document
 from nodecomm.inventory.keys import AgentKey, KeyRefused, read_agent_key, same_node
@@ -370,10 +371,13 @@ def _check_date(
         raise _Refused("no-date", msg, element)
     age = now - written
     if age > rules.max_age:
-        msg = f"written {written.isoformat()}, {age} ago, more than {rules.max_age}"
+        most = duration_text(rules.max_age.total_seconds())
+        passed = duration_text(age.total_seconds())
+        msg = f"written {written.isoformat()}, {passed} ago, more than {most}"
         raise _Refused("too-old", msg, element)
     if -age > rules.max_ahead:
-        msg = f"written {written.isoformat()}, more than {rules.max_ahead} ahead of now"
+        most = duration_text(rules.max_ahead.total_seconds())
+        msg = f"written {written.isoformat()}, more than {most} ahead of now"
         raise _Refused("too-new", msg, element)
     if known.last is not None and written <= known.last:
         msg = (

@@ -19,6 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from nodecomm.config.durations import duration_text
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import UploadName
 from nodecomm.inventory.outbox import Outbox, Outgoing
@@ -560,8 +561,8 @@ class Relaying:
 
     def _expired(self, turn: Turn) -> Refusal:
         said = turn.said or "it was never tried"
-        hours = self.keep / 3600
-        why = f"{self.address} has not taken it within {hours:g} hours: {said}"
+        kept = duration_text(self.keep)
+        why = f"{self.address} has not taken it within {kept}: {said}"
         return Refusal("expired", why)
 
     def _failed_looking(self, failure: Failure) -> None:

@@ -283,6 +283,7 @@ def test_not_taken(hub: Hub, node: Node) -> None:
         (["--to", "https://hub", "--ca", "x", "--server-key", "y"], "exclude"),
         (["--to", "https://hub", "--server-key", "MD5="], "no such file"),
         (["--to", "https://hub", "--from", "x", "a.ocs"], "not for DOCUMENT"),
+        (["--to", "https://hub", "--policy-server-id", "a b!"], "--policy-server-id"),
         (["--to", "https://hub", "a.txt"], "no server takes these names"),
         (["--to", "https://hub", "a.ocs", "b.ocs.sign"], "is called a.ocs.sign"),
         (["--to", "https://hub", "a.ocs.sign", "a.ocs"], "first the document"),
@@ -311,6 +312,18 @@ def test_what_no_server_takes(node: Node) -> None:
     assert err.startswith("error: bad-signature-file: ")
     document.write_bytes(b"<nonsense/>")
     assert node.run("send", *to, document)[0] == 1
+
+
+def test_what_is_no_inventory_of_a_machine(node: Node) -> None:
+    """Who names a file is told about that, and not about a program."""
+    node.foreign.write_text("nonsense")
+    to = ("--to", "https://hub", "--insecure", "--policy-server-id", "root")
+
+    status, _, err = node.send(*to)
+
+    assert status == 1
+    assert "--from names" in err
+    assert "`command`" not in err
 
 
 def test_without_a_key(node: Node) -> None:

@@ -448,7 +448,7 @@ def test_expired(relay: Relay) -> None:
     (failed,) = relay.failed()
     assert failed.name == "a.ocs"
     assert failed.refusal.code == "expired"
-    assert "7 hours" in failed.refusal.text
+    assert "7h" in failed.refusal.text
     assert "401" in failed.refusal.text
     aside = relay.folder / "failed" / failed.serial / "a.ocs"
     assert aside.read_bytes() == b"1"
