@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -48,6 +49,9 @@ __all__ = ["NodesFollowed", "document_limits", "own_server_id"]
 
 #: Seconds between two looks for nodes that were removed long ago.
 _PURGE_EVERY = 86400.0
+
+#: Seconds before it is tried again to register what the configuration names.
+_AGAIN = 30.0
 
 #: Nodes that are looked at where connections are served; more of them in a thread.
 _AT_ONCE = 50
@@ -99,6 +103,8 @@ class NodesFollowed:
         self._reactor = reactor
         self._now = now
         self._registering: Deferred[None] | None = None
+        self._again: IDelayedCall | None = None
+        self._stopped = False
         self._started: Deferred[None] | None = None
         self.server_id = own_server_id(inventory, folder)
         if registry is None:
@@ -206,15 +212,28 @@ class NodesFollowed:
     def _believed(self, fresh: bool) -> None:
         self.table.keys.is_known = fresh
         self._put()
-        if fresh and self._named and self._registering is None:
-            # Those that the configuration names: once.
+        self._begin_registering()
+
+    def _begin_registering(self) -> None:
+        """
+        Register the nodes that the configuration names, if that was not done yet.
+        """
+        if self._again is not None and self._again.active():
+            self._again.cancel()
+        self._again = None
+        under_way = self._registering is not None and not self._registering.called
+        if self._named and self.table.keys.is_known and not under_way:
             self._registering = ensureDeferred(self._register())
 
     async def _register(self) -> None:
+        named = self._named
         try:
-            await register_named(self.registry, self._named)
+            await register_named(self.registry, named)
+            self._named = []
         except Exception as error:
-            self._registering = None
+            if not self._stopped:
+                later = self._reactor.callLater(_AGAIN, self._begin_registering)
+                self._again = later
             self._log.error(
                 "the nodes that the configuration names are not registered: {error}",
                 event="nodes.not-registered",
@@ -278,6 +297,9 @@ class NodesFollowed:
         if self._started is None:
             return
         await self._started
+        self._stopped = True
+        if self._again is not None and self._again.active():
+            self._again.cancel()
         if self._purged is not None:
             if self._purging.running:
                 self._purging.stop()
@@ -286,6 +308,8 @@ class NodesFollowed:
         if self._withdrawn is not None:
             await self._withdrawn.stop()
         await self.registry.stop()
+        if self._registering is not None:
+            await self._registering
 
 
 def _kept_for(inventory: InventorySettings) -> timedelta:

@@ -416,6 +416,15 @@ def test_node_cannot_call_itself_as_something_else(
         assert reason(mine, peer(), folder(place)) == "admitted"
 
 
+def test_what_is_the_same_nodes_either_way_is_open() -> None:
+    """A node may call itself so that two of its own folders are one."""
+    paths = ("/srv/{node_id}/x/", "/srv/x/{node_id}/")
+    snapshot = served(*paths).with_nodes([ServedNode("x", KEY)])
+
+    assert reason(snapshot, peer(), folder("/srv/x/x")) == "admitted"
+    assert reason(snapshot, peer("192.0.2.1"), folder("/srv/x/y")) != "admitted"
+
+
 CLASHES = [
     (("/srv/a{node_id}/", "/srv/{node_id}/"), "in another one's"),
     (("/srv/{node_id}-{node_id}/", "/srv/{node_id}/x/"), "in another one's"),

@@ -291,15 +291,28 @@ class TrustOfNodesTests(TrustCase):
 
     def test_decided_meanwhile(self) -> None:
         """
-        What is decided while the counter of a window is asked counts: nothing is
-        stored.
+        What is decided while the counter of a window is asked counts, and that nobody
+        knows any more what is: nothing is stored.
         """
-        asked: Deferred[bool] = Deferred()
-        policy = self.of_nodes(window(count=3))
-        policy._counter = type("Slow", (), {"take": lambda *_: asked})()
-        deciding = policy.check_identity(key(), "root", HERE)
-        self.nodes.put([node(ONE, Standing.REFUSED, None)])
-        self.nodes.withdraw([withdrawn(1, ONE)])
-        asked.callback(True)
-        self.assertEqual("node_refused", self.result(deciding).code)
-        self.assertFalse(self.store.known(key()).names)
+
+        def happens(standing: Standing | None) -> None:
+            if standing is None:
+                self.nodes.is_known = False
+            else:
+                self.nodes.put([node(ONE, standing, None)])
+                self.nodes.withdraw([withdrawn(1, ONE)])
+
+        for standing, code in (
+            (Standing.REFUSED, "node_refused"),
+            (Standing.FORMER, "node_withdrawn"),
+            (None, "nodes_unknown"),
+        ):
+            asked: Deferred[bool] = Deferred()
+            policy = self.of_nodes(window(count=3))
+            policy._counter = type("Slow", (), {"take": lambda *_, x=asked: x})()
+            deciding = policy.check_identity(key(), "root", HERE)
+            happens(standing)
+            asked.callback(True)
+            self.assertEqual(code, self.result(deciding).code)
+            self.assertFalse(self.store.known(key()).names)
+            self.nodes.clear()

@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from nodecomm.inventory import exchange
 from nodecomm.inventory.exchange import KEPT, LOOK_EVERY
@@ -248,6 +248,42 @@ class MeetingTests(ExchangeCase):
 
         self.assertEqual([(b"<a/>", b"a")], self.here.deliveries)
         self.quiet()
+
+    def test_an_answer_that_is_lost(self) -> None:
+        """
+        What the database did though its answer was lost is done here, too, by the
+        same program.
+        """
+        claim = self.here.halves.claim
+        lost = []
+
+        def loses(*args: Any) -> Deferred[Any]:
+            done: list[Any] = self.successResultOf(claim(*args))
+            lost.extend(done)
+            return fail(DatabaseAway("lost"))
+
+        self.here.put("a.ocs", b"<a/>")
+        self.there.put("a.ocs.sign", b"a")
+        with patch.object(self.here.halves, "claim", loses):
+            while not lost and self.seconds < 20:
+                self.pass_seconds(1)
+        self.assertTrue(lost)
+        self.pass_seconds(4)
+
+        self.assertEqual([(b"<a/>", b"a")], self.here.deliveries)
+        self.quiet()
+
+    def test_what_was_just_taken_is_remembered(self) -> None:
+        """
+        What is forgotten in the table is what has met long ago, not what did just now.
+        """
+        self.here.put("a.ocs", b"<a/>")
+        self.there.put("a.ocs.sign", b"a")
+        self.pass_seconds(120, 1.0)
+        self.assertEqual([("a.ocs", "taken")], self.rows())
+        self.pass_seconds(KEPT, 3600.0)
+        self.pass_seconds(120, 1.0)
+        self.assertEqual([], self.rows())
 
     def test_sent_again_to_the_other(self) -> None:
         """A signature whose sender did not hear that it had arrived counts once."""

@@ -26,12 +26,15 @@ from nodecomm.storage import postgres
 from nodecomm.storage.database import DatabaseAway, one_thread
 from nodecomm.storage.migrations import DatabaseTooNew
 from nodecomm.storage.postgres import (
+    FIRST_PAUSE,
     HANGS_AFTER,
     LONGEST_PAUSE,
+    Area,
     DatabaseUnusable,
     PostgresConnection,
     PostgresDatabase,
     PostgresPlace,
+    connect_postgres,
 )
 from tests.identity.sample import key, pair
 from tests.inventory.documents import (
@@ -230,6 +233,54 @@ class LostConnectionTests(SharedCase):
         self.assertEqual(text, self.away())
         self.seconds += LONGEST_PAUSE
         self.assertEqual(0, self.generation())
+
+    def test_back_soon(self) -> None:
+        """
+        After the first failure it is asked again soon, then less and less often.
+        """
+        self.assertEqual(0, self.generation())
+        self.end_connections()
+        error = pytest.importorskip("psycopg").OperationalError("no")
+        with patch("psycopg.connect", side_effect=error) as made:
+            pause = FIRST_PAUSE
+            self.away()
+            tried = made.call_count
+            for _ in range(3):
+                self.seconds += pause - 0.01
+                self.away()
+                self.assertEqual(tried, made.call_count)
+                self.seconds += 0.02
+                self.away()
+                self.assertLess(tried, made.call_count)
+                tried, pause = made.call_count, 2 * pause
+
+    def test_what_is_written_is_on_disk(self) -> None:
+        """
+        Whatever the database does for others, it has written ours when it says so.
+        """
+        self.cluster.do(
+            f'ALTER DATABASE "{self.database}" SET synchronous_commit TO off'
+        )
+        self.end_connections()
+
+        def work(connection: PostgresConnection) -> str:
+            (row,) = connection.execute("SELECT current_setting('synchronous_commit')")
+            return str(row[0])
+
+        for run in (self.nodes.database.run, self.nodes.database.write):
+            self.assertEqual("on", self.successResultOf(run(work)))
+
+    def test_nobody_writes_while_tables_are_changed(self) -> None:
+        """
+        Whoever changes tables has the lock of those that write to them.
+        """
+        step = (
+            "CREATE TABLE held AS SELECT objid FROM pg_locks "
+            "WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        )
+        connect_postgres(self.place, [Area("tests", 77, [[step]])]).close()
+
+        self.assertIn((77,), self.sql("SELECT objid::int FROM nodecomm.held"))
 
     def test_away_at_the_start(self) -> None:
         """

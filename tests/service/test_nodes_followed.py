@@ -37,7 +37,7 @@ from nodecomm.inventory.watching import LOOK_EVERY
 from nodecomm.server.pools import InlinePool
 from nodecomm.service.keys_withdrawn import MARK_NAME
 from nodecomm.service.nodes_followed import NodesFollowed
-from nodecomm.storage.database import DatabaseClosed
+from nodecomm.storage.database import DatabaseAway, DatabaseClosed
 from nodecomm.testing import MemoryClient, MemoryNodeRegistry, key_pair, memory_server
 from nodecomm.testing.server import settings_of, snapshot_of
 from nodecomm.wire.commands import encode_get
@@ -309,6 +309,39 @@ class AcceptedTests(FollowedCase):
         self.start(settings=settings)
         self.assertTrue(self.has(self.connect()))
 
+    def test_named_while_the_database_fails(self) -> None:
+        """
+        A node that the configuration names and that could not be registered is tried
+        again, and no more when that is done or the server has ended.
+        """
+        pem = ONE.public.to_pem().decode()
+        settings = self.settings()
+        object.__setattr__(
+            settings, "registered", (RegisteredSettings(id=NODE, key=pem),)
+        )
+        asked = []
+
+        def away(node_id: str) -> Deferred[Any]:
+            asked.append(node_id)
+            return fail(DatabaseAway("away"))
+
+        with patch.object(self.registry, "node", away):
+            self.start(settings=settings)
+            self.assertEqual([NODE], asked)
+            self.server.clock.pump([1.0] * 59)
+            self.assertEqual([NODE] * 2, asked)
+        self.assertEqual(2, len(self.told("nodes.not-registered")))
+        self.server.clock.pump([1.0] * 2)
+        self.assertTrue(self.has(self.connect()))
+        with patch.object(self.registry, "node", away):
+            self.server.clock.pump([1.0] * 99)
+            self.assertEqual(2, len(asked))
+            self.stop()
+            self.start(settings=settings)
+            self.stop()
+            self.server.clock.pump([1.0] * 99)
+        self.assertEqual(3, len(asked))
+
     def test_reload(self) -> None:
         """
         Rules of a configuration that is loaded anew are in force with the same nodes.
@@ -554,6 +587,32 @@ class DownTests(FollowedCase):
         self.start()
         self.assertTrue(self.is_trusted())
         self.assertIn(ONE.public.sha, (self.state / MARK_NAME).read_text())
+
+    def test_stored_in_between(self) -> None:
+        """
+        What was stored after a decision of which a server that runs had not heard yet,
+        perhaps through an open window, goes.
+        """
+        self.now = datetime.now(timezone.utc) - timedelta(seconds=100)
+        self.decide(Delete(NODE))
+        self.assertFalse(self.is_trusted())
+        self.assertEqual([f"root-{TWO.public.md5}.pub"], self.names())
+
+    def test_noted_in_between(self) -> None:
+        """
+        Of many keys it is noted now and then how far it has come.
+        """
+        noted = []
+
+        def note(path: str, data: bytes) -> None:
+            noted.append((data.split()[1].decode(), len(self.names())))
+
+        with (
+            patch("nodecomm.service.keys_withdrawn._NOTE_EVERY", 1),
+            patch("nodecomm.service.keys_withdrawn.replace_file", note),
+        ):
+            self.decide(Delete(NODE), Delete(OTHER_NODE))
+        self.assertEqual([(ONE.public.sha, 1), (TWO.public.sha, 0)], noted)
 
     def test_another_database(self) -> None:
         """
