@@ -64,7 +64,7 @@ from nodecomm.inventory.opening import (
     open_nodes_at,
 )
 from nodecomm.inventory.records import Records, put_decision
-from nodecomm.inventory.suspicions import Suspicion, suspicions
+from nodecomm.inventory.suspicions import Suspicion, by_node, suspicions
 from nodecomm.storage.database import DatabaseAway
 from nodecomm.wire.text import safe
 
@@ -343,7 +343,7 @@ class _Nodes:
 
     def node(self, node_id: str) -> tuple[Node, tuple[Suspicion, ...]]:
         """
-        A node, and what is suspicious about all of them.
+        A node, and what is suspicious about it.
         """
 
         def find(records: Records) -> tuple[Node | None, tuple[Suspicion, ...]]:
@@ -354,7 +354,7 @@ class _Nodes:
             known = "" if self.place.is_made else ", which is not there (see --config)"
             text = f"no node {node_id} is known in {self.place}{known}"
             raise _Failed("unknown-node", text)
-        return node, found
+        return node, tuple(by_node(found).get(node.node_id, ()))
 
 
 _LIVE = tuple(status for status in Status if status.is_live)
@@ -427,8 +427,11 @@ def _list(nodes: _Nodes, options: CommandOptions) -> _Answer:
         return shown, suspicions(every)
 
     shown, found = nodes.read(find) or ([], ())
+    about, server_id = by_node(found), nodes.server_id
     facts = {
-        "nodes": [node_facts(node, found, nodes.server_id) for node in shown],
+        "nodes": [
+            node_facts(node, about.get(node.node_id, ()), server_id) for node in shown
+        ],
         "warnings": suspicion_facts(found),
     }
     if shown:
@@ -472,7 +475,8 @@ def _decided(
 
     def work(records: Records) -> tuple[Change, tuple[Suspicion, ...]]:
         change = put_decision(records, decision, now, by)
-        return change, suspicions(records.nodes(*_LIVE))
+        doubts = by_node(suspicions(records.nodes(*_LIVE)))
+        return change, tuple(doubts.get(change.node.node_id, ()))
 
     if nodes.place.is_made or isinstance(decision, (Block, Register)):
         change, found = nodes.write(work)
@@ -488,8 +492,7 @@ def _decided(
     if with_key and other is not None:
         lines.append(f"served by {other}: nothing is open to it on this server")
     lines += advice
-    own = (x for x in found if node.node_id in x.node_ids)
-    lines += [f"warning: {x.text}" for x in own]
+    lines += [f"warning: {x.text}" for x in found]
     return node_facts(node, found, nodes.server_id), lines
 
 
@@ -571,9 +574,17 @@ def _wait(nodes: _Nodes, options: CommandOptions) -> _Answer:
             raise _Failed("timeout", msg + away)
         time.sleep(min(left, _LOOK_EVERY))
     found, doubts = there
-    about = [x for x in doubts if any(node.node_id in x.node_ids for node in found)]
-    facts = {"nodes": [node_facts(node, doubts, nodes.server_id) for node in found]}
-    return facts, list_lines(found, about, nodes.server_id)
+    of_each, server_id = by_node(doubts), nodes.server_id
+    own = [of_each.get(node.node_id, []) for node in found]
+    facts = {
+        "nodes": [
+            node_facts(node, mine, server_id)
+            for node, mine in zip(found, own, strict=True)
+        ]
+    }
+    # Each once; comparing them would compare all that they name.
+    about = {id(x): x for mine in own for x in mine}
+    return facts, list_lines(found, about.values(), server_id)
 
 
 def _copy(nodes: _Nodes, options: CommandOptions) -> _Answer:

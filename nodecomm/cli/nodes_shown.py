@@ -35,6 +35,10 @@ COMPARE = (
 )
 
 
+#: Nodes that are named in a warning of one of them.
+_NAMED = 20
+
+
 def _date(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="seconds")
 
@@ -45,11 +49,25 @@ def _key_facts(key: PublicKey | None) -> dict[str, Any] | None:
     return {"md5": key.md5, "sha": key.sha, "pin": key_pin(key), "bits": key.bits}
 
 
-def suspicion_facts(found: Iterable[Suspicion]) -> list[dict[str, Any]]:
+def suspicion_facts(
+    found: Iterable[Suspicion], most: int | None = None
+) -> list[dict[str, Any]]:
     """
     Warnings, for programs.
+
+    Args:
+        found: The warnings.
+        most: How many nodes are named of those that one is about; None: all.
     """
-    return [{"code": x.code, "text": x.text, "nodes": list(x.node_ids)} for x in found]
+    return [
+        {
+            "code": x.code,
+            "text": x.text,
+            "nodes": list(x.node_ids[:most]),
+            "count": len(x.node_ids),
+        }
+        for x in found
+    ]
 
 
 def event_facts(events: Iterable[Event]) -> list[dict[str, Any]]:
@@ -70,13 +88,13 @@ def served_by(node: Node, server_id: str | None) -> str | None:
 
 
 def node_facts(
-    node: Node, found: Iterable[Suspicion] = (), server_id: str | None = None
+    node: Node, own: Iterable[Suspicion] = (), server_id: str | None = None
 ) -> dict[str, Any]:
     """
-    A node, for programs, with the warnings that are about it.
+    A node, for programs, with the warnings that are about it. A warning may be about
+    thousands, each of which has it: not all of them are named at each.
     """
     facts, known, rejected = node.facts, node.known, node.rejected
-    own = [x for x in found if node.node_id in x.node_ids]
     return {
         "id": node.node_id,
         "status": node.status.value,
@@ -99,7 +117,7 @@ def node_facts(
         "last_refused": None
         if rejected is None
         else {"when": _date(rejected.when), **asdict(rejected.refusal)},
-        "warnings": suspicion_facts(own),
+        "warnings": suspicion_facts(own, _NAMED),
     }
 
 
@@ -142,16 +160,15 @@ def _served(node: Node, server_id: str | None) -> str:
 
 
 def node_lines(
-    node: Node, found: Iterable[Suspicion], server_id: str | None = None
+    node: Node, own: Iterable[Suspicion], server_id: str | None = None
 ) -> Iterator[str]:
     """
-    All about a node.
+    All about a node, with the warnings that are about it.
     """
     for name, value in _parts(node, server_id):
         yield f"{name:<15} {value}".rstrip()
-    for suspicion in found:
-        if node.node_id in suspicion.node_ids:
-            yield f"warning: {suspicion.text}"
+    for suspicion in own:
+        yield f"warning: {suspicion.text}"
 
 
 def _parts(node: Node, server_id: str | None) -> Iterator[tuple[str, object]]:

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from nodecomm.inventory.nodes import Node
 
-__all__ = ["Suspicion", "suspicions"]
+__all__ = ["Suspicion", "by_node", "suspicions"]
 
 #: Names of nodes in one text.
 _NAMED = 5
@@ -63,6 +63,17 @@ def suspicions(nodes: Iterable[Node]) -> tuple[Suspicion, ...]:
             text = f"{_listed(same)} are called {name}"
             found.append(Suspicion("duplicate-hostname", text, _ids(same)))
     return tuple(found)
+
+
+def by_node(found: Iterable[Suspicion]) -> dict[str, list[Suspicion]]:
+    """
+    What is suspicious about each node about which there is something.
+    """
+    about: dict[str, list[Suspicion]] = {}
+    for suspicion in found:
+        for node_id in suspicion.node_ids:
+            about.setdefault(node_id, []).append(suspicion)
+    return about
 
 
 def _alone(node: Node) -> Iterable[Suspicion]:

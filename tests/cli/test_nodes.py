@@ -180,6 +180,28 @@ def test_accept_says_what_is_in_the_way(server: Server) -> None:
     assert [x["code"] for x in facts["warnings"]] == ["duplicate-hostname"]
 
 
+def test_many_alike(server: Server) -> None:
+    """
+    What is said about thousands does not name them all at each of them.
+    """
+    for number in range(25):
+        server.receive(node_id=f"node-{number:02}")
+    facts = server.facts("list")
+
+    ids = [f"node-{number:02}" for number in range(25)]
+    for warning in facts["warnings"]:
+        assert (warning["nodes"], warning["count"]) == (ids, 25)
+    for each in (*facts["nodes"], server.facts("show", "node-24")):
+        own = [(x["code"], x["nodes"], x["count"]) for x in each["warnings"]]
+        assert own == [
+            ("duplicate-key", ids[:20], 25),
+            ("duplicate-hostname", ids[:20], 25),
+        ]
+    waited = server.run("wait")[1]
+    assert waited.count("warning:") == 2
+    assert len(server.facts("wait")["nodes"]) == 25
+
+
 def test_list(server: Server) -> None:
     """
     Refused and deleted nodes are left out unless they are wanted.

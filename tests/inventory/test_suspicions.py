@@ -8,7 +8,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from nodecomm.inventory.nodes import Alternation, Conflict, Machine, Status
-from nodecomm.inventory.suspicions import suspicions
+from nodecomm.inventory.suspicions import by_node, suspicions
 from tests.identity.sample import key
 from tests.inventory.documents import NODE, OTHER_NODE
 from tests.inventory.test_lifecycle import FACTS, NOW, a_node
@@ -57,6 +57,20 @@ def test_many() -> None:
 
     assert len(found[0].node_ids) == 12
     assert "n00, n01, n02, n03, n04 and 7 more" in found[0].text
+
+
+def test_of_each_node() -> None:
+    """
+    Each node has what is about it, and only that.
+    """
+    alike = [a_node(node_id=f"n{x}") for x in range(3)]
+    other = a_node(Status.ACCEPTED, "m", key(1), evolve(FACTS, hostname="other"))
+    found = suspicions([*alike, other])
+    about = by_node(found)
+
+    assert {name: tuple(own) for name, own in about.items()} == {
+        f"n{x}": found for x in range(3)
+    }
 
 
 def test_of_one_node() -> None:
