@@ -54,6 +54,7 @@ from nodecomm.inventory.spool_folder import (
     SpoolFolder,
     SpoolInUse,
 )
+from nodecomm.inventory.waiting import WaitingHalves
 
 __all__ = ["FAILED_KEPT", "NameTaken", "Placed", "Spool", "SpoolInUse"]
 
@@ -102,7 +103,7 @@ class Spool(SpoolFolder):
         self._incoming = os.path.join(self.folder, "incoming")
         self._ready = os.path.join(self.folder, "ready")
         self._done = os.path.join(self.folder, "done")
-        self._waiting: dict[str, dict[Half, Waiting]] = {}
+        self._waiting = WaitingHalves()
         self._pairs: dict[str, Pair] = {}
         self._decided: OrderedDict[tuple[str, Half], bytes] = OrderedDict()
 
@@ -124,7 +125,7 @@ class Spool(SpoolFolder):
             with self._lock:
                 self._find_halves()
                 self._find_pairs()
-                for name in list(self._waiting):
+                for name, _ in self._waiting.pairs():
                     self._claim(name)
                 return sorted(self._pairs.values(), key=lambda pair: pair.serial)
         except BaseException:
@@ -154,14 +155,9 @@ class Spool(SpoolFolder):
 
     def waiting_of(self, address: str) -> int:
         """
-        How many of those came from one address.
+        How many halves came from one address.
         """
-        # Copies: other threads go on.
-        every = [tuple(halves.values()) for halves in tuple(self._waiting.values())]
-        return sum(
-            any(waiting.sender.address == address for waiting in halves)
-            for halves in every
-        )
+        return self._waiting.of_address(address)
 
     @property
     def undecided(self) -> int:
@@ -175,13 +171,13 @@ class Spool(SpoolFolder):
         Whether no more halves wait when this one is here: the other one waits, or one
         that it takes the place of.
         """
-        return bool(self._waiting.get(name.pair))
+        return bool(self._waiting.of(name.pair))
 
     def holds(self, name: UploadName) -> bool:
         """
         Whether a file of exactly this name waits for its other half.
         """
-        found = self._waiting.get(name.pair, {}).get(name.half)
+        found = self._waiting.of(name.pair).get(name.half)
         return found is not None and found.name == name
 
     def place(
@@ -208,7 +204,7 @@ class Spool(SpoolFolder):
         target = os.path.join(self._incoming, held_name(name, sender))
         replaced = None
         with self._lock:
-            before = self._waiting.get(name.pair, {}).get(name.half)
+            before = self._waiting.of(name.pair).get(name.half)
             existed = before is not None and before.name == name
             if existed and only_new:
                 raise NameTaken(name.text)
@@ -221,15 +217,13 @@ class Spool(SpoolFolder):
                 os.rename(part.path, target)
                 arrived = self._seconds()
                 mine = Waiting(target, name, sender, arrived, durable=False)
-                halves = self._waiting.setdefault(name.pair, {})
-                halves[name.half] = mine
+                self._waiting.put(mine)
         sync_folder(self._incoming)
         pair = None
         with self._lock:
             # Another upload of the same name may have come in between.
-            halves = self._waiting.get(name.pair, {})
-            if halves.get(name.half) == mine:
-                halves[name.half] = evolve(mine, durable=True)
+            if self._waiting.of(name.pair).get(name.half) == mine:
+                self._waiting.put(evolve(mine, durable=True))
                 pair = self._claim(name.pair)
         return Placed(existed, pair, replaced)
 
@@ -282,7 +276,7 @@ class Spool(SpoolFolder):
         claimed = []
         arrived_before = self._seconds() - waited
         with self._lock:
-            for name, halves in list(self._waiting.items()):
+            for name, halves in self._waiting.pairs():
                 document = halves.get(Half.DOCUMENT)
                 if document is None or Half.SIGNATURE in halves:
                     continue
@@ -299,7 +293,7 @@ class Spool(SpoolFolder):
         failed = []
         arrived_before = self._seconds() - waited
         with self._lock:
-            for name, halves in list(self._waiting.items()):
+            for name, halves in self._waiting.pairs():
                 if len(halves) != 1:
                     continue
                 (waiting,) = halves.values()
@@ -308,7 +302,7 @@ class Spool(SpoolFolder):
                 half = waiting.name.half
                 decided = self._decided.get((name, half))
                 if decided is not None and decided == content_digest(waiting.path):
-                    del self._waiting[name]
+                    self._waiting.remove(name, half)
                     os.unlink(waiting.path)
                     continue
                 refusal = Refusal(
@@ -328,7 +322,7 @@ class Spool(SpoolFolder):
         arrived_before = self._seconds() - waited
         found = []
         with self._lock:
-            for halves in self._waiting.values():
+            for _, halves in self._waiting.pairs():
                 waiting = halves.get(half)
                 if waiting is None or half.other in halves:
                     continue
@@ -349,13 +343,11 @@ class Spool(SpoolFolder):
         Remove a half that somebody else keeps now, unless it has become part of a pair.
         """
         with self._lock:
-            halves = self._waiting.get(waiting.name.pair, {})
-            if halves.get(waiting.name.half) != waiting:
+            name = waiting.name
+            if self._waiting.of(name.pair).get(name.half) != waiting:
                 return False
             os.unlink(waiting.path)
-            del halves[waiting.name.half]
-            if not halves:
-                del self._waiting[waiting.name.pair]
+            self._waiting.remove(name.pair, name.half)
         return True
 
     def join(
@@ -375,7 +367,7 @@ class Spool(SpoolFolder):
             The pair; None if that document does not wait for a signature.
         """
         with self._lock:
-            halves = self._waiting.get(name.pair, {})
+            halves = self._waiting.of(name.pair)
             document = halves.get(Half.DOCUMENT)
             if document is None or Half.SIGNATURE in halves:
                 return None
@@ -428,7 +420,7 @@ class Spool(SpoolFolder):
         """
         Make a pair of two halves, if they are both there.
         """
-        halves = self._waiting.get(name, {})
+        halves = self._waiting.of(name)
         document, signature = halves.get(Half.DOCUMENT), halves.get(Half.SIGNATURE)
         if document is None or signature is None:
             return None
@@ -452,11 +444,8 @@ class Spool(SpoolFolder):
                 path = os.path.join(folder, os.path.basename(waiting.path))
                 os.rename(waiting.path, path)
                 moved.append(evolve(waiting, path=path))
-        halves = self._waiting.get(name, {})
         for each in moved:
-            halves.pop(each.name.half, None)
-        if not halves:
-            self._waiting.pop(name, None)
+            self._waiting.remove(name, each.name.half)
         pair = pair_of(serial, moved)
         self._pairs[serial] = pair
         return pair
@@ -493,10 +482,10 @@ class Spool(SpoolFolder):
                 found.append((entry.stat().st_mtime, waiting))
         for _, waiting in sorted(found, key=lambda each: each[0]):
             name = waiting.name
-            before = self._waiting.setdefault(name.pair, {}).get(name.half)
+            before = self._waiting.of(name.pair).get(name.half)
             if before is not None:
                 self._replace(name.pair, before)
-            self._waiting.setdefault(name.pair, {})[name.half] = waiting
+            self._waiting.put(waiting)
 
     def _find_pairs(self) -> None:
         """
@@ -533,7 +522,7 @@ class Spool(SpoolFolder):
     def _put_back(self, folder: str, waiting: Waiting) -> None:
         name = waiting.name
         path = os.path.join(self._incoming, os.path.basename(waiting.path))
-        before = self._waiting.get(name.pair, {}).get(name.half)
+        before = self._waiting.of(name.pair).get(name.half)
         if before is not None:
             # A later one came after it, and has replaced it.
             pair = pair_of(os.path.basename(folder), [waiting])
@@ -542,8 +531,7 @@ class Spool(SpoolFolder):
             return
         os.rename(waiting.path, path)
         shutil.rmtree(folder, ignore_errors=True)
-        halves = self._waiting.setdefault(name.pair, {})
-        halves[name.half] = evolve(waiting, path=path)
+        self._waiting.put(evolve(waiting, path=path))
 
 
 def _halves_of(pair: Pair) -> dict[tuple[str, Half], bytes]:

@@ -260,6 +260,34 @@ def test_failed(spool: Spool, make: Callable[[], Spool]) -> None:
     assert read_failed(spool.folder) == [failed]
 
 
+def test_halves_of_an_address(make: Callable[[], Spool], clock: Clock) -> None:
+    """It is counted how many wait, however they come and go, and after a new start."""
+    spool = make()
+    spool.open()
+    other = Sender(Box.FIRST, "192.0.2.8")
+
+    def counts() -> tuple[int, int, int]:
+        return (spool.waiting, spool.waiting_of("192.0.2.7"), spool.waiting_of(""))
+
+    for name in ("a.ocs", "b.ocs", "c.ocs.sign"):
+        put(spool, name, b"x")
+    assert counts() == (3, 3, 0)
+    put(spool, "a.ocs", b"x")
+    put(spool, "b.ocs", b"y", other)
+    assert counts() == (3, 2, 0)
+    assert spool.waiting_of("192.0.2.8") == 1
+    spool.close()
+    assert counts() == (0, 0, 0)
+    spool.open()
+    assert counts() == (3, 2, 0)
+    put(spool, "a.ocs.sign", b"x")
+    assert counts() == (2, 1, 0)
+    clock.passed += 600
+    spool.expire(waited=600)
+    assert counts() == (0, 0, 0)
+    assert spool.waiting_of("192.0.2.8") == 0
+
+
 def test_orphans(spool: Spool, clock: Clock) -> None:
     """A half that waits too long for the other is put aside; later ones still wait."""
     put(spool, "a.ocs", b"a")
