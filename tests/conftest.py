@@ -29,6 +29,9 @@ _EXAMPLES = os.environ.get("NODECOMM_EXAMPLES")
 #: The markers of what takes longest, the longest first.
 _LONGEST = ("slow", "interop", "programs", "postgresql")
 
+#: Bytes that may stand in the name of a test.
+_NAME = 24
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(
@@ -50,6 +53,16 @@ def pytest_collection_modifyitems(
         ranks[item.path] = min([before, *found])
     spread = hasattr(config, "workerinput")
     items.sort(key=lambda item: ranks[item.path] if spread else -ranks[item.path])
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """
+    Long bytes give their test no name: they may hold a key, a signature or a time, and
+    each of the processes that tests are spread over must find the same names.
+    """
+    if isinstance(val, bytes) and len(val) > _NAME:
+        return argname
+    return None
 
 
 def _limit_examples(item: pytest.Item, most: int) -> None:
