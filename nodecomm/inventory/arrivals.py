@@ -16,7 +16,7 @@ from nodecomm.inventory.judgement import Judgement, Known, Outcome, Rules, known
 from nodecomm.inventory.lifecycle import (
     Change,
     Others,
-    key_holders,
+    key_in_the_way,
     key_news,
     moved,
     new_node,
@@ -107,13 +107,9 @@ def _taken(
         fresh = evolve(before.node, facts=None, machines=(), known=known)
         return _told(fresh, inventory, known, now, before.events)
     if node.status is Status.ACCEPTED and known.key != node.key:
-        holders = key_holders(node.node_id, known.key, others)
-        if holders:
-            msg = (
-                f"node {node.node_id} changes its key to {known.key.md5}, which the "
-                f"accepted node {holders[0].node_id} has"
-            )
-            raise _Refused("key-in-use", msg)
+        why = key_in_the_way(node.node_id, known.key, others)
+        if why is not None:
+            raise _Refused("key-in-use", f"node {node.node_id} changes its key: {why}")
     return _told(node, inventory, known, now, ())
 
 

@@ -56,7 +56,7 @@ __all__ = [
     "SetKey",
     "TrustAgain",
     "decide",
-    "key_holders",
+    "key_in_the_way",
     "key_news",
     "moved",
     "new_node",
@@ -323,33 +323,34 @@ def _accept(
 _LIFT = "`nodecomm nodes block {} --lift` lets it come again"
 
 
-def key_holders(node_id: str, key: PublicKey, others: Others) -> list[Node]:
+def key_in_the_way(node_id: str, key: PublicKey, others: Others) -> str | None:
     """
-    Accepted nodes besides this one that have the key.
+    Why this node cannot be an accepted one with that key: another one has it; None if
+    nothing is in the way.
     """
-    return [
-        node
-        for node in others.with_key(key)
-        if node.status is Status.ACCEPTED and not same_node(node.node_id, node_id)
-    ]
-
-
-def _check_key_free(node_id: str, key: PublicKey, others: Others) -> None:
-    for other in key_holders(node_id, key, others):
-        msg = (
-            f"the accepted node {other.node_id} ({shown(other.hostname) or 'no name'})"
-            f" has the key {key.md5}: each could read the files of the other. One of "
-            "them is a copy and needs a key and an id of its own"
-        )
-        raise NotPossible("key-in-use", msg)
-    for other in others.with_key(key):
+    those = [x for x in others.with_key(key) if not same_node(x.node_id, node_id)]
+    for other in those:
+        if other.status is Status.ACCEPTED:
+            return (
+                f"the accepted node {other.node_id} "
+                f"({shown(other.hostname) or 'no name'}) has the key {key.md5}: each "
+                "could read the files of the other. One of them is a copy and needs a "
+                "key and an id of its own"
+            )
+    for other in those:
         # One that was only named in a document without a signature may be anybody's.
         if other.status is Status.BLOCKED and other.known.signed:
-            msg = (
+            return (
                 f"the blocked node {other.node_id} has the key {key.md5}, which is "
                 "refused as long as it is blocked"
             )
-            raise NotPossible("key-in-use", msg)
+    return None
+
+
+def _check_key_free(node_id: str, key: PublicKey, others: Others) -> None:
+    why = key_in_the_way(node_id, key, others)
+    if why is not None:
+        raise NotPossible("key-in-use", why)
 
 
 def _check_hostname_free(node_id: str, hostname: str, others: Others) -> None:

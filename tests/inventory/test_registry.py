@@ -396,6 +396,22 @@ class RegistryTests(Case):
         rejected = self.node().rejected
         self.assertEqual("key-in-use", rejected and rejected.refusal.code)
 
+    def test_change_to_the_key_of_a_blocked_node(self) -> None:
+        """
+        Nor to one that is refused because a node is blocked, whoever has both keys.
+        """
+        self.accepted()
+        self.accepted(1, OTHER_NODE)
+        self.do(Block(OTHER_NODE))
+        change = node_document(pair(1), self.later(2))
+        self.refused(self.send(change, pair()), "key-in-use")
+        self.assertEqual(key(), self.node().key)
+        self.do(TrustAgain(NODE))
+        own = node_document(pair(1), self.later(3))
+        self.refused(self.send(own, pair(1)), "key-in-use")
+        self.do(Lift(OTHER_NODE))
+        self.taken(self.send(own, pair(1)))
+
     def test_accepted_node_that_is_trusted_again(self) -> None:
         """
         The next document decides, but not for a key that another accepted node has.
