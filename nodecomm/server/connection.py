@@ -19,6 +19,13 @@ from zope.interface import implementer
 
 from nodecomm.server import posix
 from nodecomm.server.pools import QueueFull
+from nodecomm.storage.database import (
+    DatabaseAway,
+    DatabaseClosed,
+    DatabaseOverloaded,
+)
+from nodecomm.storage.migrations import DatabaseTooNew
+from nodecomm.storage.postgres import DatabaseUnusable
 from nodecomm.wire.framing import TransactionBuffer
 
 if TYPE_CHECKING:
@@ -35,6 +42,18 @@ INPUT_LIMIT = 32_768
 
 #: Seconds that a closed connection may take to say goodbye.
 _GOODBYE = 10.0
+
+
+#: What is no mistake of this program: a full disk, a locked database, one that is away.
+_IN_THE_WAY = (
+    OSError,
+    sqlite3.Error,
+    DatabaseAway,
+    DatabaseClosed,
+    DatabaseOverloaded,
+    DatabaseTooNew,
+    DatabaseUnusable,
+)
 
 
 class SessionState(Enum):
@@ -196,8 +215,7 @@ class PeerConnection(Protocol):
             )
             self.close(str(failure.value))
             return
-        if isinstance(failure.value, (OSError, sqlite3.Error)):
-            # A full disk or a locked database is no mistake of this program.
+        if isinstance(failure.value, _IN_THE_WAY):
             self._server.bursts.reached(
                 "state_dir",
                 "a connection from {peer} was closed: its key could not be looked up"

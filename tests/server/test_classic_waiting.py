@@ -16,6 +16,7 @@ from nodecomm.server import classic, connection
 from nodecomm.server.events import EventLog
 from nodecomm.server.pools import InlinePool, QueueFull, Workers
 from nodecomm.server.serving import SessionState
+from nodecomm.storage.database import DatabaseAway, DatabaseOverloaded
 from nodecomm.testing import MemoryClassicClient, key_pair
 from nodecomm.wire.classic import KEY_SIZE, NONCE_SIZE
 from nodecomm.wire.framing import encode_transaction
@@ -134,19 +135,27 @@ class WaitingTests(ClassicTestCase):
         self.assertEqual("workers", event["limit"])
 
     def test_a_store_that_fails(self) -> None:
-        """As with too much to do: no word, and a reason in the log."""
-        recorder = Recorder()
-        self.server = self.make_server(events=EventLog(log=recorder.log))
+        """As with too much to do: no word, and a reason in the log, whether the disk is
+        full or a database that others share away."""
+        errors = (
+            OSError("the disk is full"),
+            DatabaseAway("no answer"),
+            DatabaseOverloaded("much waits"),
+        )
+        for error in errors:
+            recorder = Recorder()
+            self.server = self.make_server(events=EventLog(log=recorder.log))
 
-        def fail(*_: Any) -> Any:
-            raise OSError("the disk is full")
+            def fail(*_: Any, error: Exception = error) -> Any:
+                raise error
 
-        self.server.store.add = fail  # type: ignore[assignment]
-        node = self.node_without_end()
+            self.server.store.add = fail  # type: ignore[assignment]
+            node = self.node_without_end()
 
-        self.assertEqual((b"", True), (node.received(), node.closed))
-        [event] = recorder.named("limit.reached")
-        self.assertEqual("state_dir", event["limit"])
+            self.assertEqual((b"", True), (node.received(), node.closed))
+            [event] = recorder.named("limit.reached")
+            self.assertEqual("state_dir", event["limit"])
+            self.assertEqual(str(error), event["reason"])
 
     def node_without_end(self) -> MemoryClassicClient:
         """A node that has sent its last message."""
