@@ -201,10 +201,14 @@ def check_sender(head: Head, rules: UploadRules) -> None:
         raise Refused(403, "network")
     if head.known_key:
         return
-    if not _known(head.authorization, rules.accounts.get(head.box, ())):
+    accounts = rules.accounts.get(head.box, ())
+    if not _known(head.authorization, accounts):
         challenge = 'Basic realm="inventories", charset="UTF-8"'
         reason = "credentials" if head.authorization else "no-credentials"
-        raise Refused(401, reason, headers={"WWW-Authenticate": challenge})
+        # For the log only: whether there is a user is no stranger's business.
+        reason = reason if accounts else "no-user"
+        text = "this is not the user and the password of this folder"
+        raise Refused(401, reason, text, {"WWW-Authenticate": challenge})
 
 
 def check_target(head: Head) -> UploadName:

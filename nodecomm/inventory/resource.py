@@ -68,6 +68,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LINES = 60
 _PERIOD = 60.0
 
+#: What a sender is told who has the path wrong.
+_NOT_HERE = "nothing is here; files go to inventories/ or inventory-updates/"
+
 
 class InventoryResource(Resource):
     """
@@ -119,14 +122,23 @@ class InventoryResource(Resource):
         """
         if path == b"" and request.postpath:
             return self
-        return notFound()
+        return _Nothing(self)
 
     def render(self, request: Request) -> int:
         """Nothing is here itself."""
-        answer(request, Refused(404, "nothing"))
-        return NOT_DONE_YET
+        return _Nothing(self).render(request)
 
     # For the boxes
+
+    def lost(self, request: Request) -> Refused:
+        """
+        Why nothing is taken at another path. What was to be stored there is stated: its
+        sender's address is wrong.
+        """
+        refused = Refused(404, "path", _NOT_HERE)
+        if request.method == b"PUT":
+            self.refuse(request, refused, _address(request, self.rules))
+        return refused
 
     def begin(self, request: Request, box: Box, length: int | None) -> Upload:
         """
@@ -328,6 +340,28 @@ class _ServerId(Resource):
 
 
 @implementer(IUploadResource)
+class _Nothing(Resource):
+    """
+    Every path where nothing is.
+    """
+
+    isLeaf = True
+
+    def __init__(self, owner: InventoryResource) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._owner = owner
+
+    def begin_upload(self, request: UploadRequest, length: int | None) -> object:
+        """Refuse it, whatever its length is."""
+        raise self._owner.lost(request)
+
+    def render(self, request: Request) -> int:
+        """Answer on a site that has taken the content."""
+        answer(request, self._owner.lost(request))
+        return NOT_DONE_YET
+
+
+@implementer(IUploadResource)
 class _BoxResource(Resource):
     """
     One of the two boxes, and all below it.
@@ -367,25 +401,30 @@ class _BoxResource(Resource):
         return NOT_DONE_YET
 
 
+def _address(request: Request, rules: UploadRules) -> str:
+    """
+    Who sends a request, proxies seen through.
+    """
+    lines = request.requestHeaders.getRawHeaders(b"X-Forwarded-For") or ()
+    forwarded = b",".join(lines).decode("latin-1").split(",")
+    peer = request.getClientAddress()  # type: ignore[no-untyped-call]
+    address = peer.host if isinstance(peer, (IPv4Address, IPv6Address)) else ""
+    proxies = [each for each in forwarded if each.strip()]
+    return client_address(address, proxies, rules.trusted_proxies)
+
+
 def _head(request: Request, box: Box, length: int | None, rules: UploadRules) -> Head:
     headers = request.requestHeaders
 
-    def text(name: bytes) -> str:
-        # Of bytes: asked for text, Twisted fails where it is no UTF-8.
-        return b",".join(headers.getRawHeaders(name) or ()).decode("latin-1")
-
     def last(name: bytes) -> str:
+        # Of bytes: asked for text, Twisted fails where it is no UTF-8.
         return (headers.getRawHeaders(name) or [b""])[-1].decode("latin-1")
 
-    forwarded = text(b"X-Forwarded-For")
-    peer = request.getClientAddress()  # type: ignore[no-untyped-call]
-    address = peer.host if isinstance(peer, (IPv4Address, IPv6Address)) else ""
-    proxies = [each for each in forwarded.split(",") if each.strip()]
     return Head(
         method=request.method.decode("latin-1"),
         box=box,
         segments=tuple(x.decode("latin-1") for x in request.postpath or ()),
-        address=client_address(address, proxies, rules.trusted_proxies),
+        address=_address(request, rules),
         authorization=last(b"Authorization"),
         content_range=headers.hasHeader("Content-Range"),
         only_new=last(b"If-None-Match").strip() == "*",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -564,6 +565,56 @@ def test_long_contents_elsewhere(server: Server) -> None:
 
     assert read_reply(connection.take()).status == 413
     connection.lose()
+
+
+@pytest.fixture
+def refused() -> Iterator[list[dict[str, Any]]]:
+    """What is stated of refused uploads."""
+    stated: list[dict[str, Any]] = []
+
+    def note(event: dict[str, Any]) -> None:
+        if event.get("event") == "upload.refused":
+            stated.append(event)
+
+    observer: Any = note
+    globalLogPublisher.addObserver(observer)
+    yield stated
+    globalLogPublisher.removeObserver(observer)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "path", ["/", "/node.ocs", "/inventory/", "/inventory/node.ocs", "//x//y"]
+)
+def test_a_path_that_is_wrong(
+    tmp_path: Path, own_site: bool, path: str, refused: list[dict[str, Any]]
+) -> None:
+    """However long the file is, the sender and the log are told of the path."""
+    server = Server(tmp_path, own_site)
+    reply = server.ask("PUT", path, bytes(200_000))
+
+    assert (reply.status, b"go to inventories/" in reply.body) == (404, True)
+    (event,) = refused
+    assert (event["reason"], event["peer"]) == ("path", "192.0.2.7")
+
+    assert server.ask("GET", path).status == 404
+    assert len(refused) == 1
+
+
+@BOTH
+def test_a_box_without_a_user(
+    tmp_path: Path, own_site: bool, refused: list[dict[str, Any]]
+) -> None:
+    """The log tells it from a wrong password; the sender cannot."""
+    accounts = {Box.FIRST: RULES.accounts[Box.FIRST]}
+    server = Server(tmp_path, own_site, evolve(RULES, accounts=accounts))
+    given: dict[str, Any] = {"Authorization": basic("wrong")}
+    wrong = server.put("/inventories/a.ocs", **given)
+    none = server.put("/inventory-updates/a.ocs", **given)
+
+    assert wrong == none
+    assert b"user and the password" in none.body
+    assert [each["reason"] for each in refused] == ["credentials", "no-user"]
 
 
 @pytest.mark.parametrize(
