@@ -397,7 +397,7 @@ def is_hostname(text: str) -> bool:
     return (
         _HOSTNAME.fullmatch(text) is not None
         and len(text) <= _NAME_LENGTH
-        and text not in _NO_HOSTNAMES
+        and text.lower() not in _NO_HOSTNAMES
     )
 
 

@@ -618,6 +618,7 @@ def test_machine() -> None:
         ),
         (document(rudder(hostname=None)), "missing", "RUDDER/HOSTNAME"),
         (document(rudder(hostname="localhost")), "bad-hostname", "RUDDER/HOSTNAME"),
+        (document(rudder(hostname="LocalHost")), "bad-hostname", "RUDDER/HOSTNAME"),
         (document(rudder(hostname="::1")), "bad-hostname", "RUDDER/HOSTNAME"),
         (document(rudder(hostname="a" * 256)), "bad-hostname", "RUDDER/HOSTNAME"),
         (document(device_id=None), "missing", "DEVICEID"),

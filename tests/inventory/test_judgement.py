@@ -461,8 +461,11 @@ def test_memory_is_bounded() -> None:
     for seconds in range(1, MAX_TAKEN + 5):
         moment = WRITTEN + 3 * DAY + timedelta(seconds=seconds)
         registry.signed(node_document(pair(), moment, key_alone=True), pair())
-    assert len(node(registry).taken) == MAX_TAKEN
-    assert node(registry).taken[-1].written == node(registry).last
+    taken = [each.written for each in node(registry).taken]
+    assert len(taken) == MAX_TAKEN
+    last = node(registry).last
+    assert last == taken[-1]
+    assert taken == [last - timedelta(seconds=s) for s in reversed(range(MAX_TAKEN))]
 
 
 def test_unreadable() -> None:

@@ -9,8 +9,9 @@ import base64
 import re
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,15 @@ from nodecomm.inventory.keys import (
 from nodecomm.inventory.model import Agent
 from tests.identity import forgery
 from tests.identity.sample import key, pair
-from tests.inventory.documents import NODE, OTHER_NODE, REAL, certificate, real
+from tests.inventory.documents import (
+    DAY,
+    NODE,
+    OTHER_NODE,
+    REAL,
+    WRITTEN,
+    certificate,
+    real,
+)
 
 PEM = certificate(pair())
 
@@ -199,6 +208,24 @@ def test_possession() -> None:
         assert not found.proves_possession()
 
 
+def certificate_of(key: PublicKey) -> str:
+    """
+    A certificate of this node with any key, signed by another one.
+    """
+    name = x509.Name([x509.NameAttribute(NameOID.USER_ID, NODE)])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .serial_number(1)
+        .not_valid_before(WRITTEN)
+        .not_valid_after(WRITTEN + DAY)
+        .public_key(rsa.RSAPublicNumbers(key.exponent, key.modulus).public_key())
+        .sign(pair().private, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
 def test_insane_keys() -> None:
     """
     A key that could share its digest with another one is refused in both containers.
@@ -209,6 +236,7 @@ def test_insane_keys() -> None:
 
     for found in (forged, small):
         assert code(agent(key=found.to_pem().decode())) == "insane-key"
+        assert code(agent(certificate_of(found))) == "insane-key"
     real_der = read_certificate(PEM).der
     even = real_der.replace(b"\x02\x03\x01\x00\x01", b"\x02\x03\x01\x00\x02")
     assert code(agent(base64.b64encode(even).decode())) in (

@@ -309,6 +309,18 @@ def test_forgotten(decision: Decision) -> None:
     assert after.opens is None
 
 
+def test_set_key_again() -> None:
+    """
+    Each key that the node had is refused, but for one that is given again.
+    """
+    node = a_node(Status.ACCEPTED)
+    for number in (1, 2):
+        node = do(node, SetKey(NODE, AgentKey(key(number)))).node
+    assert node.known.refused_keys == (key(), key(1))
+    node = do(node, SetKey(NODE, AgentKey(key(1)))).node
+    assert node.known.refused_keys == (key(), key(2))
+
+
 def test_set_key() -> None:
     """
     The former key is refused from then on, and the new one counts as signed.

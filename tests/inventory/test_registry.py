@@ -504,6 +504,18 @@ class RegistryTests(Case):
         last = self.node().machines[-1]
         self.assertEqual(Machine("reinstalled", None, "node.example.com"), last)
 
+    def test_removed_and_installed_anew(self) -> None:
+        """
+        The machines of before a node's removal do not count when it comes again.
+        """
+        self.accepted()
+        self.do(Delete(NODE))
+        for minutes, device in ((2, "reinstalled"), (3, "node-2024-03-21-16-07-29")):
+            own = rudder(agent(certificate=certificate(pair())))
+            data = document(own, written=self.later(minutes), device_id=device)
+            self.taken(self.send(data))
+        self.assertEqual((), suspicions([self.node()]))
+
     def test_copies_with_one_key(self) -> None:
         """
         Two ids with one key are two pending nodes, of which one can be accepted.
@@ -615,6 +627,12 @@ class RegistryTests(Case):
         self.taken(self.send(node_document(pair(), self.later(2))))
         self.do(Accept(NODE))
         self.taken(self.send(other, pair(1)))
+        # One that was removed and comes again needs a place like any other.
+        self.do(Delete(NODE))
+        back = node_document(pair(), self.later(3))
+        self.refused(self.send(back), "too-many-pending")
+        self.do(Delete(OTHER_NODE))
+        self.taken(self.send(back))
 
     def test_by_status(self) -> None:
         """
