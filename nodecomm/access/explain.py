@@ -6,7 +6,7 @@ might have expected to decide did not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -26,6 +26,7 @@ from nodecomm.wire.text import safe, to_text
 
 if TYPE_CHECKING:
     from nodecomm.access.decision import Decision
+    from nodecomm.access.nodes import ServedNode, ServedNodes
     from nodecomm.access.rules import Rule, RuleList
     from nodecomm.access.snapshot import Snapshot
     from nodecomm.identity.peer import Peer
@@ -43,6 +44,9 @@ PURGED = (
 
 #: Other rules that are told of; the nearest come first.
 MAX_OTHERS = 10
+
+#: Names and addresses that are told of a node.
+_NAMED = 10
 
 
 @frozen
@@ -193,7 +197,24 @@ def _node_steps(
         text = f"{_shown(place.root)} is that of node {place.node_id} ({where})"
         if tell is not None:
             text += f", {tell(place.node_id)}"
+        if files.legacy_hosts and snapshot.served is not None:
+            node = snapshot.served.find(place)
+            text += "" if node is None else _legacy(snapshot.served, node)
         yield Step("node_files", safe(text))
+
+
+def _legacy(served: ServedNodes, node: ServedNode) -> str:
+    """
+    Who else may have a node's files by `legacy_hosts`, to follow a sentence.
+    """
+    alone, shared = (_some(texts) for texts in served.called(node))
+    text = f"; and, with legacy_hosts, to whoever comes from {alone or 'nowhere'}"
+    return text + (f", but not {shared}, which other nodes have too" if shared else "")
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = len(texts) - _NAMED
+    return ", ".join(texts[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _explain_second(

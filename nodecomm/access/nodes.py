@@ -297,6 +297,19 @@ class ServedNodes:
             node=node.node_id,
         )
 
+    def called(self, node: ServedNode) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """
+        The host name and addresses by which `legacy_hosts` admits a node; and those by
+        which it does not, because other nodes have them, too.
+        """
+        names = () if node.hostname is None else (node.hostname,)
+        texts = (*names, *node.addresses)
+        counts = self._counts
+        return (
+            tuple(text for text in texts if counts.get(text) == 1),
+            tuple(text for text in texts if counts.get(text, 0) > 1),
+        )
+
     def _hosts(
         self, files: NodeFiles, node: ServedNode
     ) -> tuple[HostnameList, AddressList]:

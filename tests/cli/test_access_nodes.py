@@ -197,6 +197,24 @@ def test_own_folder(server: Server) -> None:
     }
 
 
+def test_legacy_hosts(server: Server) -> None:
+    """
+    By which host name and addresses a node may have its files, and by which not.
+    """
+    text = (server.root / "server.toml").read_text()
+    text = text.replace('{node_id}/"', '{node_id}/"\nlegacy_hosts = true')
+    (server.root / "server.toml").write_text(text)
+    told = steps(server.explain(ALPHA, "alpha"), "node_files")
+    assert "to whoever comes from alpha.example.com" in told
+    assert "10.1.1.9" in told
+
+    twin = node("twin", STRANGER, hostname="ALPHA.example.com")
+    server.write(lambda records: (records.save(twin), records.advance("twin")))
+    told = steps(server.explain(ALPHA, "alpha"), "node_files")
+    assert "but not alpha.example.com" in told
+    assert "which other nodes have too" in told
+
+
 def test_folder_of_another(server: Server) -> None:
     """
     The rule of the other node refuses.
