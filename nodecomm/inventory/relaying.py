@@ -545,7 +545,11 @@ class Relaying:
                 self._add(item)
         before = self._seconds() - self.keep
         for turn in list(self._turns.values()):
-            if self._started and turn.item.arrived < before and not turn.is_above:
+            if not self._started or turn.item.arrived >= before or turn.is_above:
+                continue
+            # What was off meanwhile, or began with a clock that is ahead, tries first.
+            was_tried = turn.said or self._lanes[turn.item.sender.box].is_closed
+            if turn.refusal or was_tried:
                 await self._set_aside(turn, turn.refusal or self._expired(turn))
         gone = await self._away(self.spool.trim_failed)
         if gone:

@@ -473,6 +473,25 @@ def test_expired_while_it_was_down(tmp_path: Path) -> None:
     assert [each.refusal.code for each in relay.failed()] == ["expired"]
 
 
+def test_tried_before_it_has_expired(tmp_path: Path) -> None:
+    """
+    What waited for too long while the relay was off, or by a clock that is ahead, is
+    tried before it is put aside: the server above may be there.
+    """
+    relay = Relay(tmp_path)
+    relay.above.answer = lambda name: Transient("away")
+    names = ("a.ocs", "a.ocs.sign", "b.ocs", "c.ocs", "d.ocs", "e.ocs")
+    for name in names:
+        relay.store(name)
+    relay.set_by = timedelta(days=30)
+    relay.above.answer = lambda name: None
+    relay.killed()
+    relay.wait(60)
+
+    assert relay.failed() == []
+    assert set(names) <= set(relay.above.names)
+
+
 def test_another_way(relay: Relay) -> None:
     """
     When an operator has written another password or address, nothing that waits waits
