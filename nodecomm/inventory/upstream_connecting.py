@@ -7,6 +7,7 @@ is the server that is meant, before anything else goes over them.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -59,6 +60,9 @@ _CIPHERS = b"DEFAULT@SECLEVEL=1"
 
 
 _log = Logger("nodecomm.inventory")
+
+#: What a server says, in OpenSSL's words, when it does not take a client's certificate.
+_ABOUT_OURS = re.compile(r"alert .*(certificate|unknown ca)")
 
 
 @frozen
@@ -298,6 +302,9 @@ class CheckedConnection(Protocol):
         words = describe(error) if isinstance(error, SSL.Error) else ""
         if isinstance(error, ConnectionLost) or not words:
             words = "the server closed the connection in the TLS handshake"
+        elif decision and _ABOUT_OURS.search(words):
+            # It is the right server, so this is about the certificate that we showed.
+            words = f"the server does not take this node's own certificate ({words})"
         return Transient(f"no TLS connection: {words}")
 
     def _stop_timer(self) -> None:

@@ -15,13 +15,18 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
 
 from nodecomm.identity.servers import ServerDecision
 from nodecomm.inventory import https
 from nodecomm.inventory.own import node_certificate
 from nodecomm.inventory.pairs import Box
 from nodecomm.inventory.upstream import ClientCertificate, Transient, UntrustedServer
+from nodecomm.inventory.upstream_connecting import CheckedConnection, _Handshake
 from nodecomm.inventory.upstream_pins import ServerPins
 from nodecomm.inventory.upstream_trust import (
     Authorities,
@@ -506,3 +511,38 @@ def test_a_key_that_cannot_be_kept(hub: Hub) -> None:
     assert type(error) is Transient
     assert "No space left" in error.reason
     assert server.got == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        ("tlsv1 alert unknown ca", True),
+        ("sslv3 alert bad certificate", True),
+        ("tlsv13 alert certificate required", True),
+        ("tlsv1 alert internal error", False),
+    ],
+)
+def test_the_server_does_not_take_our_certificate(words: str, ours: bool) -> None:
+    """
+    When the right server ends the handshake over a certificate, it is this node's own.
+    """
+    error = Failure(SSL.Error([("SSL routines", "", words)]))
+    for trusted in (True, None):
+        decision = ServerDecision(True, "known", "") if trusted else None
+        handshake = _Handshake(
+            PinnedKeys([pin(pair().public)]), "hub", decision=decision
+        )
+        connection = CheckedConnection(handshake, Clock())
+        waiting = connection.wait(1)
+        connection.connectionLost(error)
+        text = failed(waiting)
+        assert words in text
+        assert ("this node's own certificate" in text) == bool(ours and trusted)
+
+
+def failed(waiting: Deferred[None]) -> str:
+    """What a Deferred has failed with."""
+    errors: list[Failure] = []
+    waiting.addErrback(errors.append)
+    (error,) = errors
+    return str(error.value)
