@@ -285,7 +285,8 @@ def test_our_own_refusals(hub: Hub) -> None:
     wrong = hub.failure(upstream.put(Box.FIRST, NAME, b"<doc/>"))
     large = hub.failure(hub.upstream().put(Box.FIRST, NAME + ".gz", b"x" * 200))
 
-    assert "401: check the user and the password" in str(wrong)
+    assert "401 (" in str(wrong)
+    assert "): check the user and the password" in str(wrong)
     assert type(large) is Permanent
     assert "the file is larger than the server takes" in large.reason
 
