@@ -70,8 +70,9 @@ _BY_CODE = {
     " versions both sides allow",
     "handshake-timeout": "the server is overloaded, or something else listens there;"
     " look into its log",
-    "not-trusted": "on the server, trust this machine's key: `nodecomm key trust`, or"
-    " trustkeysfrom; `nodecomm key show` here tells the key",
+    "not-trusted": "on the server, trust this machine's key: `nodecomm nodes accept`"
+    " if it sends inventories there, else `nodecomm key trust`, or trustkeysfrom, which"
+    " lets no deleted or refused node in; `nodecomm key show` here tells the key",
     "dialog-failed": "look into the server's log: it says why it ended the dialog",
     "key-changed": "if the server's administrator confirms the new key: `{accept}`,"
     " or where server_keys names keys, name the new one"
@@ -103,11 +104,15 @@ _CLASSIC = " --protocol classic"
 
 
 def describe_failure(
-    error: BaseException, server: object, *, classic: bool = False
+    error: BaseException,
+    server: object,
+    *,
+    classic: bool = False,
+    node_id: str | None = None,
 ) -> CopyFailure:
     """
     What *error* means for the copy that was asked of *server*, in the *classic*
-    protocol or not.
+    protocol or not; *node_id* is the node whose own files they are.
     """
     code = str(getattr(error, "code", "") or "failed")
     text = str(error) or type(error).__name__
@@ -129,6 +134,12 @@ def describe_failure(
             f" `nodecomm access explain{_CLASSIC if classic else ''}` tells which rule"
             " decides"
         )
+        if node_id is not None and code == "refused":
+            # So it is for every new node.
+            said = (
+                "this node may not be accepted yet: on the server, `nodecomm nodes"
+                f" accept {node_id}`; if it is, {said}"
+            )
         return CopyFailure("refused", code, text, said)
     if isinstance(error, ClientError):
         said = told or "it is tried again; if it goes on, look into the server's log"

@@ -78,10 +78,12 @@ class PlannedCopy:
     Attributes:
         settings: As configured.
         request: What is asked of the sync.
+        node_id: The id of this node, if its source is named by that.
     """
 
     settings: CopySettings
     request: SyncRequest
+    node_id: str | None = None
 
 
 @frozen
@@ -208,10 +210,13 @@ def for_node(prepared: PreparedAgent, node_id: str) -> PreparedAgent:
     """
 
     def named(copy: PlannedCopy) -> PlannedCopy:
+        if NODE_ID not in copy.settings.source:
+            return copy
         source = copy.settings.source.replace(NODE_ID, node_id)
         return PlannedCopy(
             evolve(copy.settings, source=source),
             evolve(copy.request, source=from_text(source)),
+            node_id,
         )
 
     return evolve(prepared, copies=tuple(map(named, prepared.copies)))

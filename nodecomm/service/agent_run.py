@@ -153,13 +153,15 @@ class Run:
                 so_far = all(one.outcome != "failed" for one in made)
                 completes = so_far and index == len(copies) - 1
                 request = attrs.evolve(copy.request, new=new)
-                made.append(await self._copy(request, completes))
+                made.append(await self._copy(request, completes, copy.node_id))
         finally:
             for server in list(self._sources):
                 await self._close(server)
         return RunReport(tuple(made), self._server, self._heals)
 
-    async def _copy(self, request: SyncRequest, completes: bool) -> CopyStatus:
+    async def _copy(
+        self, request: SyncRequest, completes: bool, node_id: str | None
+    ) -> CopyStatus:
         """
         Make one copy from the first server that gives it.
         """
@@ -175,7 +177,9 @@ class Run:
                 except CancelledError:
                     raise
                 except Exception as error:
-                    failure = describe_failure(error, server, classic=self._classic)
+                    failure = describe_failure(
+                        error, server, classic=self._classic, node_id=node_id
+                    )
                     await self._failed(server, source, failure, error)
                 else:
                     self._avoidance.worked(server)

@@ -122,6 +122,21 @@ def test_who_decides_is_asked_as_the_agent_asked() -> None:
         assert command in describe_failure(error, SERVER, classic=classic).remedy
 
 
+def test_own_files_that_are_refused_for_another_reason() -> None:
+    """Only the refusal that a node meets before it is accepted speaks of that."""
+    for code, expected in (("refused", True), ("clock", False), ("error", False)):
+        failure = describe_failure(SourceRefused(code, "t"), SERVER, node_id="n-1")
+        assert ("`nodecomm nodes accept n-1`" in failure.remedy) is expected
+
+
+def test_a_key_that_the_server_does_not_trust() -> None:
+    """The way in that a node has is named before those that a deleted one has not."""
+    remedy = describe_failure(Rejected("not-trusted", "t"), SERVER).remedy
+
+    ways = ("nodecomm nodes accept", "nodecomm key trust", "trustkeysfrom")
+    assert sorted(ways, key=remedy.index) == list(ways)
+
+
 def test_a_file_that_is_named_in_bytes() -> None:
     """Its name is shown as a name."""
     error = PermissionError(13, "Permission denied", b"/srv/a\xff")

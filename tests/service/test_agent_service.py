@@ -165,6 +165,22 @@ def test_what_each_failure_means(
     assert agent.service.status.last_success is None
 
 
+def test_a_node_that_is_not_accepted_yet(
+    tmp_path: Path, events: list[LogEvent]
+) -> None:
+    """What keeps a new node from its own files is named first, and for those only."""
+    refused = Refused("refused", b"/srv/nodes/x", b"BAD: Unspecified")
+    more = COPY.format("m") + COPY.format("own").replace('"own"', '"nodes/{node_id}"')
+    agent = FakeAgent(
+        tmp_path, {A: lambda r: refused, B: lambda r: refused}, copies=(), more=more
+    )
+    agent.reactor.advance(FIRST)
+    own_id = (tmp_path / "state" / "uuid").read_text().strip()
+    whole, own = (x["remedy"] for x in named(events, "agent.copy-failed"))
+    assert f"`nodecomm nodes accept {own_id}`; if it is, {whole}" in own
+    assert "nodes accept" not in whole
+
+
 def test_pauses_grow_up_to_the_interval(tmp_path: Path) -> None:
     """
     30 s, 60 s, 120 s, then only the regular runs are left.
