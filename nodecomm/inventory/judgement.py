@@ -56,6 +56,11 @@ __all__ = [
 MAX_TAKEN = 64
 
 
+#: Keys that a node had before, and are refused for ever, with which it may still change
+#: to another one by itself. Each of them is looked at with each of its inventories.
+MAX_CHANGES = 100
+
+
 class Signatures(enum.Enum):
     """
     Whether a signature is needed.
@@ -358,6 +363,12 @@ def _former_key(
         raise _Refused("key-change", msg)
     if not own.certificate.proves_possession():
         msg = f"{change}, and the certificate is not signed with the new one"
+        raise _Refused("key-change", msg)
+    if len(known.refused_keys) >= MAX_CHANGES:
+        msg = (
+            f"{change}, after {len(known.refused_keys)} keys that it had before: only "
+            "an operator can let it"
+        )
         raise _Refused("key-change", msg)
     return known.key
 

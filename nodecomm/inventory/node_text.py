@@ -42,13 +42,15 @@ class _Keys:
 
     def __init__(self, listed: Iterable[list[str]] = ()) -> None:
         self._keys = [PublicKey(int(n, 16), int(e, 16)) for n, e in listed]
+        self._places = {key: place for place, key in enumerate(self._keys)}
 
     def place(self, key: PublicKey | None) -> int | None:
         if key is None:
             return None
-        if key not in self._keys:
+        if key not in self._places:
+            self._places[key] = len(self._keys)
             self._keys.append(key)
-        return self._keys.index(key)
+        return self._places[key]
 
     def at(self, place: int | None) -> PublicKey | None:
         return None if place is None else self._keys[place]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.inventory.document import read_document
 from nodecomm.inventory.judgement import (
+    MAX_CHANGES,
     MAX_TAKEN,
     Judgement,
     Known,
@@ -236,6 +237,26 @@ def test_key_change() -> None:
     assert (code(found), found.signer) == ("former-key", None)
     last = node_document(pair(1), WRITTEN + 3 * MINUTE)
     assert code(registry.signed(last, pair(1))) == "taken"
+
+
+def test_endless_key_changes() -> None:
+    """
+    Former keys are never forgotten, so a node does not change its key for ever; it
+    goes on with the one that it has.
+    """
+    registry = Registry()
+    registry.signed(node_document(pair()), pair())
+    former = tuple(PublicKey(2**2047 + 2 * n + 1, 65537) for n in range(MAX_CHANGES))
+    registry.change(refused_keys=former)
+    change = node_document(pair(1), WRITTEN + MINUTE)
+
+    assert code(registry.signed(change, pair())) == "key-change"
+    last = node_document(pair(), WRITTEN + 2 * MINUTE)
+    assert code(registry.signed(last, pair())) == "taken"
+    registry.change(refused_keys=former[1:])
+    change = node_document(pair(1), WRITTEN + 3 * MINUTE)
+    assert code(registry.signed(change, pair())) == "taken"
+    assert len(node(registry).refused_keys) == MAX_CHANGES
 
 
 def test_key_change_without_proof() -> None:
