@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.testing import MemoryReactorClock
+from zope.interface import alsoProvides
 
 from nodecomm.identity.own import KEYS_FOLDER, create_own_key
 from nodecomm.identity.server_keys import SERVER_KEYS_FOLDER, ServerKeyStore
@@ -144,12 +146,19 @@ def test_a_file_without_a_key(tmp_path: Path) -> None:
     assert problems[0].startswith("error inventory.server_keys[1]: ")
 
 
+class NamingReactor(MemoryReactorClock):
+    """One that Twisted 24 does not warn of: no name is looked up here."""
+
+    nameResolver = None
+
+
 def sources(folder: Path) -> InventorySources:
     """The ways of a node."""
     state = folder / "state"
     create_own_key(os.fspath(state / KEYS_FOLDER), key_pair(1))
     pool = InlinePool()
-    reactor = MemoryReactorClock()
+    reactor = NamingReactor()
+    alsoProvides(reactor, IReactorPluggableNameResolver)
     return InventorySources(reactor, os.fspath(state), key_pair(1), pool, lambda: 1.8e9)
 
 

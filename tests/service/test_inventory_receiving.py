@@ -289,7 +289,7 @@ def test_what_is_in_the_way_of_a_start(tmp_path: Path) -> None:
     database = tmp_path / "state" / "nodes.sqlite"
     kept = database.read_bytes()
     database.write_bytes(b"no database" * 1000)
-    with pytest.raises(StartError, match=r"nodes\.sqlite: file is not a database"):
+    with pytest.raises(StartError, match=r"nodes\.sqlite: it is damaged"):
         receiver(tmp_path)
     database.write_bytes(kept)
 
