@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from nodecomm.identity.files import sync_folder
 from nodecomm.inventory.failures import Failed, read_failed
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import read_name
@@ -496,3 +497,21 @@ def test_reasons_that_are_none(outbox: Outbox, clock: Clock, reason: str) -> Non
     with pytest.raises(ValueError, match=r"reason|name"):
         send_again(outbox.folder, failed.serial)
     assert path.exists()
+
+
+def test_a_name_is_on_disk_when_it_is_stored(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is acknowledged is found after a crash: the folder that it is in, too."""
+    synced: list[str] = []
+    real = sync_folder
+
+    def sync(folder: str) -> None:
+        synced.append(os.path.relpath(folder, outbox.folder))
+        real(folder)
+
+    monkeypatch.setattr("nodecomm.inventory.outbox.sync_folder", sync)
+    _, item = put(outbox, "a.ocs", b"a")
+
+    holder = os.path.relpath(os.path.dirname(item.path), outbox.folder)
+    assert synced == [holder, os.path.dirname(holder)]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from nodecomm.inventory.failures import read_failed
 from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 from nodecomm.inventory.model import Refusal
-from nodecomm.inventory.names import read_name
+from nodecomm.inventory.names import Half, read_name
 from nodecomm.inventory.pairs import Box, Pair, Sender
 from nodecomm.inventory.spool import NameTaken, Placed, Spool, SpoolInUse
 
@@ -202,8 +202,10 @@ def test_only_if_new(spool: Spool) -> None:
     assert not spool.holds(read_name("a.ocs.gz"))
     with pytest.raises(NameTaken):
         put(spool, "a.ocs", b"b", only_new=True)
+    # Of another name, though it takes the place of that one.
+    assert not put(spool, "a.ocs.gz", gzip.compress(b"b"), only_new=True).existed
     assert put(spool, "b.ocs", b"b", only_new=True) == Placed()
-    assert read(put(spool, "a.ocs.sign", b"s").pair) == (b"a", b"s")
+    assert read(put(spool, "a.ocs.sign", b"s").pair) == (b"b", b"s")
 
 
 def test_two_in_flight(spool: Spool) -> None:
@@ -286,6 +288,27 @@ def test_halves_of_an_address(make: Callable[[], Spool], clock: Clock) -> None:
     spool.expire(waited=600)
     assert counts() == (0, 0, 0)
     assert spool.waiting_of("192.0.2.8") == 0
+
+
+def test_a_name_is_on_disk_before_anything_follows(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    An upload is stored when its name is, too: before that it is no part of a pair, and
+    nobody decides about it.
+    """
+    synced: list[list[str]] = []
+
+    def sync(folder: str) -> None:
+        assert spool.claim_unsigned(waited=0) == []
+        assert spool.lonely(Half.DOCUMENT, waited=0) == []
+        synced.append(sorted(os.listdir(folder)))
+
+    monkeypatch.setattr("nodecomm.inventory.spool.sync_folder", sync)
+    put(spool, "a.ocs", b"a")
+    assert synced == [["a.ocs~update~192.0.2.7"]]
+    (pair,) = spool.claim_unsigned(waited=0)
+    assert pair.signature is None
 
 
 def test_orphans(spool: Spool, clock: Clock) -> None:
