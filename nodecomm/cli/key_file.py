@@ -29,6 +29,9 @@ def read_key_file(path: str) -> AgentKey:
         msg = f"{path}: more than {_SIZE} bytes, that is no key"
         raise KeyRefused("bad-key", msg)
     text = data.decode("latin-1")
+    if "PRIVATE KEY-----" in text:
+        msg = f"{path}: this is a private key; give its public half, localhost.pub"
+        raise KeyRefused("bad-key", msg)
     try:
         return read_pem(text)
     except KeyRefused as error:

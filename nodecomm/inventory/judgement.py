@@ -384,17 +384,28 @@ def _check_date(
     if age > rules.max_age:
         most = duration_text(rules.max_age.total_seconds())
         passed = duration_text(age.total_seconds())
-        msg = f"written {written.isoformat()}, {passed} ago, more than {most}"
+        msg = (
+            f"written {written.isoformat()}, {passed} ago, more than {most}: it is an "
+            "old one, or the clock of the node is behind; set it"
+        )
         raise _Refused("too-old", msg, element)
     if -age > rules.max_ahead:
         most = duration_text(rules.max_ahead.total_seconds())
-        msg = f"written {written.isoformat()}, more than {most} ahead of now"
+        msg = (
+            f"written {written.isoformat()}, more than {most} ahead of now: the clock "
+            "of the node is ahead; set it"
+        )
         raise _Refused("too-new", msg, element)
     if known.last is not None and written <= known.last:
         msg = (
             f"written {written.isoformat()}, and the last one that was taken "
             f"{known.last.isoformat()}"
         )
+        if known.last > now:
+            msg += (
+                ", which is ahead of now: the clock of the node was wrong then. "
+                f"`nodecomm nodes reset-date {known.node_id}` takes older ones again"
+            )
         raise _Refused("replay", msg, element)
 
 

@@ -489,6 +489,28 @@ def test_memory_is_bounded() -> None:
     assert taken == [last - timedelta(seconds=s) for s in reversed(range(MAX_TAKEN))]
 
 
+def test_a_clock_that_was_ahead() -> None:
+    """
+    What is refused because of a wrong clock says so, and what to do.
+    """
+
+    def text(minutes: int) -> str:
+        found = registry.signed(
+            node_document(pair(), WRITTEN + minutes * MINUTE), pair()
+        )
+        assert found.refusal is not None
+        return found.refusal.text
+
+    registry = Registry()
+    ahead = node_document(pair(), WRITTEN + 600 * MINUTE)
+    assert code(registry.signed(ahead, pair())) == "taken"
+    assert f"nodecomm nodes reset-date {NODE}" in text(0)
+    assert "12h ahead of now: the clock of the node is ahead" in text(1000)
+    assert "more than 2d: it is an old one, or the clock" in text(-5000)
+    registry.now = WRITTEN + 700 * MINUTE
+    assert "reset-date" not in text(0)
+
+
 def test_unreadable() -> None:
     """
     What cannot be read is refused for that, whatever is known.
