@@ -31,7 +31,13 @@ from nodecomm.wire.text import to_text
 if TYPE_CHECKING:
     from nodecomm.identity.keys import PublicKey
 
-__all__ = ["NodeRules", "ServedNode", "ServedNodes", "is_served_here"]
+__all__ = [
+    "NodeRules",
+    "ServedNode",
+    "ServedNodes",
+    "is_served_here",
+    "telling_addresses",
+]
 
 
 def is_served_here(policy_server_id: str | None, server_id: str) -> bool:
@@ -48,7 +54,7 @@ def is_served_here(policy_server_id: str | None, server_id: str) -> bool:
     return policy_server_id.strip().lower() == server_id.strip().lower()
 
 
-def _telling(addresses: Iterable[str]) -> tuple[str, ...]:
+def telling_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
     """
     Those of a machine's addresses that another machine may see, in one spelling.
     """
@@ -106,7 +112,7 @@ class ServedNode:
     node_id: str
     key: PublicKey | None
     hostname: str | None = field(default=None, converter=_telling_name)
-    addresses: tuple[str, ...] = field(default=(), converter=_telling)
+    addresses: tuple[str, ...] = field(default=(), converter=telling_addresses)
 
 
 @frozen(eq=False)

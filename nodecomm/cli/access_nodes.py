@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from nodecomm.access.explain import Step
 from nodecomm.access.networks import read_address
-from nodecomm.access.nodes import ServedNode, is_served_here
+from nodecomm.access.nodes import ServedNode, is_served_here, telling_addresses
 from nodecomm.identity.accepted import first_use_refused, hint, judge_key
 from nodecomm.identity.keys import PublicKey
 from nodecomm.inventory.following import NodeTable, digested
@@ -183,8 +183,11 @@ class ServerNodes:
 
     def at(self, address: str) -> Sequence[Node]:
         """
-        The nodes whose last inventory names an address.
+        The nodes whose last inventory names an address; none for one, such as
+        127.0.0.1, that tells no machine from another.
         """
+        if not telling_addresses([address]):
+            return []
         return [
             node
             for node in self.nodes

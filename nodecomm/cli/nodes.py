@@ -78,6 +78,10 @@ _LOOK_EVERY = 0.5
 #: The form of a key's digest that curl has, too.
 _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=")
 
+#: Nodes that are named where an id was wanted, and characters of one that name them.
+_MEANT = 3
+_PART = 4
+
 #: Characters of an operator's name in a history.
 _NAME = 64
 
@@ -297,6 +301,7 @@ class _Nodes:
         stack: Closes it.
         other: Where those of another database are, by its name.
         server_id: What nodes call the server; None where nothing says so.
+        above: The server that it passes inventories on to; None for none.
     """
 
     def __init__(
@@ -305,8 +310,10 @@ class _Nodes:
         stack: ExitStack,
         other: Callable[[str], NodesPlace],
         server_id: str | None = None,
+        above: str | None = None,
     ) -> None:
         self.server_id = server_id
+        self.above = above
         self.place = place
         self.other = other
         self._stack = stack.enter_context(ExitStack())
@@ -334,6 +341,21 @@ class _Nodes:
             self._run = self._stack.enter_context(open_nodes_at(self.place))
         return self._run
 
+    def meant(self, name: str) -> str:
+        """
+        Which nodes somebody may mean by *name*, who is told that no id is so; "" for
+        none.
+        """
+        found = [
+            f"{node.node_id} ({node.hostname}, {node.status.value})"
+            for node in self.read(lambda records: list(records.nodes())) or ()
+            if _may_mean(name.lower(), node)
+        ]
+        if not found:
+            return ""
+        more = f" and {len(found) - _MEANT} more" if len(found) > _MEANT else ""
+        return f"; a node is named by its whole id: {', '.join(found[:_MEANT])}{more}"
+
     def close(self) -> None:
         """
         Let go of the database; it is opened again when it is needed.
@@ -357,6 +379,12 @@ class _Nodes:
         return node, tuple(by_node(found).get(node.node_id, ()))
 
 
+def _may_mean(name: str, node: Node) -> bool:
+    hostname = (node.hostname or "").lower()
+    by_id = len(name) >= _PART and node.node_id.lower().startswith(name)
+    return by_id or name in (hostname, hostname.partition(".")[0])
+
+
 _LIVE = tuple(status for status in Status if status.is_live)
 
 _Answer = tuple[Any, Iterable[str]]
@@ -377,9 +405,14 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         raise usage.UsageError(f"--database: {error}") from error
     try:
         with ExitStack() as stack:
-            facts, lines = command(
-                _Nodes(place, stack, state.nodes, state.server_id), chosen
-            )
+            nodes = _Nodes(place, stack, state.nodes, state.server_id, state.upstream)
+            try:
+                facts, lines = command(nodes, chosen)
+            except (NotPossible, _Failed) as error:
+                if error.code != "unknown-node":
+                    raise
+                text = f"{error}{nodes.meant(chosen['node'])}"
+                raise _Failed(error.code, text) from error
     except (NotPossible, _Failed) as error:
         code, text = error.code, str(error)
     except KeyRefused as error:
@@ -421,12 +454,12 @@ def _operator() -> str:
 
 
 def _list(nodes: _Nodes, options: CommandOptions) -> _Answer:
-    def find(records: Records) -> tuple[list[Node], tuple[Suspicion, ...]]:
+    def find(records: Records) -> tuple[list[Node], tuple[Suspicion, ...], bool]:
         every = records.nodes()
         shown = [node for node in every if _is_wanted(node.status, options)]
-        return shown, suspicions(every)
+        return shown, suspicions(every), bool(every)
 
-    shown, found = nodes.read(find) or ([], ())
+    shown, found, any_node = nodes.read(find) or ([], (), False)
     about, server_id = by_node(found), nodes.server_id
     facts = {
         "nodes": [
@@ -436,9 +469,15 @@ def _list(nodes: _Nodes, options: CommandOptions) -> _Answer:
     }
     if shown:
         return facts, list_lines(shown, found, nodes.server_id)
-    if not nodes.place.is_made:
-        return facts, [f"there are no nodes: {nodes.place} is not there (see --config)"]
-    return facts, ["there is no such node", *list_lines([], found)]
+    if any_node:
+        asked = "this status" if options["status"] else "such a status (see --all)"
+        return facts, [f"there are no nodes with {asked}", *list_lines([], found)]
+    line = "there are no nodes"
+    if nodes.above is not None:
+        line += f": inventories are passed on to {nodes.above}, whose nodes they are"
+    elif not nodes.place.is_made:
+        line += f": {nodes.place} is not there (see --config)"
+    return facts, [line]
 
 
 def _is_wanted(status: Status, options: CommandOptions) -> bool:

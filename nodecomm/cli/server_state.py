@@ -44,6 +44,7 @@ class ServerState:
         takes_inventories: Whether a server with it keeps nodes at all.
         identity: What a configuration calls the server, for its nodes; None where
             nothing says so.
+        upstream: The server that it passes inventories on to; None for none.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class ServerState:
     config: Path | None = None
     takes_inventories: bool = True
     identity: str | None = None
+    upstream: str | None = None
 
     def nodes(self, named: str | None = None) -> NodesPlace:
         """
@@ -132,4 +134,5 @@ def find_state(
         password.reveal() if password and known else None,
         file,
         identity=inventory.server_id,
+        upstream=inventory.upstream,
     )

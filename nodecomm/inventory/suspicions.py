@@ -8,6 +8,7 @@ Nothing is merged or repaired because of it: an operator is told.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from attrs import frozen
 
@@ -85,7 +86,7 @@ def _alone(node: Node) -> Iterable[Suspicion]:
         has = "no key" if node.key is None else node.key.md5
         text = (
             f"{node.node_id} has {has}, and {conflict.hostname} sent an inventory of "
-            f"this id with {conflict.key} at {conflict.when.isoformat()}: "
+            f"this id with {conflict.key} at {_shown(conflict.when)}: "
         )
         if conflict.key in (key.md5 for key in node.known.refused_keys):
             code = "former-key"
@@ -102,9 +103,13 @@ def _alone(node: Node) -> Iterable[Suspicion]:
         text = (
             f"{node.node_id} is {one.hostname} (device {one.device_id}) and "
             f"{other.hostname} (device {other.device_id}) in turn, at last at "
-            f"{alternation.when.isoformat()}: two machines with one id and one key"
+            f"{_shown(alternation.when)}: two machines with one id and one key"
         )
         yield Suspicion("alternating", text, (node.node_id,))
+
+
+def _shown(when: datetime) -> str:
+    return when.isoformat(timespec="seconds")
 
 
 def _ids(nodes: list[Node]) -> tuple[str, ...]:

@@ -288,6 +288,19 @@ def test_blocked(server: Server) -> None:
     assert answer["nodes"]["key_of"]["standing"] == "blocked"
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "fe80::1"])
+def test_addresses_that_every_machine_has(server: Server, address: str) -> None:
+    """
+    They are no node's, whatever the inventories name.
+    """
+    twin = node("twin", STRANGER, addresses=("10.1.1.8", address))
+    server.write(lambda records: (records.save(twin), records.advance("twin")))
+    for ip, names in (("10.1.1.8", ["twin"]), (address, [])):
+        answer = server.explain(ALPHA, "alpha", ip)
+        assert answer["nodes"]["address_of"] == names
+        assert bool(steps(answer, "address")) is bool(names)
+
+
 def test_text(server: Server) -> None:
     """
     The same for a person.

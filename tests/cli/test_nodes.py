@@ -123,6 +123,42 @@ def test_nobody(server: Server) -> None:
     assert not server.path.exists()
 
 
+def test_a_node_that_is_named_otherwise(server: Server) -> None:
+    """
+    Who writes a host name or the first part of an id is told the whole id.
+    """
+    server.receive()
+    for name in ("node", "Node.example.com", NODE[:4], NODE[:8].upper()):
+        for command in ("show", "accept", "history"):
+            code, text = server.denied(command, name)
+            assert code == "unknown-node"
+            assert f"by its whole id: {NODE} (node.example.com, pending)" in text
+    for name in ("nod", NODE[:3], "example.com", f"{NODE}1"):
+        assert "whole id" not in server.denied("accept", name)[1]
+    for number in range(1, 5):
+        server.receive(number, f"other-{number}")
+    assert server.denied("accept", "node")[1].endswith(" and 2 more")
+
+
+def test_lists_without_a_node(server: Server) -> None:
+    """
+    It is told whether there are others, and on a relay where the nodes are.
+    """
+    server.receive()
+    server.facts("refuse", NODE)
+    for words, told in (((), "such a status (see --all)"), (("-s", "pending"), "this")):
+        assert f"no nodes with {told}" in server.run("list", *words)[1]
+    config = server.folder / "relay.toml"
+    text = f'upstream = "https://hub.example.com"\nupstream_key = ["{key_pin(key())}"]'
+    config.write_text(f'[server]\nlisten = ["tcp:1"]\n[inventory]\n{text}')
+    state = server.folder / "relay"
+    stdout = io.StringIO()
+    given = ["nodes", "--state-dir", str(state), "list", "-c", str(config)]
+    assert main.run(given, stdout, io.StringIO()) == 0
+    assert "passed on to https://hub.example.com" in stdout.getvalue()
+    assert not state.exists()
+
+
 def test_accept(server: Server) -> None:
     """
     It prints the digests of the key in each form, and what to compare them with.

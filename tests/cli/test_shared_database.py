@@ -95,7 +95,7 @@ class CommandTests(SharedCase):
         """
         What one command has decided another one shows.
         """
-        self.assertIn("no such node", self.nodecomm("nodes", "list"))
+        self.assertIn("there are no nodes", self.nodecomm("nodes", "list"))
         pem = self.folder / "key.pem"
         pem.write_bytes(key_pair(1).public.to_pem())
         self.nodecomm("nodes", "register", NODE, str(pem))

@@ -78,13 +78,16 @@ def test_of_one_node() -> None:
     Another machine with the id is told, with its key or with the node's own.
     """
     machines = (Machine("one", None, "a"), Machine("two", None, "b"))
+    when = NOW.replace(microsecond=123456)
     node = evolve(
         a_node(),
-        conflict=Conflict(NOW, key(1).md5, "other"),
-        alternation=Alternation(NOW, *machines),
+        conflict=Conflict(when, key(1).md5, "other"),
+        alternation=Alternation(when, *machines),
     )
     found = suspicions([node])
 
     assert [x.code for x in found] == ["id-conflict", "alternating"]
     assert key().md5 in found[0].text
     assert key(1).md5 in found[0].text
+    for each in found:
+        assert f"at {NOW.isoformat()}: " in each.text
