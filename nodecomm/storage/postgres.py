@@ -30,6 +30,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from nodecomm.storage.database import DatabaseAway, Threaded
 from nodecomm.storage.migrations import DatabaseTooNew
+from nodecomm.storage.postgres_texts import meant_parameter, one_line
 
 if TYPE_CHECKING:
     import psycopg
@@ -148,11 +149,12 @@ class PostgresPlace:
         driver = _driver()
         try:
             found = driver.conninfo.conninfo_to_dict(self.url)
-        except driver.Error:
+        except driver.Error as error:
             # Its text repeats what it could not read, which may be a password.
             raise DatabaseUnusable(
                 "the URL of the database cannot be read; it is postgresql://USER@HOST/"
                 "DATABASE, with other characters than letters and digits as %XX"
+                + meant_parameter(str(error))
             ) from None
         port = str(found.get("port") or "")
         if not re.fullmatch("[0-9,]*", port):
@@ -204,13 +206,6 @@ def _driver() -> Any:
     return psycopg
 
 
-def _one_line(text: str) -> str:
-    """
-    A driver's text on one line.
-    """
-    return " ".join(text.split())
-
-
 def connect_postgres(
     place: PostgresPlace,
     areas: Sequence[Area],
@@ -238,13 +233,13 @@ def connect_postgres(
             "", autocommit=True, prepare_threshold=None, **parameters
         )
     except driver.OperationalError as error:
-        text = _one_line(str(error))
+        text = one_line(str(error))
         if _FINAL.search(text):
             raise DatabaseUnusable(text) from None
         raise DatabaseAway(text) from None
     except (driver.Error, ValueError) as error:
         # A parameter of the URL that libpq does not know, or cannot take.
-        raise DatabaseUnusable(_one_line(str(error))) from None
+        raise DatabaseUnusable(one_line(str(error))) from None
     opened(connection)
     try:
         with _errors(driver):
@@ -266,12 +261,12 @@ def _errors(driver: Any) -> Iterator[None]:
         yield
     except driver.errors.InsufficientPrivilege as error:
         raise DatabaseUnusable(
-            f"{_one_line(str(error))}; the user must be able to make a schema and "
+            f"{one_line(str(error))}; the user must be able to make a schema and "
             "tables: make the database with `createdb --owner USER`, or GRANT CREATE "
             "on it"
         ) from error
     except (driver.OperationalError, driver.InterfaceError) as error:
-        raise DatabaseAway(_one_line(str(error)) or error.__class__.__name__) from error
+        raise DatabaseAway(one_line(str(error)) or error.__class__.__name__) from error
 
 
 def _check(connection: psycopg.Connection[Any], place: PostgresPlace) -> None:

@@ -390,6 +390,7 @@ class PlaceTests(SharedCase):
             (self.cluster.url(self.database, "nobody"), '"nobody" does not exist'),
             ("postgresql://a:b@c:port/d", "port"),
             (self.cluster.url(self.database) + "&passwort=x", "cannot be read"),
+            ("postgresql://x/y?sslmod=verify-full", "did you mean sslmode"),
         ]:
             self.assertRegex(self.refused(PostgresPlace(url)), text)
 
