@@ -18,7 +18,7 @@ from unittest import mock
 
 import pytest
 
-from nodecomm.cli import main, nodes
+from nodecomm.cli import main, nodes, nodes_decisions
 from nodecomm.inventory.document import read_document
 from nodecomm.inventory.keys import key_pin, read_certificate
 from nodecomm.inventory.node_sqlite import open_nodes
@@ -333,7 +333,7 @@ def test_history(server: Server) -> None:
 
     assert [x["what"] for x in events] == ["pending", "refused"]
     assert events[0]["when"] == "2024-03-21T16:08:29+00:00"
-    assert events[1]["by"] == nodes._operator()
+    assert events[1]["by"] == nodes_decisions._operator()
     assert server.run("history", NODE)[1].count("\n") == 2
 
 
@@ -343,9 +343,9 @@ def test_operator() -> None:
     """
     name = pwd.getpwuid(os.getuid()).pw_name
     with mock.patch.dict(os.environ, {"SUDO_USER": "alice"}):
-        assert nodes._operator() == ("alice" if os.getuid() == 0 else name)
+        assert nodes_decisions._operator() == ("alice" if os.getuid() == 0 else name)
         with mock.patch.object(os, "getuid", lambda: 4_000_000):
-            assert nodes._operator() == "uid 4000000"
+            assert nodes_decisions._operator() == "uid 4000000"
 
 
 def test_register(server: Server) -> None:
