@@ -19,7 +19,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nodecomm.storage.postgres import PostgresPlace
+from nodecomm.storage.postgres_place import PostgresPlace
 from tests.interop.machine import missing
 
 __all__ = ["Cluster", "SharedCase", "cluster", "stop_cluster"]

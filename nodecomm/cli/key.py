@@ -48,7 +48,7 @@ from nodecomm.storage.seen import SeenEntry, read_seen
 from nodecomm.wire.text import safe
 
 if TYPE_CHECKING:
-    from nodecomm.storage.postgres import PostgresPlace
+    from nodecomm.storage.postgres_place import PostgresPlace
 
 __all__ = ["Options", "run"]
 
@@ -305,10 +305,8 @@ def _list_seen(state: _State, output: _Output) -> None:
 
 
 def _seen_together(place: PostgresPlace) -> list[SeenEntry]:
-    from nodecomm.storage.postgres import (  # noqa: PLC0415
-        DatabaseUnusable,
-        blocking,
-    )
+    from nodecomm.storage.postgres import blocking  # noqa: PLC0415
+    from nodecomm.storage.postgres_place import DatabaseUnusable  # noqa: PLC0415
     from nodecomm.storage.shared_keys import KEYS  # noqa: PLC0415
 
     try:

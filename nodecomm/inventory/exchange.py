@@ -123,7 +123,7 @@ class Exchange:
         Begin to look. Whether the database answers is not waited for.
 
         The Deferred fails with an `OSError` of the folder, or as that of
-        `nodecomm.storage.postgres.PostgresDatabase.start`.
+        `nodecomm.storage.postgres_database.PostgresDatabase.start`.
         """
 
         def begin(owner: str) -> None:

@@ -21,7 +21,9 @@ from twisted.internet.defer import Deferred
 from nodecomm.inventory.names import UploadName, read_name
 from nodecomm.inventory.pairs import Box, Sender
 from nodecomm.storage.migrations import Connection
-from nodecomm.storage.postgres import Area, PostgresDatabase, PostgresPlace
+from nodecomm.storage.postgres import Area
+from nodecomm.storage.postgres_database import PostgresDatabase
+from nodecomm.storage.postgres_place import PostgresPlace
 
 __all__ = [
     "HALVES",
@@ -311,7 +313,7 @@ class SharedHalves:
     Args:
         place: Where it is.
         reactor: Where results arrive.
-        options: As for `nodecomm.storage.postgres.PostgresDatabase`.
+        options: As for `nodecomm.storage.postgres_database.PostgresDatabase`.
     """
 
     def __init__(self, place: PostgresPlace, reactor: Any, **options: Any) -> None:

@@ -14,13 +14,9 @@ from twisted.internet.defer import Deferred
 
 from nodecomm.inventory.node_tables import NodeTables
 from nodecomm.inventory.records import Records
-from nodecomm.storage.postgres import (
-    Area,
-    PostgresConnection,
-    PostgresDatabase,
-    PostgresPlace,
-    blocking,
-)
+from nodecomm.storage.postgres import Area, PostgresConnection, blocking
+from nodecomm.storage.postgres_database import PostgresDatabase
+from nodecomm.storage.postgres_place import PostgresPlace
 
 __all__ = ["NODES", "PostgresNodes", "open_shared_nodes"]
 
@@ -128,7 +124,7 @@ class PostgresNodes:
     Args:
         place: Where it is.
         reactor: Where results arrive.
-        options: As for `nodecomm.storage.postgres.PostgresDatabase`.
+        options: As for `nodecomm.storage.postgres_database.PostgresDatabase`.
     """
 
     def __init__(self, place: PostgresPlace, reactor: Any, **options: Any) -> None:

@@ -27,7 +27,7 @@ from nodecomm.inventory.records import Records
 from nodecomm.inventory.registry import NodeStore
 from nodecomm.storage.database import DatabaseAway, DatabaseDamaged, fault_of
 from nodecomm.storage.migrations import DatabaseTooNew
-from nodecomm.storage.postgres import DatabaseUnusable, PostgresPlace, is_postgres
+from nodecomm.storage.postgres_place import DatabaseUnusable, PostgresPlace, is_postgres
 
 __all__ = [
     "NodesAway",
@@ -89,7 +89,7 @@ def nodes_place(
             where nothing is said.
         state_dir: What a file is relative to.
         password: That of PostgreSQL; None: as in
-            `nodecomm.storage.postgres.PostgresPlace`.
+            `nodecomm.storage.postgres_place.PostgresPlace`.
 
     Raises:
         UnknownDatabase: It names something else.

@@ -34,7 +34,7 @@ from nodecomm.inventory.spool import Placed, Spool
 from nodecomm.server.pools import Pool, QueueFull
 from nodecomm.storage.database import DatabaseAway
 from nodecomm.storage.migrations import DatabaseTooNew
-from nodecomm.storage.postgres import DatabaseUnusable
+from nodecomm.storage.postgres_place import DatabaseUnusable
 
 __all__ = ["Delivery", "Receive", "Receiving", "Waits"]
 

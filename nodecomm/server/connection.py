@@ -25,7 +25,7 @@ from nodecomm.storage.database import (
     DatabaseOverloaded,
 )
 from nodecomm.storage.migrations import DatabaseTooNew
-from nodecomm.storage.postgres import DatabaseUnusable
+from nodecomm.storage.postgres_place import DatabaseUnusable
 from nodecomm.wire.framing import TransactionBuffer
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from nodecomm.config.inventory_upstream import RELAY_KEYS
 from nodecomm.inventory.keys import KeyRefused, read_pem
 from nodecomm.inventory.opening import NodesPlace, nodes_place
 from nodecomm.service.endpoints import endpoint_problems
-from nodecomm.storage.postgres import DatabaseUnusable, PostgresPlace, is_postgres
+from nodecomm.storage.postgres_place import DatabaseUnusable, PostgresPlace, is_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

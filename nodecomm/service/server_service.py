@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from nodecomm.service.inventory_receiving import InventoryReceiver
     from nodecomm.service.loading import Loaded
     from nodecomm.service.nodes_followed import NodesFollowed
-    from nodecomm.storage.postgres import PostgresDatabase
+    from nodecomm.storage.postgres_database import PostgresDatabase
 
 __all__ = ["ServerService", "StartError"]
 

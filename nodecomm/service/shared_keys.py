@@ -14,11 +14,9 @@ from nodecomm.service.inventory_checks import place_of_nodes
 from nodecomm.service.own_state import StartError
 from nodecomm.storage.database import DatabaseAway
 from nodecomm.storage.migrations import DatabaseTooNew
-from nodecomm.storage.postgres import (
-    DatabaseUnusable,
-    PostgresDatabase,
-    connect_postgres,
-)
+from nodecomm.storage.postgres import connect_postgres
+from nodecomm.storage.postgres_database import PostgresDatabase
+from nodecomm.storage.postgres_place import DatabaseUnusable
 from nodecomm.storage.shared_keys import KEYS
 
 if TYPE_CHECKING:

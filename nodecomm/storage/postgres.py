@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-A PostgreSQL database that several servers share, with the interface of a SQLite file.
+Connections to a PostgreSQL database: the tables there, and transactions.
 
-Work runs on one thread with one connection, within a transaction. A connection that is
-lost is made anew when there is work again; what cannot be reached fails at once for a
-while, so that nobody waits long for it. A connection that hangs is cut off. Whatever
-the configuration of the database says, our statements are limited in time: transaction
-by transaction, because a connection pooler may stand in between.
+Whatever the configuration of the database says, our statements are limited in time:
+transaction by transaction, because a connection pooler may stand in between.
 
 Passwords are in no text that this module gives to anybody.
 """
@@ -14,65 +11,46 @@ Passwords are in no text that this module gives to anybody.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 
-from nodecomm.storage.database import DatabaseAway, Threaded
+from nodecomm.storage.database import DatabaseAway
 from nodecomm.storage.migrations import DatabaseTooNew
-from nodecomm.storage.postgres_texts import meant_parameter, one_line
+from nodecomm.storage.postgres_place import (
+    DatabaseUnusable,
+    PostgresPlace,
+    load_driver,
+)
+from nodecomm.storage.postgres_texts import one_line
 
 if TYPE_CHECKING:
     import psycopg
 
 __all__ = [
     "Area",
-    "DatabaseUnusable",
     "PostgresConnection",
-    "PostgresDatabase",
-    "PostgresPlace",
+    "begin_statement",
     "blocking",
     "connect_postgres",
-    "is_postgres",
+    "told_errors",
+    "transact",
 ]
 
 T = TypeVar("T")
 
-_SCHEMES = ("postgresql://", "postgres://")
-
 #: Our tables have a schema of their own: the database may be somebody else's, too.
 _SCHEMA = "nodecomm"
-
-#: Seconds to wait for a connection to one machine.
-CONNECT_TIMEOUT = 5
 
 #: Seconds that a statement may take, that one may wait for a lock, and that a
 #: transaction may stand idle while it keeps others from writing.
 STATEMENT_TIMEOUT = 10
 LOCK_TIMEOUT = 8
 IDLE_TIMEOUT = 30
-
-#: Seconds without an answer after which a connection is cut off.
-HANGS_AFTER = 15.0
-HANGS_AT_STOP = 3.0
-
-#: Seconds between two looks for one that hangs.
-_LOOK_EVERY = 1.0
-
-#: Seconds before a database that could not be reached is tried again: at first, and at
-#: the most. Each pause is twice the one before.
-FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 4.0
 
 #: What a failed connection says where trying again is of no use.
 #: Source: PostgreSQL 15, its messages and those of its client library.
@@ -93,12 +71,6 @@ _MIGRATIONS_LOCK = 0
 _PARAMETER = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
 
 
-class DatabaseUnusable(Exception):  # noqa: N818
-    """
-    The database cannot be used, and waiting does not help.
-    """
-
-
 @frozen
 class Area:
     """
@@ -115,95 +87,6 @@ class Area:
     name: str
     number: int
     steps: Sequence[Sequence[str]] = field(repr=False)
-
-
-def is_postgres(named: str) -> bool:
-    """
-    Whether a configuration means PostgreSQL.
-    """
-    return named.startswith(_SCHEMES)
-
-
-@frozen
-class PostgresPlace:
-    """
-    Where a database is.
-
-    Attributes:
-        url: As libpq takes it; it may have a password in it.
-        password: The password; None: the one in the URL, in the environment
-            (`PGPASSWORD`) or in the file `.pgpass`, or none.
-    """
-
-    url: str = field(repr=False)
-    password: str | None = field(default=None, repr=False)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """
-        The parameters of a connection.
-
-        Raises:
-            DatabaseUnusable: The URL is none, or the driver is not installed.
-        """
-        driver = _driver()
-        try:
-            found = driver.conninfo.conninfo_to_dict(self.url)
-        except driver.Error as error:
-            # Its text repeats what it could not read, which may be a password.
-            raise DatabaseUnusable(
-                "the URL of the database cannot be read; it is postgresql://USER@HOST/"
-                "DATABASE, with other characters than letters and digits as %XX"
-                + meant_parameter(str(error))
-            ) from None
-        port = str(found.get("port") or "")
-        if not re.fullmatch("[0-9,]*", port):
-            # Text in its place may be a password, too, of a user that is missing.
-            raise DatabaseUnusable("the port of the database is no number")
-        if self.password is not None:
-            found["password"] = self.password
-        return {
-            # Of several hosts, the one that can be written to.
-            "target_session_attrs": "read-write",
-            "connect_timeout": CONNECT_TIMEOUT,
-            "tcp_user_timeout": int(HANGS_AFTER * 1000),
-            "keepalives_idle": 30,
-            "application_name": "nodecomm",
-            **found,
-        }
-
-    def check(self) -> None:
-        """
-        Look whether this can be tried at all.
-
-        Raises:
-            DatabaseUnusable: The URL is none, or the driver is not installed.
-        """
-        _ = self.parameters
-
-    def __str__(self) -> str:
-        try:
-            found = self.parameters
-        except DatabaseUnusable:
-            return "postgresql://"
-        host = found.get("host") or found.get("hostaddr") or ""
-        port = f":{found['port']}" if found.get("port") else ""
-        name = found.get("dbname") or ""
-        if str(host).startswith("/"):
-            # The folder of a socket.
-            return f"postgresql://{port}/{name}?host={host}"
-        return f"postgresql://{host}{port}/{name}"
-
-
-def _driver() -> Any:
-    try:
-        import psycopg  # noqa: PLC0415
-    except ImportError as error:
-        raise DatabaseUnusable(
-            "PostgreSQL needs psycopg, which is not installed or has no libpq "
-            f"({error}): pip install 'nodecomm[postgresql]'"
-        ) from error
-    return psycopg
 
 
 def connect_postgres(
@@ -224,7 +107,7 @@ def connect_postgres(
         DatabaseUnusable: It cannot be used.
         DatabaseTooNew: A newer release wrote it.
     """
-    driver = _driver()
+    driver = load_driver()
     parameters = place.parameters
     try:
         # Every transaction is begun by us. Prepared statements do not go through a
@@ -242,7 +125,7 @@ def connect_postgres(
         raise DatabaseUnusable(one_line(str(error))) from None
     opened(connection)
     try:
-        with _errors(driver):
+        with told_errors(driver):
             _check(connection, place)
             for area in areas:
                 _migrate(connection, area)
@@ -253,7 +136,7 @@ def connect_postgres(
 
 
 @contextmanager
-def _errors(driver: Any) -> Iterator[None]:
+def told_errors(driver: Any) -> Iterator[None]:
     """
     Tell errors that pass from others.
     """
@@ -438,12 +321,12 @@ def blocking(
         DatabaseUnusable: It cannot be used.
         DatabaseTooNew: A newer release wrote it.
     """
-    driver = _driver()
+    driver = load_driver()
     connection = connect_postgres(place, [area])
 
     def run(work: Callable[[PostgresConnection], Any], write: bool) -> Any:
         begin: Any = begin_statement(area, write=write, snapshot=not write)
-        with _errors(driver):
+        with told_errors(driver):
             connection.execute(begin)
             return transact(connection, area, work)
 
@@ -451,193 +334,3 @@ def blocking(
         yield run
     finally:
         connection.close()
-
-
-class PostgresDatabase(Threaded[PostgresConnection]):
-    """
-    Some tables of a PostgreSQL database, whose work is done on one thread, in the order
-    it was asked for.
-
-    Args:
-        place: Where it is.
-        area: Which tables.
-        reactor: Where results arrive; it cuts off a connection that hangs.
-        hangs_after: Seconds without an answer after which it is cut off.
-        monotonic: Seconds of a clock that nobody sets.
-        options: As for `Threaded`.
-    """
-
-    def __init__(
-        self,
-        place: PostgresPlace,
-        area: Area,
-        reactor: Any,
-        *,
-        hangs_after: float = HANGS_AFTER,
-        monotonic: Callable[[], float] = time.monotonic,
-        **options: Any,
-    ) -> None:
-        super().__init__(str(place), reactor, **options)
-        self._place = place
-        self._area = area
-        self._hangs_after = hangs_after
-        self._monotonic = monotonic
-        self._connection: psycopg.Connection[Any] | None = None
-        self._pause = FIRST_PAUSE
-        self._not_before: float | None = None
-        self._away = ""
-        self._timer: IDelayedCall | None = None
-        #: Guards the connection's descriptor, which must not be closed while it is cut.
-        self._guard = threading.Lock()
-        self._busy: float | None = None
-
-    # On the reactor's thread.
-
-    def read(self, work: Callable[[PostgresConnection], T]) -> Deferred[T]:
-        """
-        As `run`; all that it reads is of one moment, and it writes nothing.
-        """
-        return self._queued(self._transact, work, {"snapshot": True})
-
-    def write(self, work: Callable[[PostgresConnection], T]) -> Deferred[T]:
-        """
-        As `run`; nobody else writes to these tables meanwhile.
-        """
-        return self._queued(self._transact, work, {"write": True})
-
-    def stop(self) -> Deferred[None]:
-        """
-        As `Threaded.stop`; one that hangs is not waited for as long as before.
-        """
-        self._hangs_after = min(self._hangs_after, HANGS_AT_STOP)
-        return super().stop()
-
-    def _in_thread(
-        self, pool: Any, function: Callable[..., T], *args: object
-    ) -> Deferred[T]:
-        done = super()._in_thread(pool, function, *args)
-        if self._timer is None and self._waiting:
-            self._timer = self._reactor.callLater(  # type: ignore[attr-defined]
-                _LOOK_EVERY, self._look
-            )
-        return done.addBoth(self._arrived)
-
-    def _arrived(self, result: T) -> T:
-        if not self._waiting and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        return result
-
-    def _look(self) -> None:
-        self._timer = self._reactor.callLater(  # type: ignore[attr-defined]
-            _LOOK_EVERY, self._look
-        )
-        busy = self._busy
-        if busy is not None and self._monotonic() - busy > self._hangs_after:
-            self._cut()
-
-    def _cut(self) -> None:
-        """
-        End a connection whose thread waits for it: it hears of it at once.
-        """
-        with self._guard:
-            connection = self._connection
-            if connection is None or connection.closed:
-                return
-            with (
-                contextlib.suppress(OSError),
-                socket.socket(fileno=os.dup(connection.fileno())) as own,
-            ):
-                own.shutdown(socket.SHUT_RDWR)
-
-    # What follows runs on the thread.
-
-    def _open(self) -> None:
-        with contextlib.suppress(DatabaseAway):
-            # It is tried again when there is work.
-            self._connected()
-
-    def _connected(self) -> psycopg.Connection[Any]:
-        now = self._monotonic()
-        if self._not_before is not None and now < self._not_before:
-            raise DatabaseAway(self._away)
-        try:
-            return self._connect()
-        except (DatabaseAway, DatabaseUnusable, DatabaseTooNew) as error:
-            self._away = str(error)
-            self._not_before = self._monotonic() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-            raise
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        def opened(connection: psycopg.Connection[Any]) -> None:
-            # From here on it can be cut off.
-            self._connection = connection
-            self._busy = self._monotonic()
-
-        try:
-            connection = connect_postgres(self._place, [self._area], opened)
-        except BaseException:
-            self._drop()
-            raise
-        finally:
-            self._busy = None
-        self._not_before, self._pause = None, FIRST_PAUSE
-        return connection
-
-    def _work(self, work: Callable[[PostgresConnection], T]) -> T:
-        return self._transact(work, {})
-
-    def _transact(
-        self, work: Callable[[PostgresConnection], T], how: dict[str, bool]
-    ) -> T:
-        driver = _driver()
-        begin = begin_statement(self._area, **how)
-        self._busy = self._monotonic()
-        try:
-            with _errors(driver):
-                connection = self._begun(driver, begin)
-                return transact(connection, self._area, work)
-        finally:
-            self._busy = None
-            if self._connection is not None and self._connection.closed:
-                self._drop()
-
-    def _begun(self, driver: Any, begin: Any) -> psycopg.Connection[Any]:
-        """
-        A connection on which a transaction has begun. One that was lost since it was
-        used last is made anew: nothing has happened on it yet.
-        """
-        if self._connection is not None:
-            try:
-                self._connection.execute(begin)
-            except (driver.OperationalError, driver.InterfaceError):
-                if not self._connection.closed:
-                    # A lock that could not be had in time, for instance.
-                    self._undo()
-                    raise
-                self._drop()
-            else:
-                return self._connection
-        connection = self._connected()
-        self._busy = self._monotonic()
-        try:
-            connection.execute(begin)
-        except BaseException:
-            self._undo()
-            raise
-        return connection
-
-    def _undo(self) -> None:
-        if self._connection is not None and not self._connection.closed:
-            with contextlib.suppress(Exception):
-                self._connection.execute("ROLLBACK")
-
-    def _drop(self) -> None:
-        with self._guard:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
-
-    def _close(self) -> None:
-        self._drop()

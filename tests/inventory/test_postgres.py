@@ -25,17 +25,13 @@ from nodecomm.inventory.registry import NodeRegistry
 from nodecomm.storage import postgres
 from nodecomm.storage.database import DatabaseAway, one_thread
 from nodecomm.storage.migrations import DatabaseTooNew
-from nodecomm.storage.postgres import (
+from nodecomm.storage.postgres import Area, PostgresConnection, connect_postgres
+from nodecomm.storage.postgres_database import (
     FIRST_PAUSE,
-    HANGS_AFTER,
     LONGEST_PAUSE,
-    Area,
-    DatabaseUnusable,
-    PostgresConnection,
     PostgresDatabase,
-    PostgresPlace,
-    connect_postgres,
 )
+from nodecomm.storage.postgres_place import HANGS_AFTER, DatabaseUnusable, PostgresPlace
 from tests.identity.sample import key, pair
 from tests.inventory.documents import (
     NODE,

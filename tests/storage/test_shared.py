@@ -10,7 +10,8 @@ import threading
 import pytest
 from twisted.internet.defer import Deferred
 
-from nodecomm.storage.postgres import PostgresDatabase, blocking
+from nodecomm.storage.postgres import blocking
+from nodecomm.storage.postgres_database import PostgresDatabase
 from nodecomm.storage.seen import SeenEntry, SeenTable, read_seen
 from nodecomm.storage.shared_keys import KEYS
 from nodecomm.storage.windows import WindowCounter
