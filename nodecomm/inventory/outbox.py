@@ -25,7 +25,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from operator import attrgetter
 
@@ -94,7 +94,7 @@ class Outgoing:
         return self.sender.box, self.name.text
 
 
-class Outbox(SpoolFolder):
+class Outbox(SpoolFolder[Outgoing]):
     """
     The folder.
 
@@ -125,38 +125,20 @@ class Outbox(SpoolFolder):
 
     # Opening and closing
 
-    def open(self) -> list[Outgoing]:
-        """
-        Take the folder, and find what an earlier program has left in it.
+    def _folders(self) -> tuple[Sequence[str], Sequence[str]]:
+        return [], [self._outgoing]
 
-        Returns:
-            What waits, the longest waiting first.
-
-        Raises:
-            SpoolInUse: Another program has it.
-            OSError: It cannot be used.
-        """
-        self._own([], [self._outgoing])
-        try:
-            with self._lock:
-                self._items.clear()
-                self._latest.clear()
-                for serial in sorted(os.listdir(self._outgoing)):
-                    self._know_serial(serial)
-                self._take_over()
-            return self.rescan()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """
-        Leave the folder to others.
-        """
-        self._leave()
+    def _find_waiting(self) -> list[Outgoing]:
         with self._lock:
-            self._items.clear()
-            self._latest.clear()
+            self._forget_all()
+            for serial in sorted(os.listdir(self._outgoing)):
+                self._know_serial(serial)
+            self._take_over()
+        return self.rescan()
+
+    def _forget_all(self) -> None:
+        self._items.clear()
+        self._latest.clear()
 
     # What a sender does
 

@@ -27,7 +27,7 @@ import contextlib
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 
 from attrs import evolve, frozen
@@ -79,9 +79,9 @@ class Placed:
     replaced: Failed | None = None
 
 
-class Spool(SpoolFolder):
+class Spool(SpoolFolder[Pair]):
     """
-    The folder.
+    The folder. What waits in it are pairs, for a decision.
 
     Args:
         folder: Where; it is made if it is not there.
@@ -109,37 +109,20 @@ class Spool(SpoolFolder):
 
     # Opening and closing
 
-    def open(self) -> list[Pair]:
-        """
-        Take the folder, and find what an earlier program has left in it.
+    def _folders(self) -> tuple[Sequence[str], Sequence[str]]:
+        return [self._done], [self._incoming, self._ready]
 
-        Returns:
-            The pairs that wait for a decision, the longest waiting first.
-
-        Raises:
-            SpoolInUse: Another program has it.
-            OSError: It cannot be used.
-        """
-        self._own([self._done], [self._incoming, self._ready])
-        try:
-            with self._lock:
-                self._find_halves()
-                self._find_pairs()
-                for name, _ in self._waiting.pairs():
-                    self._claim(name)
-                return sorted(self._pairs.values(), key=lambda pair: pair.serial)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """
-        Leave the folder to others.
-        """
-        self._leave()
+    def _find_waiting(self) -> list[Pair]:
         with self._lock:
-            self._waiting.clear()
-            self._pairs.clear()
+            self._find_halves()
+            self._find_pairs()
+            for name, _ in self._waiting.pairs():
+                self._claim(name)
+            return sorted(self._pairs.values(), key=lambda pair: pair.serial)
+
+    def _forget_all(self) -> None:
+        self._waiting.clear()
+        self._pairs.clear()
 
     # What a sender does
 

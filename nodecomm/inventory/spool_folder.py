@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Generic, TypeVar
 
 from nodecomm.identity.files import ensure_folder
 from nodecomm.inventory.failures import FAILED_NAME, Failed, read_failed, write_reason
@@ -19,6 +20,8 @@ from nodecomm.inventory.pairs import BETWEEN, Part, sent_name
 from nodecomm.inventory.trimming import Kept, find_kept, surplus
 
 __all__ = ["FAILED_KEPT", "FAILED_SIZE", "NameTaken", "SpoolFolder", "SpoolInUse"]
+
+Item = TypeVar("Item")
 
 #: Failed inventories that are kept, and bytes of them; what goes is told.
 FAILED_KEPT = 1000
@@ -37,10 +40,11 @@ class NameTaken(Exception):  # noqa: N818
     """
 
 
-class SpoolFolder:
+class SpoolFolder(Generic[Item]):
     """
     What every folder of uploads has: a lock, `partial/` for uploads under way, and
-    `failed/`, in which whatever was put aside has a folder of its own.
+    `failed/`, in which whatever was put aside has a folder of its own. It is generic in
+    what waits in it.
 
     Args:
         folder: Where; it is made if it is not there.
@@ -67,6 +71,52 @@ class SpoolFolder:
         self._lock = threading.Lock()
         self._owned: int | None = None
         self._last_serial = 0
+
+    # Opening and closing
+
+    def open(self) -> list[Item]:
+        """
+        Take the folder, and find what an earlier program has left in it.
+
+        Returns:
+            What waits, the longest waiting first.
+
+        Raises:
+            SpoolInUse: Another program has it.
+            OSError: It cannot be used.
+        """
+        self._own(*self._folders())
+        try:
+            return self._find_waiting()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """
+        Leave the folder to others.
+        """
+        self._leave()
+        with self._lock:
+            self._forget_all()
+
+    def _folders(self) -> tuple[Sequence[str], Sequence[str]]:
+        """
+        The folders in it that are emptied at the start, and those that are kept.
+        """
+        raise NotImplementedError
+
+    def _find_waiting(self) -> list[Item]:
+        """
+        What an earlier program has left, the longest waiting first.
+        """
+        raise NotImplementedError
+
+    def _forget_all(self) -> None:
+        """
+        Remember nothing of what waits. Under the lock.
+        """
+        raise NotImplementedError
 
     def _own(self, emptied: Sequence[str], kept: Sequence[str]) -> None:
         """
@@ -96,9 +146,6 @@ class SpoolFolder:
             raise
 
     def _leave(self) -> None:
-        """
-        Leave the folder to others.
-        """
         if self._owned is not None:
             os.close(self._owned)
             self._owned = None
