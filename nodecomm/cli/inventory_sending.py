@@ -432,7 +432,8 @@ class _Sending:
             await upstream.close()
         self._tell(
             "the server has it; whether it believes it is decided there: `nodecomm "
-            f"nodes show {self._facts['node_id']}`, or `nodecomm inventory failed`"
+            f"nodes show {self._facts['node_id']}`, or `nodecomm inventory failed`; "
+            "of a relay, at the server that it passes inventories on to"
         )
 
     async def _make(

@@ -151,7 +151,7 @@ class Relaying:
             self._add(item)
         self._look.start(LOOK_EVERY, now=False)
         self._log.info(
-            "passing inventories on to {upstream}; {waiting} files wait",
+            "passing inventories on to {upstream}; {waiting} waiting",
             event="upstream.started",
             upstream=self.address,
             waiting=len(items),
@@ -337,7 +337,7 @@ class Relaying:
         lane = self._lanes[box]
         if lane.is_closed:
             self._log.info(
-                "{upstream} takes inventories again; {waiting} files wait",
+                "{upstream} takes inventories again; {waiting} waiting",
                 event="upstream.back",
                 upstream=self.address,
                 box=box.value,
@@ -461,7 +461,7 @@ class Relaying:
         if closed:
             oldest = min(each.item.arrived for each in self._turns.values())
             self._log.warn(
-                "{upstream} takes no inventories: {reason}; {waiting} files wait, and"
+                "{upstream} takes no inventories: {reason}; {waiting} waiting, and"
                 " the next is tried in {pause} s",
                 event="upstream.away",
                 upstream=self.address,

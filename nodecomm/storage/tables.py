@@ -187,6 +187,7 @@ class Batch(Generic[K, V]):
             self._log.error(
                 "{entries} could not be written to {database}, {held} wait, "
                 "{dropped} are lost: {error}",
+                event="database.behind",
                 entries=self._name,
                 database=self._database.name,
                 held=len(self.pending),
