@@ -5,7 +5,10 @@ The programs in the README and on the page about embedding are programs.
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import textwrap
 import time
 from datetime import datetime, timezone
@@ -14,6 +17,7 @@ from runpy import run_path
 from typing import Any
 from unittest import mock
 
+import pytest
 import twisted.internet
 from attrs import evolve
 from twisted.internet.address import IPv4Address
@@ -40,6 +44,7 @@ from nodecomm.testing import (
 )
 from tests.inventory.documents import NODE, OTHER_NODE, node_document
 from tests.inventory.web import Connection, basic, head, read_reply
+from tests.service.node import PATIENCE, free_port
 
 README = Path(__file__).parents[1] / "README.rst"
 EXAMPLES = README.parent / "docs" / "examples" / "embedded"
@@ -229,6 +234,33 @@ class NodesTests(SynchronousTestCase):
         self.assertTrue(client.closed)
         self.assertFalse(dial(server.factory, self.reactor, "10.1.2.3").identify())
         self.done(server.stop())
+
+    @pytest.mark.programs
+    def test_the_program_ends(self) -> None:
+        """
+        As a program it answers, and SIGTERM ends it: no thread keeps the process.
+        """
+        ports = [f"tcp:{free_port()}:interface=127.0.0.1" for _ in range(2)]
+        with subprocess.Popen(
+            [
+                *(sys.executable, "-u", str(EXAMPLES / "serve_nodes.py")),
+                *(str(self.folder), str(self.share), *ports),
+            ],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as program:
+            assert program.stdout is not None
+            try:
+                heard = next(line for line in program.stdout if "OverTLS" in line)
+                program.terminate()
+                rest, _ = program.communicate(timeout=PATIENCE)
+            finally:
+                program.kill()
+        self.assertIn("starting on", heard)
+        self.assertIn("Main loop terminated", rest)
+        self.assertEqual(program.returncode, 0)
 
     def test_nobody_follows(self) -> None:
         """
