@@ -148,7 +148,8 @@ class Reader:
 
     def seen(self, printed: bytes) -> str:
         """What it would be on the page."""
-        text = printed.decode()
+        # Who asks while the agent looks for work of its own is told to wait.
+        text = printed.decode().replace("a run is under way\n", "")
         for written in ("web1", "web2", "db1", "relay"):
             text = text.replace(str(self.folder.parent / written), f"/tmp/{written}")
         text = text.replace(str(self.folder), "/home/you/nodecomm")
