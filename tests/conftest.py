@@ -55,6 +55,17 @@ def pytest_collection_modifyitems(
     items.sort(key=lambda item: ranks[item.path] if spread else -ranks[item.path])
 
 
+def pytest_unconfigure() -> None:
+    """
+    The commands leave the reactor without waiting for its threads, which would keep
+    this process when all is done.
+    """
+    reactor = sys.modules.get("twisted.internet.reactor")
+    threads = getattr(reactor, "threadpool", None)
+    if threads is not None and threads.started:
+        threads.stop()
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """
     Long bytes give their test no name: they may hold a key, a signature or a time, and
