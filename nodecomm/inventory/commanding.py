@@ -49,6 +49,7 @@ class DocumentCommand:
         self._timeout = timeout
         self._limit = limit
         self._printed = bytearray()
+        self._too_much = ""
         self._program: Program | None = None
         self._stopped = False
 
@@ -85,6 +86,9 @@ class DocumentCommand:
         said = f": {complaint}" if complaint else ""
         if ended.status is None:
             raise self._failed(f"could not be run: {ended.reason}")
+        if self._too_much:
+            # It may have ended by itself before it could be stopped.
+            raise self._failed(f"was ended: {self._too_much}")
         if ended.reason == "timeout":
             raise self._failed(f"was ended: not done after {self._timeout:g} s")
         if ended.reason:
@@ -96,11 +100,14 @@ class DocumentCommand:
         return bytes(self._printed)
 
     def _take(self, data: bytes) -> None:
+        if self._too_much:
+            return
         self._printed += data
         if len(self._printed) > self._limit:
             self._printed.clear()
+            self._too_much = f"it prints more than {self._limit} bytes"
             assert self._program is not None  # noqa: S101
-            self._program.stop(f"it prints more than {self._limit} bytes")
+            self._program.stop(self._too_much)
 
     def _failed(self, what: str) -> CommandFailed:
         return CommandFailed(safe(f"{self._command[0]} {what}"))

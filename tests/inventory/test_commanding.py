@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 import pytest
 
+from nodecomm.inventory import commanding
 from nodecomm.inventory.commanding import CommandFailed, DocumentCommand
+from nodecomm.server.execution.programs import Ended
 
 SH = "/bin/sh"
 
@@ -53,6 +56,31 @@ def test_what_is_no_document(script: str, said: str) -> None:
         command(script).run()
     assert said in str(failed.value)
     assert str(failed.value).startswith(SH)
+
+
+class Hasty:
+    """A program that prints too much, some more, and ends before it can be stopped."""
+
+    def __init__(
+        self, command: object, *, tell: Callable[[bytes], object], **more: object
+    ) -> None:
+        self._tell = tell
+
+    def stop(self, reason: str) -> None:
+        """Too late."""
+
+    def run(self) -> Ended:
+        """All is well, it says."""
+        self._tell(bytes(2000))
+        self._tell(b"<the rest/>")
+        return Ended(0, 0.1)
+
+
+def test_too_much_and_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of one that printed too much is no document, however it ended."""
+    monkeypatch.setattr(commanding, "Program", Hasty)
+    with pytest.raises(CommandFailed, match="it prints more than 1000 bytes"):
+        command("exit 0").run()
 
 
 def test_one_that_is_not_there() -> None:
