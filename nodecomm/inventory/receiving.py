@@ -14,13 +14,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nodecomm.inventory.exchange import Exchange
@@ -31,14 +30,13 @@ from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 from nodecomm.inventory.names import UploadName
 from nodecomm.inventory.pairs import Box, Pair, Part, Sender
 from nodecomm.inventory.spool import Placed, Spool
+from nodecomm.inventory.spool_work import SpoolWork
 from nodecomm.server.pools import Pool, QueueFull
 from nodecomm.storage.database import DatabaseAway
 from nodecomm.storage.migrations import DatabaseTooNew
 from nodecomm.storage.postgres_place import DatabaseUnusable
 
 __all__ = ["Delivery", "Receive", "Receiving", "Waits"]
-
-T = TypeVar("T")
 
 #: Seconds between two looks for halves that have waited too long.
 LOOK_EVERY = 30.0
@@ -120,7 +118,7 @@ class _Turn:
     pause: float = field(default=FIRST_PAUSE, order=False)
 
 
-class Receiving:
+class Receiving(SpoolWork[Spool]):
     """
     Decides about what is stored, and keeps the folder in order.
 
@@ -134,8 +132,6 @@ class Receiving:
         at_once: Pairs that are decided about at a time.
     """
 
-    _log = Logger("nodecomm.inventory")
-
     def __init__(
         self,
         spool: Spool,
@@ -147,18 +143,16 @@ class Receiving:
         waits: Waits | None = None,
         at_once: int = 2,
     ) -> None:
-        self.spool = spool
+        super().__init__(spool, pool)
         self.limits = limits or DocumentLimits()
         self._receive = receive
         self._reactor = reactor
-        self._pool = pool
         self._waits = waits or Waits()
         self._at_once = at_once
         self._turns: dict[Box, list[_Turn]] = {box: [] for box in Box}
         self._begun = 0
         self._running: set[Deferred[None]] = set()
         self._pauses: set[IDelayedCall] = set()
-        self._started = False
         self._exchange: Exchange | None = None
         self._told: dict[bool, float] = {}
         self._look = LoopingCall(self._look_for_orphans)
@@ -182,16 +176,6 @@ class Receiving:
             within=self._waits.orphan,
             now=now,
         )
-
-    def start(self) -> Deferred[None]:
-        """
-        Open the folder and begin with what waits in it.
-
-        Raises:
-            SpoolInUse: Another program has it.
-            OSError: It cannot be used.
-        """
-        return self._away(self.spool.open).addCallback(self._opened)
 
     def _opened(self, pairs: list[Pair]) -> Deferred[None] | None:
         self._started = True
@@ -219,13 +203,6 @@ class Receiving:
             running.append(self._exchange.stop())
         ended = DeferredList(running)
         return ended.addCallback(lambda _: self.spool.close())
-
-    @property
-    def is_running(self) -> bool:
-        """
-        Whether uploads can be stored.
-        """
-        return self._started
 
     def store(
         self, part: Part, name: UploadName, sender: Sender, *, only_new: bool
@@ -299,14 +276,7 @@ class Receiving:
         except DocumentRefused as error:
             judgement = Judgement(Outcome.REFUSED, "", refusal=error.refusal)
         except FileNotFoundError:
-            # Somebody has removed the files: there is nothing to decide about.
-            self._log.warn(
-                "the inventory {name} is gone from {folder}",
-                event="inventory.gone",
-                name=pair.name,
-                folder=self.spool.folder,
-                peer=pair.sender.address,
-            )
+            self._tell_gone(pair.name, pair.sender)
             await self._away(self.spool.forget, pair)
             return
         else:
@@ -393,15 +363,7 @@ class Receiving:
         failed, claimed, gone = await self._away(self._expire)
         for each in failed:
             self._tell_failed(each)
-        if gone:
-            self._log.warn(
-                "{count} failed inventories were removed, the oldest: {folder} holds"
-                " no more",
-                event="inventory.forgotten",
-                count=len(gone),
-                serials=gone,
-                folder=self.spool.folder,
-            )
+        self._tell_forgotten(gone)
         if self._started:
             for pair in claimed:
                 self._add(_Turn(pair.serial, pair))
@@ -418,14 +380,6 @@ class Receiving:
             failed = self.spool.expire(waited=self._waits.orphan)
         return failed, claimed, self.spool.trim_failed()
 
-    def _failed_looking(self, failure: Failure) -> None:
-        self._log.failure(
-            "cannot look through {folder}; it is tried again",
-            failure,
-            event="inventory.unsearchable",
-            folder=self.spool.folder,
-        )
-
     def _tell_failed(self, failed: Failed, judgement: Judgement | None = None) -> None:
         inventory = judgement.inventory if judgement else None
         self._log.warn(
@@ -440,6 +394,3 @@ class Receiving:
             peer=failed.sender.address,
             serial=failed.serial,
         )
-
-    def _away(self, work: Callable[..., T], *args: Any) -> Deferred[T]:
-        return maybeDeferred(self._pool.run, work, *args)

@@ -10,13 +10,11 @@ a reason, or it waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nodecomm.config.durations import duration_text
@@ -26,6 +24,7 @@ from nodecomm.inventory.outbox import Outbox, Outgoing
 from nodecomm.inventory.pairs import Box, Part, Sender
 from nodecomm.inventory.relay_turns import LONGEST_PAUSE, Lane, Turn
 from nodecomm.inventory.spool import Placed
+from nodecomm.inventory.spool_work import SpoolWork
 from nodecomm.inventory.upstream_errors import (
     Permanent,
     SendFailed,
@@ -35,8 +34,6 @@ from nodecomm.inventory.upstream_errors import (
 from nodecomm.server.pools import Pool, QueueFull
 
 __all__ = ["KEEP", "Relaying", "Upstream"]
-
-T = TypeVar("T")
 
 #: Seconds that a file waits for the server above, at the most.
 KEEP = 7 * 86400.0
@@ -86,7 +83,7 @@ class Upstream(Protocol):
         ...
 
 
-class Relaying:
+class Relaying(SpoolWork[Outbox]):
     """
     Passes on what is stored, and keeps the folder in order.
 
@@ -101,8 +98,6 @@ class Relaying:
         at_once: Files that are sent into one box at a time.
     """
 
-    _log = Logger("nodecomm.inventory")
-
     def __init__(
         self,
         outbox: Outbox,
@@ -115,14 +110,13 @@ class Relaying:
         keep: float = KEEP,
         at_once: int = 4,
     ) -> None:
-        self.spool = outbox
+        super().__init__(outbox, pool)
         self.keep = keep
         self.address = address
         self._upstream = upstream
         self._reactor = reactor
         # Not the reactor's, which is the civil clock in most programs.
         self._seconds = outbox.seconds
-        self._pool = pool
         self._server_id = server_id
         #: Whether the server above is another one than this; and who waits to know.
         self._is_other = False
@@ -131,19 +125,8 @@ class Relaying:
         self._turns: dict[str, Turn] = {}
         self._running: set[Deferred[None]] = set()
         self._timers: dict[Box, IDelayedCall] = {}
-        self._started = False
         self._look = LoopingCall(self._look_again)
         self._look.clock = reactor
-
-    def start(self) -> Deferred[None]:
-        """
-        Open the folder and begin with what waits in it.
-
-        Raises:
-            SpoolInUse: Another program has it.
-            OSError: It cannot be used.
-        """
-        return self._away(self.spool.open).addCallback(self._opened)
 
     def _opened(self, items: list[Outgoing]) -> None:
         self._started = True
@@ -189,13 +172,6 @@ class Relaying:
             return self._upstream.close()
 
         return ended.addCallback(close)
-
-    @property
-    def is_running(self) -> bool:
-        """
-        Whether uploads can be stored.
-        """
-        return self._started
 
     def send_to(self, upstream: Upstream, address: str) -> None:
         """
@@ -313,13 +289,7 @@ class Relaying:
         except Permanent as error:
             turn.refusal = Refusal("upstream-refused", error.reason)
         except FileNotFoundError:
-            self._log.warn(
-                "the inventory {name} is gone from {folder}",
-                event="inventory.gone",
-                name=item.name.text,
-                folder=self.spool.folder,
-                peer=item.sender.address,
-            )
+            self._tell_gone(item.name.text, item.sender)
             turn.is_above = True
             return
         else:
@@ -552,15 +522,7 @@ class Relaying:
             if turn.refusal or was_tried:
                 await self._set_aside(turn, turn.refusal or self._expired(turn))
         gone = await self._away(self.spool.trim_failed)
-        if gone:
-            self._log.warn(
-                "{count} failed inventories were removed, the oldest: {folder} holds"
-                " no more",
-                event="inventory.forgotten",
-                count=len(gone),
-                serials=gone,
-                folder=self.spool.folder,
-            )
+        self._tell_forgotten(gone)
         self._send_all()
 
     def _expired(self, turn: Turn) -> Refusal:
@@ -568,14 +530,3 @@ class Relaying:
         kept = duration_text(self.keep)
         why = f"{self.address} has not taken it within {kept}: {said}"
         return Refusal("expired", why)
-
-    def _failed_looking(self, failure: Failure) -> None:
-        self._log.failure(
-            "cannot look through {folder}; it is tried again",
-            failure,
-            event="inventory.unsearchable",
-            folder=self.spool.folder,
-        )
-
-    def _away(self, work: Callable[..., T], *args: Any) -> Deferred[T]:
-        return maybeDeferred(self._pool.run, work, *args)
