@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 
 from nodecomm.cli.key_file import read_key_file
-from nodecomm.cli.nodes_reached import LIVE, Answer, Nodes
+from nodecomm.cli.nodes_reached import Answer, Nodes
 from nodecomm.cli.nodes_shown import COMPARE, key_lines, node_facts, served_by
 from nodecomm.cli.options import CommandOptions
 from nodecomm.inventory.lifecycle import (
@@ -28,7 +28,7 @@ from nodecomm.inventory.lifecycle import (
     TrustAgain,
 )
 from nodecomm.inventory.records import Records, put_decision
-from nodecomm.inventory.suspicions import Suspicion, by_node, suspicions
+from nodecomm.inventory.suspicions import Suspicion, suspicions_of
 
 __all__ = ["DECISIONS"]
 
@@ -68,8 +68,7 @@ def _decided(
 
     def work(records: Records) -> tuple[Change, tuple[Suspicion, ...]]:
         change = put_decision(records, decision, now, by)
-        doubts = by_node(suspicions(records.nodes(*LIVE)))
-        return change, tuple(doubts.get(change.node.node_id, ()))
+        return change, suspicions_of(change.node, records)
 
     if nodes.place.is_made or isinstance(decision, (Block, Register)):
         change, found = nodes.write(work)

@@ -13,7 +13,7 @@ from nodecomm.identity.files import ensure_folder
 from nodecomm.inventory.nodes import Node, Status
 from nodecomm.inventory.opening import NodesPlace, open_nodes_at
 from nodecomm.inventory.records import Records
-from nodecomm.inventory.suspicions import Suspicion, by_node, suspicions
+from nodecomm.inventory.suspicions import Suspicion, suspicions_of
 
 __all__ = ["LIVE", "Answer", "Failed", "Nodes"]
 
@@ -117,15 +117,16 @@ class Nodes:
         A node, and what is suspicious about it.
         """
 
-        def find(records: Records) -> tuple[Node | None, tuple[Suspicion, ...]]:
-            return records.node(node_id), suspicions(records.nodes(*LIVE))
+        def find(records: Records) -> tuple[Node, tuple[Suspicion, ...]] | None:
+            node = records.node(node_id)
+            return None if node is None else (node, suspicions_of(node, records))
 
-        node, found = self.read(find) or (None, ())
-        if node is None:
+        found = self.read(find)
+        if found is None:
             known = "" if self.place.is_made else ", which is not there (see --config)"
             text = f"no node {node_id} is known in {self.place}{known}"
             raise Failed("unknown-node", text)
-        return node, tuple(by_node(found).get(node.node_id, ()))
+        return found
 
 
 def _may_mean(name: str, node: Node) -> bool:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from nodecomm.inventory.nodes import Node
 
-__all__ = ["Suspicion", "by_node", "suspicions"]
+if TYPE_CHECKING:
+    from nodecomm.inventory.lifecycle import Others
+
+__all__ = ["Suspicion", "by_node", "suspicions", "suspicions_of"]
 
 #: Names of nodes in one text.
 _NAMED = 5
@@ -64,6 +68,20 @@ def suspicions(nodes: Iterable[Node]) -> tuple[Suspicion, ...]:
             text = f"{_listed(same)} are called {name}"
             found.append(Suspicion("duplicate-hostname", text, _ids(same)))
     return tuple(found)
+
+
+def suspicions_of(node: Node, others: Others) -> tuple[Suspicion, ...]:
+    """
+    What is suspicious about this node: the same as `suspicions` of all nodes tells of
+    it, and few of them are read for it.
+    """
+    near = {node.node_id: node}
+    if node.key is not None:
+        near.update((other.node_id, other) for other in others.with_key(node.key))
+    if node.hostname:
+        same = others.with_hostname(node.hostname)
+        near.update((other.node_id, other) for other in same)
+    return tuple(by_node(suspicions(near.values())).get(node.node_id, ()))
 
 
 def by_node(found: Iterable[Suspicion]) -> dict[str, list[Suspicion]]:

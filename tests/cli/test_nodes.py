@@ -22,6 +22,7 @@ from nodecomm.cli import main, nodes, nodes_decisions
 from nodecomm.inventory.document import read_document
 from nodecomm.inventory.keys import key_pin, read_certificate
 from nodecomm.inventory.node_sqlite import open_nodes
+from nodecomm.inventory.node_tables import NodeTables
 from nodecomm.inventory.records import put_document, read_files
 from nodecomm.inventory.signature import sign
 from tests.identity.sample import key, pair
@@ -236,6 +237,22 @@ def test_many_alike(server: Server) -> None:
     waited = server.run("wait")[1]
     assert waited.count("warning:") == 2
     assert len(server.facts("wait")["nodes"]) == 25
+
+
+def test_one_of_many(server: Server) -> None:
+    """
+    What is about one node reads few others: nobody else decides meanwhile.
+    """
+    server.receive()
+    server.receive(1, OTHER_NODE)
+    with mock.patch.object(NodeTables, "nodes", side_effect=AssertionError):
+        shown = server.facts("show", NODE)
+        accepted = server.facts("accept", NODE, "--duplicate-hostname")
+        server.facts("history", NODE)
+        server.facts("delete", NODE)
+        server.facts("refuse", OTHER_NODE)
+    for facts in (shown, accepted):
+        assert [x["nodes"] for x in facts["warnings"]] == [[OTHER_NODE, NODE]]
 
 
 def test_list(server: Server) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from nodecomm.inventory.judgement import Known
 from nodecomm.inventory.nodes import Alternation, Conflict, Machine, Status
-from nodecomm.inventory.suspicions import by_node, suspicions
+from nodecomm.inventory.suspicions import by_node, suspicions, suspicions_of
+from nodecomm.testing.nodes import _MemoryRecords
 from tests.identity.sample import key
 from tests.inventory.documents import NODE, OTHER_NODE
 from tests.inventory.test_lifecycle import FACTS, NOW, a_node
@@ -71,6 +73,34 @@ def test_of_each_node() -> None:
     assert {name: tuple(own) for name, own in about.items()} == {
         f"n{x}": found for x in range(3)
     }
+
+
+def test_of_a_node_among_others() -> None:
+    """
+    Whoever asks about one node is told the same as all of them tell of it.
+    """
+    gone = (Status.DELETED, "gone")
+    other = evolve(FACTS, hostname="other")
+    machine = Machine("two", None, "b")
+    nodes = [
+        a_node(),
+        a_node(Status.ACCEPTED, OTHER_NODE, facts=other),
+        a_node(Status.ACCEPTED, "third", key(1), evolve(FACTS, hostname="OTHER")),
+        a_node(*gone, key(1), other),
+        evolve(
+            a_node(node_id="fourth", facts=None),
+            alternation=Alternation(NOW, machine, machine),
+        ),
+        evolve(a_node(node_id="fifth"), known=Known("fifth")),
+    ]
+    records = _MemoryRecords()
+    for node in nodes:
+        records.save(node)
+    about = by_node(suspicions(nodes))
+
+    for node in nodes:
+        assert suspicions_of(node, records) == tuple(about.get(node.node_id, ()))
+    assert [len(about.get(node.node_id, ())) for node in nodes] == [2, 2, 1, 0, 2, 1]
 
 
 def test_of_one_node() -> None:
