@@ -29,6 +29,9 @@ _MIB = 1 << 20
 #: Bytes that are made of compressed ones at a time.
 _STEP = 256 * 1024
 
+#: Compressed files in one. Each takes some microseconds, even an empty one of 20 bytes.
+_FILES = 1000
+
 #: `zlib` reads gzip's header and checks its sum.
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -118,7 +121,8 @@ def is_compressed(start: bytes) -> bool:
 def inflate(chunks: Iterable[bytes], limits: DocumentLimits) -> Iterator[bytes]:
     """
     The content of a gzip file that comes in *chunks*, in pieces of 256 KiB at most.
-    Several files in one, as gzip allows, are read one after the other.
+    Several files in one, as gzip allows, are read one after the other, a thousand at
+    most.
 
     Raises:
         DocumentRefused: `too-large`, `gzip-bomb`, or `bad-gzip` for what is damaged,
@@ -126,7 +130,7 @@ def inflate(chunks: Iterable[bytes], limits: DocumentLimits) -> Iterator[bytes]:
             no use then.
     """
     inside = zlib.decompressobj(_GZIP)
-    taken = made = 0
+    taken = made = files = 0
     within = True
     for chunk in chunks:
         taken += len(chunk)
@@ -145,6 +149,10 @@ def inflate(chunks: Iterable[bytes], limits: DocumentLimits) -> Iterator[bytes]:
             else:
                 rest, more = inside.unused_data, False
                 inside = zlib.decompressobj(_GZIP)
+                files += 1
+                if rest and files >= _FILES:
+                    msg = f"more than {_FILES} compressed files in one"
+                    raise DocumentRefused("gzip-bomb", msg)
     if within:
         raise DocumentRefused("bad-gzip", "the compressed document ends too early")
 

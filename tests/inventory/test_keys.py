@@ -208,6 +208,21 @@ def test_possession() -> None:
         assert not found.proves_possession()
 
 
+def test_two_algorithms() -> None:
+    """
+    A certificate that names its signature's algorithm in two ways is none.
+    """
+    der = read_certificate(PEM).der
+    oid = bytes.fromhex("2a864886f70d01010b")
+    inner, outer = der.index(oid), der.rindex(oid)
+    assert inner < outer
+
+    for at in (inner, outer):
+        changed = bytearray(der)
+        changed[at + len(oid) - 1] += 1
+        assert code(agent(base64.b64encode(changed).decode())) == "bad-certificate"
+
+
 def certificate_of(key: PublicKey) -> str:
     """
     A certificate of this node with any key, signed by another one.

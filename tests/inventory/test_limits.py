@@ -6,7 +6,7 @@ Compressed documents.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -76,6 +76,27 @@ def test_several_in_one() -> None:
     assert uncompress(gzip.compress(b"one ") + gzip.compress(b"two"), LIMITS) == (
         b"one two"
     )
+
+
+def test_thousands_in_one() -> None:
+    """
+    Each compressed file in one takes time, even an empty one: thousands are refused.
+    """
+    empty = gzip.compress(b"")
+    data = empty * 2000
+    read = []
+
+    def chunks() -> Iterator[bytes]:
+        for at in range(0, len(data), 1000):
+            read.append(at)
+            yield data[at : at + 1000]
+
+    limits = DocumentLimits()
+    assert uncompress(empty * 999 + gzip.compress(b"<x/>"), limits) == b"<x/>"
+    with pytest.raises(DocumentRefused) as caught:
+        list(inflate(chunks(), limits))
+    assert caught.value.refusal.code == "gzip-bomb"
+    assert read[-1] < len(data) * 2 // 3
 
 
 def test_damaged() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import gzip
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 from nodecomm.access.networks import AddressList
 from nodecomm.inventory.limits import DocumentLimits
@@ -309,6 +310,20 @@ def test_refused_before_it_is_asked_for(server: Server) -> None:
     connection.send(head("PUT", "/inventories/a.ocs", None, lines))
 
     assert connection.take().startswith(b"HTTP/1.1 403 ")
+    connection.lose()
+
+
+def test_a_name_that_waits_is_not_asked_for(server: Server) -> None:
+    """Who wants no file replaced is told so before he has sent his."""
+    server.put("/inventories/a.ocs", b"one")
+    connection = server.connect()
+    lines = {**LOGIN, "Expect": "100-continue", "If-None-Match": "*"}
+
+    connection.send(
+        head("PUT", "/inventories/a.ocs", None, {**lines, "Content-Length": "1000"})
+    )
+
+    assert connection.take().startswith(b"HTTP/1.1 412 ")
     connection.lose()
 
 
@@ -644,6 +659,26 @@ def test_proxies(tmp_path: Path, own_site: bool) -> None:
     assert put("10.0.0.1", "192.0.2.9, 198.51.100.1") == 403
     incoming = Path(server.resource.receiving.spool.folder, "incoming")
     assert [each.name for each in incoming.iterdir()] == ["a.ocs~first~192.0.2.9"]
+
+
+def test_less_than_was_told(tmp_path: Path) -> None:
+    """A site that has kept less of a file than there was has its upload refused."""
+
+    class Forgetful(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(size)[:-1]
+
+    class Forgets(Request):
+        def process(self) -> None:
+            assert self.content is not None
+            self.content = Forgetful(self.content.read())
+            super().process()
+
+    server = Server(tmp_path, own_site=False)
+    server.site.requestFactory = Forgets
+
+    assert server.put("/inventories/a.ocs").status == 400
+    assert server.resource.receiving.spool.waiting == 0
 
 
 def test_in_another_tree(server: Server) -> None:
