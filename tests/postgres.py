@@ -245,6 +245,13 @@ class SharedCase(SynchronousTestCase):
         self.place = self.cluster.place(self.database)
         self.addCleanup(self.sql, CLEAN)
 
+    def strict(self) -> PostgresPlace:
+        """
+        The same, where transactions see nothing that others write unless they ask to.
+        """
+        options = "-c%20default_transaction_isolation%3Dserializable"
+        return PostgresPlace(f"{self.place.url}&options={options}")
+
     def sql(self, statement: str) -> list[Any]:
         """
         What an operator may do with the database.

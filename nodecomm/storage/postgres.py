@@ -148,7 +148,12 @@ def told_errors(driver: Any) -> Iterator[None]:
             "tables: make the database with `createdb --owner USER`, or GRANT CREATE "
             "on it"
         ) from error
-    except (driver.OperationalError, driver.InterfaceError) as error:
+    except (
+        driver.OperationalError,
+        driver.InterfaceError,
+        # As one that was made read-only, or has ended a transaction that stood idle.
+        driver.InternalError,
+    ) as error:
         raise DatabaseAway(one_line(str(error)) or error.__class__.__name__) from error
 
 
@@ -166,6 +171,13 @@ def _check(connection: psycopg.Connection[Any], place: PostgresPlace) -> None:
             f"PostgreSQL {info.server_version // 10000} is too old, 10 is the oldest"
         )
     connection.execute("SET client_encoding TO 'UTF8'")
+
+
+#: What is read after a lock was waited for is what others have written until then,
+#: whatever the database is set to.
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; "
+
+_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
 
 
 def _settings(timeout: int) -> str:
@@ -196,7 +208,7 @@ def _migrate(connection: psycopg.Connection[Any], area: Area) -> None:
     if there and _steps_done(connection, area) == len(area.steps):
         return
     # What it takes, it takes: tables may be large.
-    connection.execute(f"BEGIN; {_settings(0)} {_lock(_MIGRATIONS_LOCK)}")
+    connection.execute(f"{_BEGIN}{_settings(0)} {_lock(_MIGRATIONS_LOCK)}")
     try:
         # Whoever writes with an older release, or reads, is waited for.
         connection.execute(_lock(area.number))
@@ -271,9 +283,6 @@ class PostgresConnection:
         self._connection.execute(_lock(self._area.number))
 
 
-_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
-
-
 def transact(
     connection: psycopg.Connection[Any],
     area: Area,
@@ -303,7 +312,7 @@ def begin_statement(area: Area, *, write: bool = False, snapshot: bool = False) 
         write: Whether nobody else writes to them meanwhile.
         snapshot: Whether it only reads, and all of one moment.
     """
-    begin = _BEGIN_READING if snapshot else "BEGIN; "
+    begin = _BEGIN_READING if snapshot else _BEGIN
     statement = begin + _settings(STATEMENT_TIMEOUT)
     return statement + (_lock(area.number) if write else "")
 

@@ -214,7 +214,7 @@ class PostgresDatabase(Threaded[PostgresConnection]):
         if self._connection is not None:
             try:
                 self._connection.execute(begin)
-            except (driver.OperationalError, driver.InterfaceError):
+            except driver.Error:
                 if not self._connection.closed:
                     # A lock that could not be had in time, for instance.
                     self._undo()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from typing import Any
 from unittest.mock import patch
@@ -266,6 +267,22 @@ class LostConnectionTests(SharedCase):
         for run in (self.nodes.database.run, self.nodes.database.write):
             self.assertEqual("on", self.successResultOf(run(work)))
 
+    def test_what_others_have_written_is_seen(self) -> None:
+        """
+        Whoever has waited for the lock sees what was written meanwhile, whatever
+        transactions are like in this database.
+        """
+        nodes = self.make(self.strict())
+
+        def work(connection: PostgresConnection) -> str:
+            (row,) = connection.execute(
+                "SELECT current_setting('transaction_isolation')"
+            )
+            return str(row[0])
+
+        for run in (nodes.database.run, nodes.database.write):
+            self.assertEqual("read committed", self.successResultOf(run(work)))
+
     def test_nobody_writes_while_tables_are_changed(self) -> None:
         """
         Whoever changes tables has the lock of those that write to them.
@@ -320,6 +337,28 @@ class LostConnectionTests(SharedCase):
             "statement timeout", str(self.failureResultOf(found, DatabaseAway).value)
         )
         self.assertEqual(0, self.generation())
+
+    def test_it_does_not_do_it_now(self) -> None:
+        """
+        A database that was made read-only, or has lost patience with a program that
+        stood still, is away like any other.
+        """
+
+        def refused(connection: PostgresConnection) -> None:
+            connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute("CREATE TABLE more ()")
+
+        def stopped(connection: PostgresConnection) -> None:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                time.sleep(0.02)
+                connection.execute("SELECT 1")
+
+        for work, text in ((refused, "read-only transaction"), (stopped, "idle")):
+            with patch.object(postgres, "IDLE_TIMEOUT", "0.001"):
+                found = self.nodes.database.run(work)
+            self.assertIn(text, str(self.failureResultOf(found, DatabaseAway).value))
+            self.assertEqual(0, self.generation())
 
     def test_a_database_that_hangs(self) -> None:
         """
@@ -495,10 +534,11 @@ class PlaceTests(SharedCase):
         """
         barrier = threading.Barrier(4)
         found: list[int] = []
+        place = self.strict()
 
         def start() -> None:
             barrier.wait()
-            with open_shared_nodes(self.place) as nodes:
+            with open_shared_nodes(place) as nodes:
                 found.append(nodes(lambda kept: kept.generation(), False))
 
         threads = [threading.Thread(target=start) for _ in range(4)]
