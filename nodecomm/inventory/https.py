@@ -9,26 +9,32 @@ the one that they know from connections, or nothing. So it is made from that key
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from twisted.internet.interfaces import IProtocolFactory, ISSLTransport
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from nodecomm.identity.keys import KeyPair, PublicKey, UnusableKey, check_sane
+from nodecomm.inventory.lines import LineLimit
 from nodecomm.inventory.own import node_certificate
 from nodecomm.server.admission import peer_address
 from nodecomm.transport.context import certificate_key
+from nodecomm.transport.errors import TLSFailure
+from nodecomm.transport.facts import Stage
 from nodecomm.transport.limits import HandshakeGate
 from nodecomm.transport.memory import TLSOverTransport
 
 if TYPE_CHECKING:
     from OpenSSL.crypto import X509
     from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime
+    from twisted.python.failure import Failure
 
 __all__ = [
     "CertificateError",
@@ -41,6 +47,17 @@ __all__ = [
 #: Seconds that a handshake may take, and handshakes that are worked on at a time.
 HANDSHAKE_TIMEOUT = 30.0
 HANDSHAKES_AT_ONCE = 32
+
+#: Lines that are stated in a minute about handshakes that failed.
+_LINES = 10
+
+#: How the reason of a failed handshake begins, and what it ends with if somebody has
+#: only looked whether the port is open.
+_HANDSHAKE = "handshake: "
+_LEFT = "unexpected EOF"
+
+#: What OpenSSL calls a request of HTTP where TLS should begin.
+_PLAIN = ("http request", "https proxy request")
 
 #: What a session would be resumed in; OpenSSL wants a name where certificates of
 #: clients are asked for. None is resumed.
@@ -120,6 +137,8 @@ class OverTLS:
         gate: Has handshakes take turns; one of its own if not given.
     """
 
+    _log = Logger("nodecomm.inventory")
+
     def __init__(
         self,
         context: SSL.Context,
@@ -135,6 +154,7 @@ class OverTLS:
         self._ask_for_keys = ask_for_keys
         self._handshake_timeout = handshake_timeout
         self._gate = gate or HandshakeGate(reactor, HANDSHAKES_AT_ONCE)
+        self._lines = LineLimit(reactor, _LINES)
         self.show(context)
 
     def show(self, context: SSL.Context) -> None:
@@ -162,13 +182,42 @@ class OverTLS:
         protocol = self._factory.buildProtocol(addr)
         if protocol is None:
             return None
-        return _Stream(
+        host = peer_address(addr)[0]
+        stream = _Stream(
             self._context,
             protocol,
             self._reactor,
             gate=self._gate,
             handshake_timeout=self._handshake_timeout,
-            asker=peer_address(addr)[0],
+            asker=host,
+        )
+        stream.no_handshake = partial(self._no_handshake, host)
+        return stream
+
+    def _no_handshake(self, host: str, reason: str) -> None:
+        """
+        State who could not be spoken to, unless too many could not just now.
+        """
+        if more := self._lines.left_out():
+            self._log.warn(
+                "{count} more TLS handshakes for inventories failed in a minute",
+                event="inventory.no-tls-more",
+                count=more,
+            )
+        if not self._lines.allows():
+            return
+        advice = ""
+        if reason in _PLAIN:
+            advice = (
+                ": it speaks HTTP without TLS; have it use an address that begins with"
+                " https://, or write `plain = true` if it is a proxy of yours"
+            )
+        self._log.warn(
+            "no TLS with {peer} for inventories, {reason}{advice}",
+            event="inventory.no-tls",
+            peer=host,
+            reason=reason,
+            advice=advice,
         )
 
 
@@ -235,6 +284,17 @@ class _Stream(TLSOverTransport):  # type: ignore[override]  # any address
     """
     A stream, in which it does not matter where records begin.
     """
+
+    #: Told why there was no handshake, in OpenSSL's words.
+    no_handshake: Callable[[str], object] = lambda _: None
+
+    def _end(self, reason: Failure) -> None:
+        text = str(reason.value) if isinstance(reason.value, TLSFailure) else ""
+        if self.stage is not Stage.LOST and text.startswith(_HANDSHAKE):
+            text = text[len(_HANDSHAKE) :]
+            if text != _LEFT:
+                self.no_handshake(text)
+        super()._end(reason)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Send all of it in one."""

@@ -22,7 +22,6 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.pages import notFound
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
@@ -41,6 +40,7 @@ from nodecomm.inventory.doors import (
     is_crowded,
 )
 from nodecomm.inventory.https import peer_key
+from nodecomm.inventory.lines import LineLimit
 from nodecomm.inventory.names import UploadName
 from nodecomm.inventory.pairs import Box, Sender
 from nodecomm.inventory.site import (
@@ -66,7 +66,6 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 #: Lines that are stated in a minute of uploads that were refused; the rest is counted.
 _LINES = 60
-_PERIOD = 60.0
 
 #: What a sender is told who has the path wrong.
 _NOT_HERE = "nothing is here; files go to inventories/ or inventory-updates/"
@@ -110,9 +109,8 @@ class InventoryResource(Resource):
         self._reactor = reactor
         self._pool = pool
         self._knows_key = knows_key
-        self._stated = 0
-        self._since = reactor.seconds()
-        self.putChild(b"uuid", _ServerId(server_id))
+        self._lines = LineLimit(reactor, _LINES)
+        self.putChild(b"uuid", _ServerId(self, server_id))
         self.putChild(b"inventories", _BoxResource(self, Box.FIRST))
         self.putChild(b"inventory-updates", _BoxResource(self, Box.UPDATE))
 
@@ -293,18 +291,13 @@ class InventoryResource(Resource):
         """
         State that an upload was refused, unless too many were just now.
         """
-        now = self._reactor.seconds()
-        if not 0 <= now - self._since < _PERIOD:
-            more = max(0, self._stated - _LINES)
-            self._since, self._stated = now, 0
-            if more:
-                self._log.warn(
-                    "{count} more uploads were refused in a minute",
-                    event="upload.refused-more",
-                    count=more,
-                )
-        self._stated += 1
-        if self._stated > _LINES:
+        if more := self._lines.left_out():
+            self._log.warn(
+                "{count} more uploads were refused in a minute",
+                event="upload.refused-more",
+                count=more,
+            )
+        if not self._lines.allows():
             return
         self._log.warn(
             "{method} {path} from {peer} is refused: {status}, {reason}",
@@ -322,13 +315,14 @@ class _ServerId(Resource):
     The id of this server, for everybody: a node asks before it knows anybody.
     """
 
-    def __init__(self, server_id: str) -> None:
+    def __init__(self, owner: InventoryResource, server_id: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._owner = owner
         self._body = f"{server_id}\n".encode("ascii")
 
     def getChild(self, path: bytes, request: Request) -> Any:
         """Nothing is below."""
-        return notFound()
+        return _Nothing(self._owner)
 
     def render(self, request: Request) -> bytes | int:
         """Tell it."""
@@ -336,7 +330,15 @@ class _ServerId(Resource):
             answer(request, Refused(405, "method", headers={"Allow": "GET, HEAD"}))
             return NOT_DONE_YET
         request.setHeader("Content-Type", "text/plain")  # type: ignore[no-untyped-call]
-        return self._body
+        if request.method == b"GET":
+            return self._body
+        # Of a body to a HEAD Twisted makes a line of the log, for whoever asks.
+        request.setHeader(  # type: ignore[no-untyped-call]
+            "Content-Length", str(len(self._body))
+        )
+        request.write(b"")  # type: ignore[no-untyped-call]
+        request.finish()  # type: ignore[no-untyped-call]
+        return NOT_DONE_YET
 
 
 @implementer(IUploadResource)

@@ -238,6 +238,12 @@ class UploadChannel(http.HTTPChannel):
             return False
         return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
 
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """
+        A header without end. Twisted would wait for itself before it closes, in vain.
+        """
+        self._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+
     def allHeadersReceived(self) -> None:
         """The headers have come."""
         self._has_head = True
@@ -262,6 +268,22 @@ class UploadChannel(http.HTTPChannel):
         if self.visit is not None:
             self.visit.leave()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    # These two as Twisted has them, without a line of the log each: whoever connects
+    # and does nothing could fill it.
+
+    def timeoutConnection(self) -> None:
+        """Nothing comes any more: close it."""
+        if self.abortTimeout is not None:
+            self._abortingCall = self.callLater(  # type: ignore[no-untyped-call]
+                self.abortTimeout, self.forceAbortClient
+            )
+        self.loseConnection()  # type: ignore[no-untyped-call]
+
+    def forceAbortClient(self) -> None:
+        """It does not let itself be closed in order."""
+        self._abortingCall = None
+        self.close()
 
     def close(self) -> None:
         """Close it at once."""

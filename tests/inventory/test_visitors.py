@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 
 from nodecomm.access.networks import AddressList
 from nodecomm.inventory.https import OverTLS, own_key_certificate
@@ -221,3 +224,67 @@ def test_during_the_handshake(server: Server) -> None:
     server.clock.advance(0)
     assert second.aborted
     assert server.site._visitors.total <= 1
+
+
+def test_nobody_fills_the_log_by_being_there(server: Server) -> None:
+    """Of connections that time out, or do not let themselves be closed, no line."""
+    with capturedLogs() as told:
+        for request in (b"", head("PUT", "/inventories/a.ocs", b"x" * 100_000, {})):
+            connection = server.connect()
+            connection.send(request)
+            connection.transport.disconnecting = False
+            server.clock.advance(120)
+            server.clock.advance(120)
+            assert connection.transport.aborted
+            connection.lose()
+        connection = server.connect()
+        for path, status in (("/uuid", 200), ("/uuid/x", 404), ("/x", 404)):
+            reply = server.ask("HEAD", path, connection=connection)
+            assert (reply.status, reply.body) == (status, b"")
+            assert int(reply.headers["Content-Length"]) > 0
+    assert [event.get("event") for event in told] == ["upload.refused"]
+
+
+def test_a_header_without_end(server: Server) -> None:
+    """Whoever sends more of a line than is read hears so at once."""
+    connection = server.connect()
+    connection.send(b"GET /uuid HTTP/1.1\r\nX: " + b"x" * 65536)
+    assert connection.take() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    assert connection.transport.disconnecting
+
+
+def test_http_where_tls_begins(server: Server) -> None:
+    """Who speaks HTTP to the port of HTTPS is stated, so many times in a minute."""
+    factory = OverTLS(
+        own_key_certificate(server_pair(), "root", NOW),
+        server.site,
+        reactor=server.clock,
+    )
+
+    def speak(data: bytes) -> Transport:
+        address = IPv4Address("TCP", "192.0.2.1", 40000)
+        protocol = factory.buildProtocol(address)
+        assert protocol is not None
+        transport = Transport(peerAddress=address)
+        protocol.makeConnection(transport)
+        server.clock.advance(0)
+        protocol.dataReceived(data)
+        server.clock.advance(0)
+        protocol.connectionLost(Failure(ConnectionLost()))
+        return transport
+
+    with capturedLogs() as told:
+        # Somebody who only looks whether the port is open.
+        speak(b"")
+        answers = [speak(b"PUT /inventories/a.ocs HTTP/1.1\r\n") for _ in range(12)]
+        assert len(told) == 10
+        server.clock.advance(60)
+        speak(b"\x00" * 100)
+
+    assert b"https" not in b"".join(answer.value() for answer in answers)
+    assert {each["event"] for each in told[:10]} == {"inventory.no-tls"}
+    assert told[0]["peer"] == "192.0.2.1"
+    assert "begins with https://" in formatEvent(told[0])
+    assert told[10]["event"] == "inventory.no-tls-more"
+    assert told[10]["count"] == 2
+    assert "https://" not in formatEvent(told[11])
