@@ -21,6 +21,7 @@ from nodecomm.inventory.limits import DocumentLimits
 from nodecomm.inventory.names import Half, UploadName, read_name
 from nodecomm.inventory.pairs import Box
 from nodecomm.inventory.signature import MAX_SIGNATURE_SIZE
+from nodecomm.inventory.via import MOST
 
 __all__ = [
     "Account",
@@ -32,6 +33,7 @@ __all__ = [
     "check_room",
     "check_sender",
     "check_target",
+    "check_way",
     "client_address",
     "is_crowded",
 ]
@@ -126,6 +128,7 @@ class Head:
         length: Bytes of content; None if it was not said.
         known_key: Whether the sender has proved, by TLS, to have the key of an accepted
             node. That is worth more than a password.
+        via: The marks of the relays that it came by.
     """
 
     method: str
@@ -137,6 +140,7 @@ class Head:
     only_new: bool = False
     length: int | None = 0
     known_key: bool = False
+    via: tuple[str, ...] = ()
 
 
 @frozen
@@ -228,6 +232,25 @@ def check_target(head: Head) -> UploadName:
     if head.content_range:
         raise Refused(400, "part", "parts of a file are not taken")
     return name
+
+
+def check_way(head: Head, mark: str) -> None:
+    """
+    Check that a relay does not get what it has passed on.
+
+    Args:
+        head: The upload.
+        mark: What marks the files that this server passes on; "" if it passes on none.
+
+    Raises:
+        Refused: 508.
+    """
+    if not mark:
+        return
+    if mark in head.via:
+        raise Refused(508, "loop", "this relay has passed this file on before")
+    if len(head.via) > MOST:
+        raise Refused(508, "loop", f"this file came by more than {MOST} relays")
 
 
 def check_length(head: Head, name: UploadName, limits: DocumentLimits) -> int:

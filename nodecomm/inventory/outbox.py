@@ -10,7 +10,7 @@ has acknowledged it, or it is in `failed/` with the reason:
     Uploads under way. Nobody was told anything about them; emptied at the start.
 `outgoing/`
     What waits, each file in a folder of its own, `SERIAL/NAME~BOX~ADDRESS`. Later ones
-    have greater serials.
+    have greater serials. Beside it, in `via`, stand the relays that it has come by.
 `failed/`
     What the server above does not want, and what waited for too long.
 
@@ -29,9 +29,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from operator import attrgetter
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from nodecomm.identity.files import ensure_folder, sync_folder
+from nodecomm.identity.files import ensure_folder, replace_file, sync_folder
 from nodecomm.inventory.failures import (
     FAILED_NAME,
     REASON_NAME,
@@ -59,6 +59,12 @@ OUTGOING_NAME = "outgoing"
 
 #: The reason for which something was put aside before it was sent again.
 _REASON_BEFORE = "reason-before.json"
+
+#: The relays that a file has come by, beside it; one mark a line.
+_VIA = "via"
+
+#: What may stand beside a file, and is of no use without it.
+_BESIDE = (_VIA, _REASON_BEFORE)
 
 #: The folders of a server that decides, which may have been here before.
 _INCOMING, _READY = "incoming", "ready"
@@ -315,6 +321,9 @@ class Outbox(SpoolFolder[Outgoing]):
         held = held_name(name, sender)
         making = os.path.join(self._partial, serial)
         os.mkdir(making, 0o700)
+        if sender.via:
+            lines = "".join(f"{mark}\n" for mark in sender.via)
+            replace_file(os.path.join(making, _VIA), lines.encode())
         os.rename(path, os.path.join(making, held))
         folder = os.path.join(self._outgoing, serial)
         os.rename(making, folder)
@@ -329,13 +338,16 @@ class Outbox(SpoolFolder[Outgoing]):
                 return
             found = _read_folder(folder)
             if not found:
+                for name in _BESIDE:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(folder, name))
                 # Empty, or with something in it that somebody else has put there.
                 os.rmdir(folder)
         except OSError:
             # Not a folder, or not ours to read; the others count.
             return
         for waiting in found[:1]:
-            self._add(serial, waiting)
+            self._add(serial, _with_via(waiting))
         for waiting in found[1:]:
             self._put_in(waiting.path, waiting.name, waiting.sender)
 
@@ -428,12 +440,27 @@ def send_again(folder: str | os.PathLike[str], serial: str) -> tuple[str, ...]:
             os.rename(os.path.join(aside, text), held)
         # From now on it waits again, for as long as any other.
         os.utime(held)
+    # Relays may stand otherwise now; if they still pass it round, that is found again.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(aside, _VIA))
     if os.path.exists(reason):
         os.replace(reason, before)
     outgoing = os.path.join(top, OUTGOING_NAME)
     os.rename(aside, os.path.join(outgoing, serial))
     sync_folder(outgoing)
     return failed.files
+
+
+def _with_via(waiting: Waiting) -> Waiting:
+    """
+    With the relays that it has come by.
+    """
+    try:
+        with open(os.path.join(os.path.dirname(waiting.path), _VIA), "rb") as file:
+            marks = file.read().decode("ascii").split()
+    except (OSError, ValueError):
+        return waiting
+    return evolve(waiting, sender=evolve(waiting.sender, via=tuple(marks)))
 
 
 def _names(folder: str) -> list[str]:

@@ -60,10 +60,13 @@ class Sender:
     Attributes:
         box: Where it was put.
         address: The address that it came from, in its shortest form; "" if unknown.
+        via: The marks of the relays that it came by, see `nodecomm.inventory.via`. Only
+            relays ask.
     """
 
     box: Box = Box.FIRST
     address: str = ""
+    via: tuple[str, ...] = ()
 
 
 @frozen

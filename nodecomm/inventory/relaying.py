@@ -10,6 +10,7 @@ a reason, or it waits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -31,6 +32,7 @@ from nodecomm.inventory.upstream_errors import (
     Transient,
     UntrustedServer,
 )
+from nodecomm.inventory.via import mark_of, server_of
 from nodecomm.server.pools import Pool, QueueFull
 
 __all__ = ["KEEP", "Relaying", "Upstream"]
@@ -49,7 +51,10 @@ GRACE = 5.0
 
 #: Answers that may well be about the file: another one may fare better. After all other
 #: failures (no connection, a password, too much to do) it would not.
-_ABOUT_FILE = frozenset({408, 425, 500, 501, 505, 506, 508, 510})
+_ABOUT_FILE = frozenset({408, 425, 500, 501, 505, 506, 510})
+
+#: The answer of a relay that has passed a file on before.
+_LOOP = 508
 
 
 class Upstream(Protocol):
@@ -72,9 +77,12 @@ class Upstream(Protocol):
         """
         ...
 
-    def put(self, box: Box, name: str, content: str) -> Deferred[Any]:
+    def put(
+        self, box: Box, name: str, content: str, *, via: Sequence[str]
+    ) -> Deferred[Any]:
         """
-        Put the file at the path *content* into a box, under a name.
+        Put the file at the path *content* into a box, under a name, and tell the marks
+        of the relays that it has come by (`nodecomm.inventory.via`).
 
         Returns:
             Fires when the server has it; fails with `Transient` or `Permanent`, or with
@@ -92,7 +100,8 @@ class Relaying(SpoolWork[Outbox]):
         upstream: The server above.
         reactor: For pauses.
         pool: Where what blocks is done.
-        server_id: The id of this server. It sends nothing to itself.
+        server_id: The id of this server. It sends nothing to itself, and takes nothing
+            that it has sent.
         address: What the server above is called in logs and reasons.
         keep: Seconds that a file waits at the most.
         at_once: Files that are sent into one box at a time.
@@ -111,6 +120,7 @@ class Relaying(SpoolWork[Outbox]):
         at_once: int = 4,
     ) -> None:
         super().__init__(outbox, pool)
+        self.mark = mark_of(server_id)
         self.keep = keep
         self.address = address
         self._upstream = upstream
@@ -283,11 +293,17 @@ class Relaying(SpoolWork[Outbox]):
             Transient: It may go well another time.
         """
         item = turn.item
+        via = (*item.sender.via, self.mark)
         began = self._seconds()
         try:
-            await maybeDeferred(self._upstream.put, box, item.name.text, item.path)
+            await maybeDeferred(
+                self._upstream.put, box, item.name.text, item.path, via=via
+            )
         except Permanent as error:
-            turn.refusal = Refusal("upstream-refused", error.reason)
+            if error.status == _LOOP:
+                turn.refusal = self._goes_round(error.reason, via)
+            else:
+                turn.refusal = Refusal("upstream-refused", error.reason)
         except FileNotFoundError:
             self._tell_gone(item.name.text, item.sender)
             turn.is_above = True
@@ -314,6 +330,15 @@ class Relaying(SpoolWork[Outbox]):
                 waiting=len(self._turns) - 1,
             )
         lane.answered()
+
+    def _goes_round(self, reason: str, via: Sequence[str]) -> Refusal:
+        way = " -> ".join([*map(server_of, via), self.address])
+        return Refusal(
+            "loop",
+            f"relays pass it round, {way}: {reason}; write the server that decides, or "
+            "a relay nearer to it, into inventory.upstream of one of them, and have it "
+            "sent again by `nodecomm inventory retry`",
+        )
 
     async def _check_other(self) -> None:
         """

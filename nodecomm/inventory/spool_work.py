@@ -34,6 +34,9 @@ class SpoolWork(Generic[Folder]):
 
     _log = Logger("nodecomm.inventory")
 
+    #: What marks the files that are passed on from here; "" where none are.
+    mark = ""
+
     def __init__(self, spool: Folder, pool: Pool) -> None:
         self.spool = spool
         self._pool = pool

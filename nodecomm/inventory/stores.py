@@ -83,6 +83,11 @@ class UploadStore(Protocol):
         ...
 
     @property
+    def mark(self) -> str:
+        """What marks the files that it passes on; "" if it passes on none."""
+        ...
+
+    @property
     def is_running(self) -> bool:
         """Whether uploads can be stored."""
         ...

@@ -13,7 +13,7 @@ import base64
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -42,6 +42,7 @@ from nodecomm.inventory.upstream_errors import (
 )
 from nodecomm.inventory.upstream_exchange import Answer, Exchange, SendTimeouts, Stale
 from nodecomm.inventory.upstream_trust import IServerCheck
+from nodecomm.inventory.via import join_via
 from nodecomm.server.pools import InlinePool, Pool, QueueFull
 from nodecomm.wire.text import safe
 
@@ -219,7 +220,12 @@ class InventoryUpstream:
         return Deferred.fromCoroutine(self._server_id())
 
     def put(
-        self, box: Box, name: str, content: bytes | str | os.PathLike[str]
+        self,
+        box: Box,
+        name: str,
+        content: bytes | str | os.PathLike[str],
+        *,
+        via: Sequence[str] = (),
     ) -> Deferred[int]:
         """
         Put a file into a box of the server, byte for byte. The same file may be sent
@@ -229,6 +235,7 @@ class InventoryUpstream:
             box: Which box.
             name: What it is called there.
             content: The file's path, or what is in it.
+            via: The marks of the relays that it has come by.
 
         Returns:
             Fires with the answer's code when the server has the file: 201, or 204 if it
@@ -236,7 +243,7 @@ class InventoryUpstream:
             if the file cannot be read, and `ValueError` for a name that no server
             takes.
         """
-        return Deferred.fromCoroutine(self._put(box, name, content))
+        return Deferred.fromCoroutine(self._put(box, name, content, via))
 
     def close(self) -> Deferred[None]:
         """
@@ -267,12 +274,18 @@ class InventoryUpstream:
         return text
 
     async def _put(
-        self, box: Box, name: str, content: bytes | str | os.PathLike[str]
+        self,
+        box: Box,
+        name: str,
+        content: bytes | str | os.PathLike[str],
+        via: Sequence[str],
     ) -> int:
         read_name(name)
         headers = Headers({"Content-Type": ["application/octet-stream"]})
         if box in self._authorization:
             headers.addRawHeader("Authorization", self._authorization[box])
+        if via:
+            headers.addRawHeader("Via", join_via(via))
         try:
             stream: IO[bytes] = (
                 io.BytesIO(content)

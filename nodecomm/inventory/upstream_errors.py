@@ -10,9 +10,9 @@ from collections.abc import Sequence
 __all__ = ["Permanent", "SendFailed", "Transient", "UntrustedServer", "failure_of"]
 
 #: Answers that will be the same next time, for it is the file that is not wanted: its
-#: name, its size, its form. All others are about the server, the way to it, or its
-#: configuration, which may heal.
-_PERMANENT = frozenset({400, 409, 411, 412, 413, 414, 415, 422})
+#: name, its size, its form, or the way that it came. All others are about the server,
+#: the way to it, or its configuration, which may heal.
+_PERMANENT = frozenset({400, 409, 411, 412, 413, 414, 415, 422, 508})
 
 #: What to do about an answer, for those that somebody can do something about.
 _ADVICE = {
@@ -29,6 +29,7 @@ _ADVICE = {
     429: "the server has too much to do",
     503: "the server has too much to do, or is starting",
     507: "the server's disk is full",
+    508: "it was there before; relays pass it round",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ class Above:
         """Its id."""
         return succeed("root")
 
-    def put(self, box: Box, name: str, content: str) -> Deferred[None]:
+    def put(
+        self, box: Box, name: str, content: str, *, via: Sequence[str]
+    ) -> Deferred[None]:
         """Put a file."""
         return deferToThread(self._put, name, content)
 

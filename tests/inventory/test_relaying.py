@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import gzip
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -71,7 +71,9 @@ class Above:
         self.asked += 1
         return succeed(self.id) if isinstance(self.id, str) else fail(self.id)
 
-    def put(self, box: Box, name: str, content: str) -> Deferred[None]:
+    def put(
+        self, box: Box, name: str, content: str, *, via: Sequence[str]
+    ) -> Deferred[None]:
         """Take a file, or not."""
         self.tries.append((name, self.clock.seconds()))
         data = Path(content).read_bytes()

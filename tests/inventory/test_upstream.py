@@ -136,6 +136,15 @@ def test_the_request(hub: Hub) -> None:
     assert "Authorization: Basic cnVkZGVyOnNlY3JldA==" in lines
 
 
+def test_the_way_that_it_came(hub: Hub) -> None:
+    """The next server is told by which relays a file has come."""
+    server = hub.scripted(on_request=answering(reply(201)))
+
+    hub.result(hub.upstream().put(Box.UPDATE, NAME, b"<doc/>", via=["a", "b"]))
+
+    assert "Via: 1.1 a, 1.1 b" in server.got.decode().split("\r\n")
+
+
 def test_a_box_without_an_account(hub: Hub) -> None:
     """No password goes where none was given for."""
     server = hub.scripted(on_request=answering(reply(401)))
@@ -192,7 +201,7 @@ def test_no_id(hub: Hub, body: bytes) -> None:
     ("status", "permanent"),
     [
         # Source: the rules for relays, which hold for nodes as well.
-        *((status, True) for status in (400, 409, 411, 412, 413, 414, 415, 422)),
+        *((status, True) for status in (400, 409, 411, 412, 413, 414, 415, 422, 508)),
         *((status, False) for status in (401, 403, 404, 405, 407, 408, 425, 429)),
         *((status, False) for status in (500, 501, 502, 503, 504, 507, 599)),
         # These are no successes either.
