@@ -36,6 +36,7 @@ from nodecomm.inventory.doors import (
     check_room,
     check_sender,
     check_target,
+    check_way,
     client_address,
     is_crowded,
 )
@@ -54,6 +55,7 @@ from nodecomm.inventory.site import (
 from nodecomm.inventory.spool import NameTaken, Placed
 from nodecomm.inventory.stores import UploadStore
 from nodecomm.inventory.uploads import Upload
+from nodecomm.inventory.via import read_via
 from nodecomm.server.pools import Pool, QueueFull
 
 __all__ = ["InventoryResource"]
@@ -153,6 +155,7 @@ class InventoryResource(Resource):
         try:
             check_sender(head, rules)
             name = check_target(head)
+            check_way(head, self.receiving.mark)
             if head.only_new and self.receiving.spool.holds(name):
                 raise Refused(412, "exists")
             length = check_length(head, name, rules.limits)
@@ -160,7 +163,8 @@ class InventoryResource(Resource):
         except Refused as refused:
             self.refuse(request, refused, head.address)
             raise
-        return self._upload(request, name, Sender(box, head.address), head, length)
+        sender = Sender(box, head.address, head.via)
+        return self._upload(request, name, sender, head, length)
 
     def _upload(
         self,
@@ -431,4 +435,5 @@ def _head(request: Request, box: Box, length: int | None, rules: UploadRules) ->
         content_range=headers.hasHeader("Content-Range"),
         only_new=last(b"If-None-Match").strip() == "*",
         length=length,
+        via=read_via(headers.getRawHeaders(b"Via") or ()),
     )
