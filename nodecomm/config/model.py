@@ -401,7 +401,8 @@ class Settings(Placed):
         default=(),
         metadata=about(
             "Nodes that are accepted before their first inventory, by their keys. They "
-            "are registered at a start; what was decided since then stands."
+            "are registered at a start, or by the first reload that names them; what "
+            "was decided since then stands."
         ),
     )
     node_files: tuple[NodeFileSettings, ...] = field(

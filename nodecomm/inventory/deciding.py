@@ -5,6 +5,7 @@ The registry of nodes as the one who decides about what is received.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -25,20 +26,20 @@ _log = Logger("nodecomm.inventory")
 
 
 def decided_by(
-    registry: INodeRegistry, auto_accept: AddressList | None = None
+    registry: INodeRegistry, auto_accept: Callable[[], AddressList] = AddressList
 ) -> Receive:
     """
     What is received goes to *registry*, which keeps what is believed.
 
     Args:
         registry: The nodes.
-        auto_accept: The addresses from which nodes are accepted at once, without an
-            operator. Whoever can send from there, and knows the password, has a node.
+        auto_accept: Tells the addresses from which nodes are accepted at once, without
+            an operator; asked for each delivery. Whoever can send from there, and knows
+            the password, has a node.
     """
-    networks = auto_accept or AddressList()
 
     def receive(delivery: Delivery) -> Deferred[Judgement]:
-        trusted = networks.find(delivery.sender.address) is not None
+        trusted = auto_accept().find(delivery.sender.address) is not None
         received: Deferred[Received] = maybeDeferred(
             cast(Any, registry).receive,
             delivery.document,

@@ -35,6 +35,8 @@ _AT_ONCE = frozenset(
         "networks",
         "registry_max_stale",
         "trusted_proxies",
+        "plain",
+        "auto_accept",
         "first_user",
         "first_password",
         "update_user",
@@ -102,8 +104,6 @@ def waits_for_restart(old: Settings, new: Settings) -> list[str]:
     ]
     if (before.upstream is None) is not (after.upstream is None):
         waiting.append("inventory.upstream")
-    if old.registered != new.registered:
-        waiting.append("registered")
     return waiting
 
 

@@ -13,7 +13,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from nodecomm.config.durations import parse_duration
 from nodecomm.config.inventory import OWN_KEY
@@ -48,7 +50,7 @@ from nodecomm.service.reloading import visits_that_fit
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
-    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+    from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol
 
     from nodecomm.config.inventory import InventorySettings
     from nodecomm.config.model import Settings
@@ -68,6 +70,30 @@ _OTHER_BODY = 1024
 
 #: Seconds after which an unsigned document is decided about, where those are believed.
 _UNSIGNED = 60.0
+
+
+@implementer(IProtocolFactory)
+class _Front:
+    """
+    What the ports have behind them: the site, with TLS around it or without. Which, may
+    change while they listen.
+    """
+
+    def __init__(self, site: UploadSite) -> None:
+        self.site = site
+        self.tls: OverTLS | None = None
+
+    def doStart(self) -> None:
+        """A port listens."""
+        self.site.doStart()  # type: ignore[no-untyped-call]
+
+    def doStop(self) -> None:
+        """A port listens no longer."""
+        self.site.doStop()  # type: ignore[no-untyped-call]
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        """As it is now."""
+        return (self.tls or self.site).buildProtocol(addr)
 
 
 class InventoryReceiver:
@@ -114,6 +140,7 @@ class InventoryReceiver:
         self._pool = WorkerPool(reactor, "nodecomm-inventories", _THREADS)
         self._limits = document_limits(inventory)
         self._relaying: Relaying | None = None
+        self._auto_accept = address_list(inventory.auto_accept)
         self._receiving = self._open_store(os.path.join(folder, SPOOL_NAME))
         self.resource = InventoryResource(
             self._receiving,
@@ -126,8 +153,7 @@ class InventoryReceiver:
         self._visitors = Visitors(reactor, most=1)
         self._limit_visitors(inventory)
         self._pair = pair
-        self._tls: OverTLS | None = None
-        self._factory = self._make_factory()
+        self._front = self._make_front()
 
     def _present(self) -> datetime:
         return datetime.fromtimestamp(self._now(), timezone.utc)
@@ -172,7 +198,7 @@ class InventoryReceiver:
         )
         receiving = Receiving(
             spool,
-            decided_by(self._nodes.registry, address_list(inventory.auto_accept)),
+            decided_by(self._nodes.registry, lambda: self._auto_accept),
             reactor=self._reactor,
             pool=self._pool,
             limits=self._limits,
@@ -190,24 +216,40 @@ class InventoryReceiver:
         visitors.per_address = inventory.connections_per_address
         visitors.proxies = address_list(inventory.trusted_proxies)
 
-    def _make_factory(self) -> IProtocolFactory:
+    def _make_front(self) -> _Front:
         site = UploadSite(
             self.resource,
             reactor=self._reactor,
             other_body=_OTHER_BODY,
             visitors=self._visitors,
         )
-        if self._inventory.plain:
-            return site
+        front = _Front(site)
         try:
-            context = self._context(self._inventory)
+            self._show_certificate(front, self._inventory)
         except CertificateError as error:
             raise StartError(
                 f"inventory.certificate: {error}; name the files of a certificate that"
                 " can be used, and of its key"
             ) from error
-        self._tls = OverTLS(context, site, reactor=self._reactor, ask_for_keys=True)
-        return self._tls
+        return front
+
+    def _show_certificate(self, front: _Front, inventory: InventorySettings) -> None:
+        """
+        Have new connections see the certificate of a configuration, or no TLS.
+
+        Raises:
+            CertificateError: It cannot be used; all stays as it was.
+        """
+        if inventory.plain:
+            front.tls = None
+            return
+        context = self._context(inventory)
+        if front.tls is not None:
+            front.tls.show(context)
+            return
+        front.tls = OverTLS(
+            context, front.site, reactor=self._reactor, ask_for_keys=True
+        )
 
     def _context(self, inventory: InventorySettings) -> SSL.Context:
         certificate = inventory.certificate
@@ -226,7 +268,7 @@ class InventoryReceiver:
         """
         self.ports.update(
             await listen_all(
-                self._reactor, self._inventory.listen, self._factory, "inventory"
+                self._reactor, self._inventory.listen, self._front, "inventory"
             )
         )
 
@@ -266,17 +308,19 @@ class InventoryReceiver:
             return []
         self.resource.rules = _upload_rules(inventory, self._limits)
         self._limit_visitors(inventory)
+        self._auto_accept = address_list(inventory.auto_accept)
         waiting = self._send_by(inventory)
-        if self._tls is not None:
-            try:
-                self._tls.show(self._context(inventory))
-            except CertificateError as error:
-                waiting.append("inventory.certificate")
-                self._log.error(
-                    "the certificate for inventories stays as it was: {reason}",
-                    event="inventory.certificate-kept",
-                    reason=str(error),
-                )
+        try:
+            self._show_certificate(self._front, inventory)
+        except CertificateError as error:
+            waiting.append("inventory.certificate")
+            if self._front.tls is None:
+                waiting.append("inventory.plain")
+            self._log.error(
+                "the certificate for inventories stays as it was: {reason}",
+                event="inventory.certificate-kept",
+                reason=str(error),
+            )
         try:
             await self._move_ports(inventory.listen)
         except ListenError as error:
@@ -304,7 +348,7 @@ class InventoryReceiver:
 
     async def _move_ports(self, wanted: Sequence[str]) -> None:
         fresh = [each for each in wanted if each not in self.ports]
-        opened = await listen_all(self._reactor, fresh, self._factory, "inventory")
+        opened = await listen_all(self._reactor, fresh, self._front, "inventory")
         self.ports.update(opened)
         for endpoint in [each for each in self.ports if each not in wanted]:
             await stop_listening(self.ports.pop(endpoint))

@@ -97,7 +97,9 @@ class NodesFollowed:
     ) -> None:
         assert settings.inventory is not None  # noqa: S101
         inventory = settings.inventory
-        self._named = [(node.id, node.key) for node in settings.registered]
+        self._configured = _named_in(settings)
+        #: Those of them that are still to be registered.
+        self._named = self._configured
         self._factory = factory
         self._in_thread = in_reactor_threads(reactor) if pool is None else pool.run
         self._reactor = reactor
@@ -226,10 +228,13 @@ class NodesFollowed:
             self._registering = ensureDeferred(self._register())
 
     async def _register(self) -> None:
-        named = self._named
         try:
-            await register_named(self.registry, named)
-            self._named = []
+            while self._named and not self._stopped:
+                named = self._named
+                await register_named(self.registry, named)
+                if self._named is named:
+                    # There were no others meanwhile.
+                    self._named = []
         except Exception as error:
             if not self._stopped:
                 later = self._reactor.callLater(_AGAIN, self._begin_registering)
@@ -271,10 +276,16 @@ class NodesFollowed:
         """
         Put in force what of a new configuration needs no restart.
         """
-        if settings.inventory is not None:
-            stale = parse_duration(settings.inventory.registry_max_stale)
-            self._watch.max_stale = stale
-            self._keep = _kept_for(settings.inventory)
+        if settings.inventory is None:
+            return
+        self._watch.max_stale = parse_duration(settings.inventory.registry_max_stale)
+        self._keep = _kept_for(settings.inventory)
+        named, before = _named_in(settings), self._configured
+        # Once is enough: a node that was deleted since does not come back, and that
+        # this is so need not be told with every new log file.
+        self._named = [x for x in named if x in self._named or x not in before]
+        self._configured = named
+        self._begin_registering()
 
     async def _purge(self) -> None:
         """
@@ -310,6 +321,10 @@ class NodesFollowed:
         await self.registry.stop()
         if self._registering is not None:
             await self._registering
+
+
+def _named_in(settings: Settings) -> list[tuple[str, str]]:
+    return [(node.id, node.key) for node in settings.registered]
 
 
 def _kept_for(inventory: InventorySettings) -> timedelta:

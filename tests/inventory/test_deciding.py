@@ -28,9 +28,10 @@ class DecidingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         # A long time has passed before there could be a decision.
+        self.networks = AddressList(["192.0.2.0/24"])
         self.registry = MemoryNodeRegistry(now=lambda: WRITTEN + 30 * DAY)
         self.successResultOf(self.registry.start())
-        self.receive = decided_by(self.registry, AddressList(["192.0.2.0/24"]))
+        self.receive = decided_by(self.registry, lambda: self.networks)
 
     def deliver(
         self, address: str, *, node_id: str = NODE, late: timedelta = timedelta()
@@ -73,6 +74,13 @@ class DecidingTests(SynchronousTestCase):
         self.assertIs(self.node().status, Status.ACCEPTED)
         history = self.successResultOf(self.registry.history(NODE))
         self.assertIn(AUTO_ACCEPT, [event.by for event in history])
+
+    def test_the_addresses_of_now(self) -> None:
+        """It counts which addresses these are when it is decided."""
+        self.networks = AddressList(["198.51.100.1"])
+        self.deliver("192.0.2.7")
+
+        self.assertIs(self.node().status, Status.PENDING)
 
     def test_not_accepted_by_itself(self) -> None:
         """A node with the key of another one is pending, wherever it comes from."""

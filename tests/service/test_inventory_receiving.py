@@ -14,8 +14,11 @@ import subprocess
 from datetime import datetime, timezone
 from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python import usage
@@ -26,13 +29,16 @@ from nodecomm.config.model import Settings
 from nodecomm.inventory.doors import Account
 from nodecomm.inventory.node_sqlite import open_nodes
 from nodecomm.inventory.pairs import Box
+from nodecomm.inventory.site import UploadChannel
 from nodecomm.inventory.spool import Spool
+from nodecomm.service import inventory_receiving
 from nodecomm.service.inventory_checks import waits_for_restart
 from nodecomm.service.inventory_receiving import InventoryReceiver
 from nodecomm.service.loading import load
 from nodecomm.service.nodes_followed import NodesFollowed
 from nodecomm.service.own_state import StartError
 from nodecomm.service.prepared import prepare
+from nodecomm.transport.memory import TLSOverTransport
 from tests.identity.sample import pair
 from tests.service.node import PATIENCE, Server, free_port
 
@@ -304,6 +310,26 @@ def test_what_is_in_the_way_of_a_start(tmp_path: Path) -> None:
     uuid.write_text("not an id")
     with pytest.raises(StartError, match="uuid"):
         receiver(tmp_path)
+
+
+def test_a_reload_with_tls_or_without(tmp_path: Path) -> None:
+    """New connections are with TLS or without as the configuration says now."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    with patch.object(inventory_receiving, "own_key_certificate", lambda *_: context):
+        taking = receiver(tmp_path)
+        here = IPv4Address("TCP", "127.0.0.1", 40000)
+        for more, shown in (
+            ("plain = true", UploadChannel),
+            ("", TLSOverTransport),
+            ("", TLSOverTransport),
+            ("plain = true", UploadChannel),
+        ):
+            assert put_in_force(taking, settings(tmp_path, more)) == []
+            assert isinstance(taking._front.buildProtocol(here), shown)
+    # A key that TLS does not take.
+    waiting = put_in_force(taking, settings(tmp_path))
+    assert waiting == ["inventory.certificate", "inventory.plain"]
+    assert isinstance(taking._front.buildProtocol(here), UploadChannel)
 
 
 def test_a_reload_changes_who_may_send(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.config.inventory import RegisteredSettings
 from nodecomm.config.model import Settings
-from nodecomm.identity.keys import KeyPair
+from nodecomm.identity.keys import KeyPair, PublicKey
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.identity.trust import MemoryCounter, TrustPolicy, TrustWindow
 from nodecomm.inventory.keys import AgentKey
@@ -32,6 +32,7 @@ from nodecomm.inventory.lifecycle import (
     SetKey,
     TrustAgain,
 )
+from nodecomm.inventory.nodes import Status
 from nodecomm.inventory.signature import sign
 from nodecomm.inventory.watching import LOOK_EVERY
 from nodecomm.server.pools import InlinePool
@@ -308,6 +309,41 @@ class AcceptedTests(FollowedCase):
         )
         self.start(settings=settings)
         self.assertTrue(self.has(self.connect()))
+
+    def test_named_in_another_configuration(self) -> None:
+        """
+        A reload registers whom it names first, also while others are tried again; who
+        is not named any more is not registered; what was decided since then stands.
+        """
+
+        def named(*whom: tuple[str, PublicKey]) -> Settings:
+            settings = self.settings()
+            tables = tuple(
+                RegisteredSettings(id=node, key=key.to_pem().decode())
+                for node, key in whom
+            )
+            object.__setattr__(settings, "registered", tables)
+            return settings
+
+        self.start(settings=named())
+        assert self.followed is not None
+        self.followed.apply(named((NODE, ONE.public)))
+        self.server.clock.pump([1.0] * 2)
+        self.assertTrue(self.has(self.connect()))
+
+        self.decide(Delete(NODE))
+        self.followed.apply(named((NODE, ONE.public)))
+        self.server.clock.pump([1.0] * 2)
+        self.assertFalse(self.is_trusted())
+        self.assertEqual([], self.told("node.not-registered"))
+
+        with patch.object(self.registry, "node", lambda _: fail(DatabaseAway("away"))):
+            self.followed.apply(named((OTHER_NODE, TWO.public), ("gone", ONE.public)))
+        self.assertEqual(1, len(self.told("nodes.not-registered")))
+        self.followed.apply(named((OTHER_NODE, TWO.public)))
+        self.server.clock.pump([1.0] * 2)
+        nodes = self.successResultOf(self.registry.nodes(Status.ACCEPTED)).nodes
+        self.assertEqual([OTHER_NODE], [node.node_id for node in nodes])
 
     def test_named_while_the_database_fails(self) -> None:
         """
