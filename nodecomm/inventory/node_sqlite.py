@@ -135,7 +135,9 @@ def _transaction(connection: sqlite3.Connection, write: bool) -> Iterator[Record
     try:
         yield tables
     finally:
-        connection.execute("ROLLBACK")
+        # After some errors SQLite has ended it by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _run(

@@ -118,7 +118,8 @@ class DatabaseTooNew(Exception):  # noqa: N818
 def immediate(connection: Connection) -> Iterator[None]:
     """
     A transaction that holds the write lock from its beginning, so that what it
-    reads is still true when it writes. Rolled back when the body raises.
+    reads is still true when it writes. Rolled back when the body raises, or when what
+    it wrote cannot be committed.
     """
     if not isinstance(connection, sqlite3.Connection):
         # Work with another database is within a transaction anyway.
@@ -128,11 +129,11 @@ def immediate(connection: Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def version(connection: sqlite3.Connection) -> int:

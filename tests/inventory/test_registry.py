@@ -917,6 +917,22 @@ class SqliteRegistryTests(RegistryTests, SynchronousTestCase):
 
         self.assertEqual(2, self.generation())
 
+    def test_what_sqlite_has_ended_by_itself(self) -> None:
+        """
+        It is told why, and not that there is nothing left to end.
+        """
+        self.accepted()
+        why = "disk I/O error"
+
+        def work(kept: Any) -> None:
+            kept._execute("ROLLBACK", {})
+            raise sqlite3.OperationalError(why)
+
+        for write in (False, True):
+            found = self.registry._store.run(work, write=write)
+            self.assertIn(why, str(self.failureResultOf(found, DatabaseAway).value))
+        self.assertEqual(key(), self.node().key)
+
     def test_changes_are_found_by_their_index(self) -> None:
         """
         Who follows the nodes reads those that have changed, not all of them.

@@ -24,7 +24,13 @@ from nodecomm.storage.database import (
     DatabaseOverloaded,
     connect,
 )
-from nodecomm.storage.migrations import MIGRATIONS, DatabaseTooNew, migrate, version
+from nodecomm.storage.migrations import (
+    MIGRATIONS,
+    DatabaseTooNew,
+    immediate,
+    migrate,
+    version,
+)
 from tests.identity.sample import temporary_folder
 from tests.storage.doubles import DatabaseCase
 
@@ -317,6 +323,24 @@ class MigrationTests(SynchronousTestCase):
         self.assertRaises(sqlite3.OperationalError, migrate, connection, steps)
         self.assertEqual(0, version(connection))
         self.assertRaises(sqlite3.OperationalError, connection.execute, "TABLE one")
+
+    def test_what_cannot_be_committed(self) -> None:
+        """
+        A transaction whose end fails is over all the same.
+        """
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("CREATE TABLE one (id TEXT PRIMARY KEY)")
+            connection.execute(
+                "CREATE TABLE other (id TEXT REFERENCES one (id) "
+                "DEFERRABLE INITIALLY DEFERRED)"
+            )
+            with self.assertRaises(sqlite3.IntegrityError), immediate(connection):
+                connection.execute("INSERT INTO other VALUES ('x')")
+            with immediate(connection):
+                found = connection.execute("SELECT * FROM other").fetchall()
+
+        self.assertEqual([], found)
 
     def test_too_new(self) -> None:
         """
