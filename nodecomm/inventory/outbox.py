@@ -314,8 +314,8 @@ class Outbox(SpoolFolder[Outgoing]):
 
     def _put_in(self, path: str, name: UploadName, sender: Sender) -> Outgoing:
         """
-        Move a file into a folder of its own, which is there with the file in it or not
-        at all.
+        Move an upload into a folder of its own, which is there with the file in it or
+        not at all.
         """
         serial = self._new_serial()
         held = held_name(name, sender)
@@ -348,8 +348,7 @@ class Outbox(SpoolFolder[Outgoing]):
             return
         for waiting in found[:1]:
             self._add(serial, _with_via(waiting))
-        for waiting in found[1:]:
-            self._put_in(waiting.path, waiting.name, waiting.sender)
+        self._take_in(found[1:])
 
     def _add(self, serial: str, waiting: Waiting) -> Outgoing:
         civil = self._now()
@@ -402,8 +401,15 @@ class Outbox(SpoolFolder[Outgoing]):
         self._take_in(sorted(found, key=lambda each: os.stat(each.path).st_mtime))
 
     def _take_in(self, found: Iterable[Waiting]) -> None:
+        # Not by way of `partial/`, which is emptied at the next start: their senders
+        # were told that they are stored.
         for waiting in found:
-            self._put_in(waiting.path, waiting.name, waiting.sender)
+            serial = self._new_serial()
+            folder = os.path.join(self._outgoing, serial)
+            os.mkdir(folder, 0o700)
+            path = os.path.join(folder, os.path.basename(waiting.path))
+            os.rename(waiting.path, path)
+            self._add(serial, evolve(waiting, path=path))
 
 
 def send_again(folder: str | os.PathLike[str], serial: str) -> tuple[str, ...]:

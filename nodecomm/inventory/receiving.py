@@ -276,8 +276,11 @@ class Receiving(SpoolWork[Spool]):
         except DocumentRefused as error:
             judgement = Judgement(Outcome.REFUSED, "", refusal=error.refusal)
         except FileNotFoundError:
-            self._tell_gone(pair.name, pair.sender)
-            await self._away(self.spool.forget, pair)
+            aside = await self._away(self.spool.forget, pair)
+            if aside is None:
+                self._tell_gone(pair.name, pair.sender)
+            else:
+                self._tell_failed(aside)
             return
         else:
             delivery = Delivery(document, signature, pair.name, pair.when, pair.sender)
@@ -360,25 +363,17 @@ class Receiving(SpoolWork[Spool]):
         return looking.addErrback(self._failed_looking)
 
     async def _look_once(self) -> None:
-        failed, claimed, gone = await self._away(self._expire)
-        for each in failed:
-            self._tell_failed(each)
-        self._tell_forgotten(gone)
-        if self._started:
-            for pair in claimed:
-                self._add(_Turn(pair.serial, pair))
-            self._next()
-
-    def _expire(self) -> tuple[list[Failed], list[Pair], list[str]]:
-        claimed: list[Pair] = []
-        failed: list[Failed] = []
-        # The other half may be at another server that cannot tell.
+        # Else the other half may be at another server that cannot tell.
         if self._exchange is None or self._exchange.is_settled:
             claim = self._waits.claim
             if claim is not None:
-                claimed = self.spool.claim_unsigned(waited=claim)
-            failed = self.spool.expire(waited=self._waits.orphan)
-        return failed, claimed, self.spool.trim_failed()
+                claimed = await self._away(self.spool.claim_unsigned, claim)
+                for pair in claimed:
+                    self._completed(pair)
+            expired = await self._away(self.spool.expire, self._waits.orphan)
+            for each in expired:
+                self._tell_failed(each)
+        self._tell_forgotten(await self._away(self.spool.trim_failed))
 
     def _tell_failed(self, failed: Failed, judgement: Judgement | None = None) -> None:
         inventory = judgement.inventory if judgement else None

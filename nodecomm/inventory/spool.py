@@ -33,7 +33,7 @@ from datetime import datetime, timezone
 from attrs import evolve, frozen
 
 from nodecomm.identity.files import sync_folder
-from nodecomm.inventory.failures import REASON_NAME, Failed
+from nodecomm.inventory.failures import REASON_NAME, Failed, read_reason
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import Half, UploadName
 from nodecomm.inventory.pairs import (
@@ -187,7 +187,7 @@ class Spool(SpoolFolder[Pair]):
         target = os.path.join(self._incoming, held_name(name, sender))
         replaced = None
         with self._lock:
-            before = self._waiting.of(name.pair).get(name.half)
+            before = self._there(name.pair, name.half)
             existed = before is not None and before.name == name
             if existed and only_new:
                 raise NameTaken(name.text)
@@ -242,29 +242,54 @@ class Spool(SpoolFolder[Pair]):
             self._pairs.pop(pair.serial, None)
         return failed
 
-    def forget(self, pair: Pair) -> None:
+    def forget(self, pair: Pair) -> Failed | None:
         """
-        Forget a pair whose files somebody has removed.
+        Forget a pair whose files are not where they were: somebody has removed them, or
+        they could not be put aside in one go, which is done now.
+
+        Returns:
+            What was put aside.
+
+        Raises:
+            OSError: It could not be moved.
         """
+        folder = os.path.join(self._ready, pair.serial)
         with self._lock:
+            failed = read_reason(folder)
+            if failed is not None:
+                self._move_failed(folder)
             self._pairs.pop(pair.serial, None)
-            folder = os.path.join(self._ready, pair.serial)
             shutil.rmtree(folder, ignore_errors=True)
+        return failed
 
     def claim_unsigned(self, waited: float) -> list[Pair]:
         """
         The documents that have waited so many seconds for their signature: as pairs
         without one.
+
+        Raises:
+            OSError: None of them could be moved.
         """
         claimed = []
         arrived_before = self._seconds() - waited
         with self._lock:
             for name, halves in self._waiting.pairs():
-                document = halves.get(Half.DOCUMENT)
-                if document is None or Half.SIGNATURE in halves:
+                if Half.SIGNATURE in halves:
                     continue
-                if document.durable and document.arrived <= arrived_before:
+                document = self._there(name, Half.DOCUMENT)
+                if (
+                    document is None
+                    or not document.durable
+                    or document.arrived > arrived_before
+                ):
+                    continue
+                try:
                     claimed.append(self._make_pair(name, document, None))
+                except OSError:
+                    if not claimed:
+                        raise
+                    # The next time; somebody must be told of those that are pairs now.
+                    break
         return claimed
 
     def expire(self, waited: float) -> list[Failed]:
@@ -272,28 +297,47 @@ class Spool(SpoolFolder[Pair]):
         Put aside the halves that have waited so many seconds for the other one. One of
         a pair that was decided about, sent again because its sender has missed the
         answer, is not worth that: it is removed.
+
+        Raises:
+            OSError: None of them could be moved.
         """
-        failed = []
+        failed: list[Failed] = []
         arrived_before = self._seconds() - waited
         with self._lock:
             for name, halves in self._waiting.pairs():
                 if len(halves) != 1:
                     continue
-                (waiting,) = halves.values()
-                if not waiting.durable or waiting.arrived > arrived_before:
+                (half,) = halves
+                waiting = self._there(name, half)
+                if (
+                    waiting is None
+                    or not waiting.durable
+                    or waiting.arrived > arrived_before
+                ):
                     continue
-                half = waiting.name.half
-                decided = self._decided.get((name, half))
-                if decided is not None and decided == content_digest(waiting.path):
-                    self._waiting.remove(name, half)
-                    os.unlink(waiting.path)
-                    continue
-                refusal = Refusal(
-                    "no-signature" if half is Half.DOCUMENT else "no-document",
-                    f"the {half.other.value} did not come in time",
-                )
-                failed.append(self._fail_half(name, waiting, refusal))
+                try:
+                    aside = self._expire_half(name, waiting)
+                except OSError:
+                    if not failed:
+                        raise
+                    # The next time; somebody must be told of those that are aside.
+                    break
+                if aside is not None:
+                    failed.append(aside)
         return failed
+
+    def _expire_half(self, name: str, waiting: Waiting) -> Failed | None:
+        half = waiting.name.half
+        decided = self._decided.get((name, half))
+        if decided is not None and decided == content_digest(waiting.path):
+            os.unlink(waiting.path)
+            self._waiting.remove(name, half)
+            return None
+        refusal = Refusal(
+            "no-signature" if half is Half.DOCUMENT else "no-document",
+            f"the {half.other.value} did not come in time",
+        )
+        return self._fail_half(name, waiting, refusal)
 
     # What other servers have to do with it
 
@@ -350,9 +394,10 @@ class Spool(SpoolFolder[Pair]):
             The pair; None if that document does not wait for a signature.
         """
         with self._lock:
-            halves = self._waiting.of(name.pair)
-            document = halves.get(Half.DOCUMENT)
-            if document is None or Half.SIGNATURE in halves:
+            if Half.SIGNATURE in self._waiting.of(name.pair):
+                return None
+            document = self._there(name.pair, Half.DOCUMENT)
+            if document is None:
                 return None
             status = os.stat(document.path)
             if mark != f"{status.st_ino}:{status.st_mtime_ns}":
@@ -382,6 +427,16 @@ class Spool(SpoolFolder[Pair]):
 
     # What holds it together; all of it under the lock
 
+    def _there(self, name: str, half: Half) -> Waiting | None:
+        """
+        The half that waits, unless somebody has removed its file.
+        """
+        waiting = self._waiting.of(name).get(half)
+        if waiting is not None and not os.path.exists(waiting.path):
+            self._waiting.remove(name, half)
+            return None
+        return waiting
+
     def _remember(self, halves: Mapping[tuple[str, Half], bytes]) -> None:
         self._decided.update(halves)
         while len(self._decided) > _REMEMBERED:
@@ -397,14 +452,22 @@ class Spool(SpoolFolder[Pair]):
         else:
             pair = self._make_pair(name, None, waiting)
         del self._pairs[pair.serial]
-        return self._set_aside(pair, refusal)
+        try:
+            return self._set_aside(pair, refusal)
+        except OSError:
+            # There is no room for the reason, as a rule: it waits on.
+            folder = os.path.join(self._ready, pair.serial)
+            path = os.path.join(folder, os.path.basename(waiting.path))
+            if os.path.exists(path):
+                self._put_back(folder, evolve(waiting, path=path))
+            raise
 
     def _claim(self, name: str) -> Pair | None:
         """
         Make a pair of two halves, if they are both there.
         """
-        halves = self._waiting.of(name)
-        document, signature = halves.get(Half.DOCUMENT), halves.get(Half.SIGNATURE)
+        document = self._there(name, Half.DOCUMENT)
+        signature = self._there(name, Half.SIGNATURE)
         if document is None or signature is None:
             return None
         if not document.durable or not signature.durable:

@@ -181,6 +181,8 @@ class SpoolFolder(Generic[Item]):
         Returns:
             The serials of what was removed.
         """
+        # Whoever tidies up may have removed all of it.
+        ensure_folder(self._failed)
         self._kept = find_kept(self._failed, self._kept)
         gone = surplus(self._kept.values(), self._failed_kept, self._failed_size)
         for serial in gone:
@@ -218,4 +220,5 @@ class SpoolFolder(Generic[Item]):
             if BETWEEN in name:
                 path = os.path.join(folder, name)
                 os.rename(path, os.path.join(folder, sent_name(path)))
+        ensure_folder(self._failed)
         os.rename(folder, os.path.join(self._failed, os.path.basename(folder)))

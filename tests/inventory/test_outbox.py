@@ -5,6 +5,7 @@ The folder of a relay: what was stored waits there, whatever happens, until it i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -370,6 +371,51 @@ def test_taken_over(tmp_path: Path, clock: Clock, make: Callable[[], Outbox]) ->
     ]
     assert os.listdir(tmp_path / "spool" / "ready") == []
     assert os.listdir(tmp_path / "spool" / "incoming") == []
+
+
+@pytest.mark.parametrize("step", ["mkdir", "rename", "rmdir"])
+def test_killed_when_taking_over(
+    tmp_path: Path, clock: Clock, make: Callable[[], Outbox], step: str
+) -> None:
+    """
+    A server that becomes a relay, and is killed at that, has every file that it has
+    acknowledged, in the one place or the other.
+    """
+    sent = {"a.ocs": b"1", "a.ocs.sign": b"2", "b.ocs": b"3"}
+    for count in range(20):
+        spool = Spool(tmp_path / "spool", seconds=clock.seconds, now=clock.now)
+        shutil.rmtree(spool.folder, ignore_errors=True)
+        spool.open()
+        for name, data in sent.items():
+            put(spool, name, data)
+        crash(spool)
+        calls = 0
+        real = getattr(os, step)
+
+        def killed(
+            *args: Any, real: Any = real, count: int = count, **how: Any
+        ) -> object:
+            nonlocal calls
+            calls += 1
+            if calls > count:
+                raise KeyboardInterrupt
+            return real(*args, **how)
+
+        relay = make()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, step, killed)
+            with contextlib.suppress(KeyboardInterrupt):
+                relay.open()
+        relay.close()
+        later = make()
+        found = [(each.name.text, read(each)) for each in later.open()]
+        crash(later)
+
+        assert sorted(found) == sorted(sent.items())
+        if calls <= count:
+            break
+    else:
+        pytest.fail("it takes more steps than were tried")
 
 
 def test_trimmed(tmp_path: Path, clock: Clock) -> None:

@@ -5,9 +5,13 @@ What becomes of the inventories that were stored.
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
+import shutil
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from unittest import mock
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -27,6 +31,8 @@ from nodecomm.storage.database import DatabaseAway
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 
 TAKEN = Judgement(Outcome.TAKEN, "00")
+
+REFUSED = Judgement(Outcome.REFUSED, "00", refusal=Refusal("too-old", "a year"))
 
 
 class ReceivingTests(SynchronousTestCase):
@@ -264,6 +270,88 @@ class ReceivingTests(SynchronousTestCase):
         self.assertEqual([each.signature for each in self.deliveries], [None])
         (failed,) = self.receiving.spool.failed()
         self.assertEqual(failed.refusal.code, "no-document")
+
+    def test_unsigned_documents_of_an_unsearchable_folder(self) -> None:
+        """What is to be decided about is, though what failed cannot be looked at."""
+        self.receiving = self.make(Waits(unsigned=60))
+        self.start()
+        self.put("a.ocs", b"a")
+        with mock.patch.object(self.receiving.spool, "trim_failed") as trim:
+            trim.side_effect = PermissionError("no")
+            self.clock.pump([30] * 2)
+
+        self.assertEqual(len(self.deliveries), 1)
+        self.assertEqual(len(self.flushLoggedErrors(PermissionError)), 2)
+
+    def test_somebody_removed_what_failed(self) -> None:
+        """Whoever removes all of `failed/` does not stop that more is put there."""
+        self.start()
+        self.answers = [succeed(REFUSED), succeed(REFUSED)]
+        (self.folder / "failed").rmdir()
+
+        self.clock.advance(30)
+        self.put_pair("a")
+        self.assertEqual(
+            [each.name for each in self.receiving.spool.failed()], ["a.ocs"]
+        )
+        shutil.rmtree(self.folder / "failed")
+        self.put_pair("b")
+
+        self.assertEqual(
+            [each.name for each in self.receiving.spool.failed()], ["b.ocs"]
+        )
+
+    def test_orphans_and_a_full_disk(self) -> None:
+        """
+        What cannot be put aside waits on: its other half may still come, and is met.
+        """
+        self.start()
+        self.put("a.ocs", b"a")
+        self.put("b.ocs.sign", b"b")
+        full = OSError(errno.ENOSPC, "No space left on device")
+        with mock.patch(
+            "nodecomm.inventory.spool_folder.write_reason", side_effect=full
+        ):
+            self.clock.pump([30] * 21)
+            self.assertEqual(self.left(), (2, 0, 0))
+        self.put("a.ocs.sign", b"s")
+        self.clock.advance(30)
+
+        self.assertEqual(
+            [(each.name, each.document) for each in self.deliveries], [("a.ocs", b"a")]
+        )
+        (failed,) = self.receiving.spool.failed()
+        self.assertEqual(failed.refusal.code, "no-document")
+        self.assertNotEqual(self.flushLoggedErrors(OSError), [])
+
+    def test_put_aside_in_two_steps(self) -> None:
+        """
+        A pair with a reason beside it, that could not be moved to `failed/`, is not lost
+        when that is tried again.
+        """
+        self.start()
+        self.answers = [succeed(REFUSED)]
+        real = os.rename
+
+        def full(old: str, new: str) -> None:
+            if os.path.dirname(new) == str(self.folder / "failed"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(old, new)
+
+        with mock.patch("os.rename", full), capturedLogs() as logs:
+            self.put_pair("a")
+            self.clock.advance(1)
+        self.assertEqual(self.left(), (0, 1, 0))
+        self.clock.advance(2)
+
+        self.assertEqual(self.left(), (0, 0, 1))
+        (failed,) = self.receiving.spool.failed()
+        self.assertEqual(failed.refusal, REFUSED.refusal)
+        self.assertEqual(failed.files, ("a.ocs", "a.ocs.sign"))
+        aside = self.folder / "failed" / failed.serial
+        self.assertEqual((aside / "a.ocs").read_bytes(), b"a")
+        self.assertEqual(len(self.deliveries), 1)
+        self.assertNotIn("inventory.gone", [each.get("event") for each in logs])
 
     def test_files_that_somebody_removed(self) -> None:
         """A pair whose files are gone is no reason to stop, or to try for ever."""

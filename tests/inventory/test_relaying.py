@@ -687,6 +687,22 @@ def test_removed_by_somebody(relay: Relay) -> None:
     assert len(events(logs, "inventory.gone")) <= 1
 
 
+def test_somebody_removed_what_failed(relay: Relay) -> None:
+    """
+    Whoever removes all of `failed/` does not stop that more is put there, nor is that
+    lost.
+    """
+    relay.above.answer = answering(("bad", 413))
+    (relay.folder / "failed").rmdir()
+    relay.store("bad.ocs")
+    assert [each.name for each in relay.failed()] == ["bad.ocs"]
+    shutil.rmtree(relay.folder / "failed")
+    relay.wait(60)
+    relay.store("bad-2.ocs")
+
+    assert [each.name for each in relay.failed()] == ["bad-2.ocs"]
+
+
 def test_put_there_by_somebody(relay: Relay) -> None:
     """What others put into the folder is found, and sent."""
     folder = relay.folder / "outgoing" / "00000000000000000007"

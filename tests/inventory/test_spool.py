@@ -329,6 +329,27 @@ def test_orphans(spool: Spool, clock: Clock) -> None:
     assert put(spool, "c.ocs.sign", b"s").pair is not None
 
 
+def test_halves_that_somebody_removed(spool: Spool, clock: Clock) -> None:
+    """
+    Whoever removes files that wait is in nobody's way: others are put aside in time, and
+    what he has removed can be sent again.
+    """
+    for name in ("a.ocs", "b.ocs", "c.ocs", "d.ocs.sign"):
+        put(spool, name, b"1")
+    for path in Path(spool.folder, "incoming").glob("[ab].*"):
+        path.unlink()
+
+    assert put(spool, "a.ocs.sign", b"s") == Placed()
+    assert put(spool, "b.ocs", b"2") == Placed()
+    assert read(put(spool, "a.ocs", b"again").pair) == (b"again", b"s")
+    for path in Path(spool.folder, "incoming").glob("[b].*"):
+        path.unlink()
+    clock.passed = 700
+    assert [each.name for each in spool.claim_unsigned(600)] == ["c.ocs"]
+    assert [each.name for each in spool.expire(600)] == ["d.ocs"]
+    assert spool.waiting == 0
+
+
 def test_unsigned(spool: Spool, clock: Clock) -> None:
     """Documents that nobody has signed can be taken out as they are."""
     put(spool, "a.ocs", b"a")
