@@ -92,9 +92,10 @@ class Answer:
         patience: Seconds of silence before it; None: as usual.
         parting: Why the connection cannot go on after this answer, as a code and a
             text; None: it can.
+        alone: Nothing leaves behind this request before it is answered.
     """
 
-    __slots__ = ("deferred", "frame", "parting", "path", "patience", "trip")
+    __slots__ = ("alone", "deferred", "frame", "parting", "path", "patience", "trip")
 
     def __init__(
         self, path: bytes, frame: bytes, patience: float | None = None
@@ -103,6 +104,7 @@ class Answer:
         self.frame = frame
         self.patience = patience
         self.parting: tuple[str, str] | None = None
+        self.alone = False
         self.trip = 0
         self.deferred: Deferred[Any] = Deferred()
 

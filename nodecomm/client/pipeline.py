@@ -256,13 +256,15 @@ class Pipeline:
         Send what the window allows; says whether something can be delivered already.
 
         The window is filled again when it is half empty: one record then carries
-        many requests.
+        many requests. Behind one that is to be alone nothing leaves.
         """
         if not self._begun:
             return False
         waiting = self._waiting
         expected = self._expected
         room = self._window - len(expected)
+        if expected and expected[-1].alone:
+            room = 0
         if waiting and (room >= len(waiting) or 2 * room >= self._window):
             self._send(room)
         self.owner.awaiting(bool(expected))
@@ -270,7 +272,8 @@ class Pipeline:
 
     def _send(self, room: int) -> None:
         """
-        Send up to *room* requests, as many in a record as have room there whole.
+        Send up to *room* requests, none behind one that is to be alone, as many in a
+        record as have room there whole.
         """
         waiting = self._waiting
         expected = self._expected
@@ -282,7 +285,7 @@ class Pipeline:
             if answer.deferred.called:
                 # Cancelled before it left.
                 continue
-            room -= 1
+            room = 0 if answer.alone else room - 1
             frame = answer.frame
             expected.append(answer)
             if not frame:

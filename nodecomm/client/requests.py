@@ -138,13 +138,19 @@ class Requests:
         return self._ask(self._wording.stat, path, int(self._now()))
 
     def opendir(
-        self, path: bytes, *, max_names: int = MAX_NAMES
+        self, path: bytes, *, max_names: int = MAX_NAMES, alone: bool = False
     ) -> Deferred[list[bytes]]:
         """
         The names in a folder, each checked to be one part of a path, without `.` and
-        `..`. A listing that is longer than *max_names* ends the connection.
+        `..`.
+
+        Args:
+            path: Its name.
+            max_names: A listing that is longer ends the connection.
+            alone: Let nothing leave behind this request before it is answered. Where
+                a refusal ends the connection, it may be lost if more was asked.
         """
-        return self._ask(self._wording.opendir, path, max_names)
+        return self._ask(self._wording.opendir, path, max_names, alone=alone)
 
     def differs(
         self, path: bytes, digest: bytes, size: int | None = None
@@ -165,7 +171,12 @@ class Requests:
         return self._ask(self._wording.differs, path, digest, patience)
 
     def get(
-        self, path: bytes, size: int, sink: Callable[[bytes], None]
+        self,
+        path: bytes,
+        size: int,
+        sink: Callable[[bytes], None],
+        *,
+        alone: bool = False,
     ) -> Deferred[None]:
         """
         The content of a file of which a status said that it is an ordinary file of
@@ -180,9 +191,10 @@ class Requests:
             sink: Called with pieces that are *size* bytes together, never empty,
                 never more. When it raises, the connection is dropped, and this
                 request fails with what it raised.
+            alone: As for `opendir`.
         """
         if size > 0:
-            return self._ask(self._wording.get, path, size, sink)
+            return self._ask(self._wording.get, path, size, sink, alone=alone)
         return self._ask(NothingAnswer, path)
 
     def version_text(self) -> Deferred[bytes]:
@@ -242,13 +254,16 @@ class Requests:
         )
         return self._ask(make, defined, bundles, selected)
 
-    def _ask(self, make: Callable[..., Answer], *arguments: Any) -> Deferred[Any]:
+    def _ask(
+        self, make: Callable[..., Answer], *arguments: Any, alone: bool = False
+    ) -> Deferred[Any]:
         if self._reason is not None:
             return fail(self._reason())
         try:
             answer = make(*arguments)
         except LocalProtocolError as error:
             return fail(error)
+        answer.alone = alone
         return self._pipeline.ask(answer)
 
     def abort(self, code: str, text: str) -> None:

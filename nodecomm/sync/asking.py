@@ -72,7 +72,9 @@ class Session(Protocol):
         """What is at *path*."""
         ...
 
-    def opendir(self, path: bytes, *, max_names: int) -> Deferred[list[bytes]]:
+    def opendir(
+        self, path: bytes, *, max_names: int, alone: bool
+    ) -> Deferred[list[bytes]]:
         """The names in a folder; more end the connection."""
         ...
 
@@ -83,7 +85,7 @@ class Session(Protocol):
         ...
 
     def get(
-        self, path: bytes, size: int, sink: Callable[[bytes], None]
+        self, path: bytes, size: int, sink: Callable[[bytes], None], *, alone: bool
     ) -> Deferred[None]:
         """Give the *size* bytes that follow to *sink*."""
         ...
@@ -138,12 +140,15 @@ class Asking:
         described = self.session.stat(path)
         return described.addCallbacks(self._learn, self._doubt, callbackArgs=(path,))
 
-    def opendir(self, path: bytes, max_names: int) -> Deferred[list[bytes]]:
+    def opendir(
+        self, path: bytes, max_names: int, *, alone: bool = False
+    ) -> Deferred[list[bytes]]:
         """
-        The names in the folder *path*; more than *max_names* end the connection.
+        The names in the folder *path*; more than *max_names* end the connection. If it
+        is to be *alone*, nothing leaves behind it before it is answered.
         """
         self.check()
-        listed = self.session.opendir(path, max_names=max_names)
+        listed = self.session.opendir(path, max_names=max_names, alone=alone)
         return listed.addCallbacks(self._believe, self._doubt)
 
     def differs(self, path: bytes, digest: bytes, size: int) -> Deferred[bool]:
@@ -155,23 +160,36 @@ class Asking:
         return compared.addCallbacks(self._believe, self._doubt)
 
     def get(
-        self, path: bytes, size: int, sink: Callable[[bytes], None]
+        self,
+        path: bytes,
+        size: int,
+        sink: Callable[[bytes], None],
+        *,
+        alone: bool = False,
     ) -> Deferred[None]:
         """
         Take *size* bytes as the content of *path*. That they are it must be found out
-        by its digest.
+        by its digest. For *alone* see `opendir`.
         """
         self.doubtful = True
-        return self.session.get(path, size, sink)
+        return self.session.get(path, size, sink, alone=alone)
 
     @property
     def ends_at_refusals(self) -> bool:
         """
-        Whether the server ends this connection when it refuses a listing or encrypted
-        content, and loses what was asked behind it.
+        Whether the server ends this connection when it refuses a listing, and loses
+        what was asked behind it.
         Source: CFEngine 3.21, protocol 1, observed.
         """
         return self.session.version == 1
+
+    @property
+    def ends_at_refused_content(self) -> bool:
+        """
+        Whether it ends the connection when it refuses a content, too, as it does of
+        encrypted ones.
+        """
+        return self.ends_at_refusals and getattr(self.session, "encrypted", False)
 
     @property
     def can_check(self) -> bool:

@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 
 from nodecomm.client.errors import Refused
 from nodecomm.sync.blaming import blame, suspects_of
+from nodecomm.sync.doubting import Doubted
 from nodecomm.sync.errand import (
     ConnectionWrong,
     Errand,
@@ -104,6 +105,7 @@ class Errands:
     _asking: Asking | None = field(default=None, init=False)
     _done: Deferred[None] | None = field(default=None, init=False)
     _queue: Queue = field(factory=Queue, init=False)
+    _doubted: Doubted = field(init=False)
     _coming: dict[bytes, Errand] = field(factory=dict, init=False)
     _bytes_out: int = field(default=0, init=False)
     _questions: Questions = field(init=False)
@@ -210,6 +212,8 @@ class Errands:
         """
         self._asking = asking
         self._done = Deferred()
+        self._refusals.begin()
+        self._doubted = Doubted(partial(self._get_doubted, asking))
         self._queue.clear()
         self._bytes_out = self._grouped = 0
         self._questions.attach(asking)
@@ -343,12 +347,15 @@ class Errands:
             if out and (out >= MAX_GETS_OUT or self._bytes_out + size > MAX_BYTES_OUT):
                 break
             if level > 1 and errand.entry.sha256 is None:
-                if out or self._questions.open or self.expecting:
+                if out or self._doubted or self._questions.open or self.expecting:
                     break
                 queue.pop()
                 self._take_care(errand, asking)
                 break
             queue.pop()
+            if errand.name in self._refusals.doubted:
+                self._doubted.add(errand.name)
+                continue
             if level == 1 and not self._grouped:
                 self._check(asking)
             self._get(errand, asking)
@@ -362,7 +369,15 @@ class Errands:
         if asking.can_check:
             asking.check()
 
-    def _get(self, errand: Errand, asking: Asking) -> None:
+    def _get_doubted(self, asking: Asking, name: bytes, *, alone: bool) -> None:
+        errand = self._books.files.get(name)
+        if errand is None or errand.state is not State.GET:
+            # It is another file by now, or needed no more.
+            self._doubted.answered(name)
+        elif self._asking is asking:
+            self._get(errand, asking, alone=alone)
+
+    def _get(self, errand: Errand, asking: Asking, *, alone: bool = False) -> None:
         self._books.move(errand, State.COMING)
         self._coming[errand.name] = errand
         errand.begin(asking.group)
@@ -372,8 +387,10 @@ class Errands:
             self._received(None, errand)
             return
         self._bytes_out += size
+        if asking.ends_at_refused_content:
+            self._refusals.asked(errand.name)
         take = partial(self._receiving.take, errand)
-        asking.get(self._path(errand), size, take).addCallbacks(
+        asking.get(self._path(errand), size, take, alone=alone).addCallbacks(
             self._received,
             self._not_received,
             callbackArgs=(errand,),
@@ -385,8 +402,13 @@ class Errands:
         As many bytes came as were announced.
         """
         self._bytes_out -= errand.entry.size
+        self._answered(errand)
         self._receiving.finish(errand)
         self._look()
+
+    def _answered(self, errand: Errand) -> None:
+        self._refusals.answered(errand.name)
+        self._doubted.answered(errand.name)
 
     def _not_received(self, failure: Failure, errand: Errand, asking: Asking) -> None:
         """
@@ -399,6 +421,7 @@ class Errands:
         self._refusals.content(errand.name)
         if self._asking is not asking:
             return
+        self._answered(errand)
         if self._coming.pop(errand.name, None) is errand:
             self._bytes_out -= errand.entry.size
             errand.take_pieces()

@@ -7,6 +7,11 @@ a file, ends the connection, and all that was asked behind it is lost. What is l
 asked for on another connection, which would come to the same end if it asked for the
 same again. So each such refusal counts for the rest of the run, and a run needs one
 connection more for each, however many there are.
+
+The refusal itself can be lost, and with it answers before it: a server that closes
+while requests have come that it has not read resets the connection, and what it had
+not sent by then, as it waited to send more at a time, is never sent. Then each listing
+and content that was out may be the one; see `nodecomm.sync.doubting`.
 """
 
 from __future__ import annotations
@@ -26,6 +31,8 @@ class Refusals:
     Attributes:
         listings: What was answered, by the names of folders.
         contents: Files whose content is refused.
+        doubted: Listings and contents, by the names of what they are of, of which one
+            may be what ended a connection. No name is a folder's and a file's.
         guessing: Whether the listing of a folder may be asked for before its status
             says that it is one, because it was one the last time.
         learned: How many times something was found out.
@@ -33,8 +40,50 @@ class Refusals:
 
     listings: dict[bytes, Refused] = field(factory=dict, init=False)
     contents: set[bytes] = field(factory=set, init=False)
+    doubted: set[bytes] = field(factory=set, init=False)
     guessing: bool = field(default=True, init=False)
     learned: int = field(default=0, init=False)
+    # What is out, and how many were when the last connection was lost without a word;
+    # None: something was found out since.
+    _out: set[bytes] = field(factory=set, init=False)
+    _lost: int | None = field(default=None, init=False)
+
+    def begin(self) -> None:
+        """
+        A connection on which nothing is out.
+        """
+        self._out.clear()
+
+    def asked(self, name: bytes) -> None:
+        """
+        The listing or content of *name* is out.
+        """
+        self._out.add(name)
+
+    def answered(self, name: bytes) -> None:
+        """
+        It came, or was refused.
+        """
+        self._out.discard(name)
+        self.doubted.discard(name)
+
+    def lost(self) -> bool:
+        """
+        The connection ended without a word: at one of those that are out, if any are.
+
+        Returns:
+            Whether asking for them with more care will tell more. That ends: each time
+            at most half as many are out.
+        """
+        out, before = len(self._out), self._lost
+        self.doubted |= self._out
+        self._out.clear()
+        self._lost = out
+        return out > 0 and (before is None or 2 * out <= before)
+
+    def _learn(self) -> None:
+        self.learned += 1
+        self._lost = None
 
     def listing(self, name: bytes, refused: Refused, *, guessed: bool) -> None:
         """
@@ -47,10 +96,10 @@ class Refusals:
         if guessed:
             if self.guessing:
                 self.guessing = False
-                self.learned += 1
+                self._learn()
         elif name not in self.listings:
             self.listings[name] = refused
-            self.learned += 1
+            self._learn()
 
     def content(self, name: bytes) -> None:
         """
@@ -58,4 +107,4 @@ class Refusals:
         """
         if name not in self.contents:
             self.contents.add(name)
-            self.learned += 1
+            self._learn()

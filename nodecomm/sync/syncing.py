@@ -269,6 +269,7 @@ class Syncer:
         failures = 0
         while True:
             error: Exception
+            asking: Asking | None = None
             before = update.books.progress
             learned = update.refusals.learned
             try:
@@ -302,17 +303,23 @@ class Syncer:
                 await update.interrupted(None)
                 raise
             await self._drop(tally)
+            narrowed = False
             if (
-                update.refusals.learned > learned
-                and isinstance(error, ConnectionBroken)
+                isinstance(error, ConnectionBroken)
+                and asking is not None
                 and asking.trouble is None
+                and asking.ends_at_refusals
             ):
-                # A refusal took the connection with it, as it does over the classic
-                # protocol. It is not asked for again, so this comes to an end.
-                await update.interrupted(None)
-                continue
-            await update.interrupted(error)
-            failures = 1 if update.books.progress > before else failures + 1
+                # A refusal may have taken the connection with it.
+                if update.refusals.learned > learned:
+                    # It is not asked for again, so this comes to an end.
+                    await update.interrupted(None)
+                    failures = 0
+                    continue
+                narrowed = update.refusals.lost()
+            await update.interrupted(None if narrowed else error)
+            progress = narrowed or update.books.progress > before
+            failures = 1 if progress else failures + 1
             if failures >= attempts:
                 raise error
             await self._pause(failures)

@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from nodecomm.client.errors import BadAnswer, Refused
+from nodecomm.sync.doubting import Doubted
 from nodecomm.sync.errors import LimitExceeded, SourceRefused
 from nodecomm.sync.excluding import Exclusion
 from nodecomm.sync.model import UNKNOWN, Kind, RemoteEntry, RemoteTree, SyncRequest
@@ -135,6 +136,7 @@ class Walk:
     _listings: dict[bytes, list[bytes] | Refused] = field(factory=dict, init=False)
     _stats_asked: set[bytes] = field(factory=set, init=False)
     _listings_asked: set[bytes] = field(factory=set, init=False)
+    _doubted: Doubted = field(init=False)
     # Names that the listings above them confirm and that have no entry yet; folders
     # that have an entry and no listing yet.
     _confirmed: set[bytes] = field(factory=set, init=False)
@@ -152,6 +154,7 @@ class Walk:
         self._source = self._request.source
         self._excluded = Exclusion(self._request.exclude)
         self._done = Deferred(self._cancelled)
+        self._doubted = Doubted(self._send_listing)
 
     def run(self) -> Deferred[RemoteTree]:
         """
@@ -201,15 +204,27 @@ class Walk:
             known = self._refusals.listings.get(name)
             if known is not None:
                 self._listings[name] = known
-                return
-            # One name more than may be is enough to know.
-            limit = self._request.limits.entries + 3
-            self._asking.opendir(join(self._source, name), limit).addCallbacks(
-                self._listed,
-                self._not_listed,
-                callbackArgs=(name,),
-                errbackArgs=(name,),
-            )
+            elif name in self._refusals.doubted:
+                self._doubted.add(name)
+            else:
+                self._send_listing(name)
+
+    def _send_listing(self, name: bytes, *, alone: bool = False) -> None:
+        self._refusals.asked(name)
+        # One name more than may be is enough to know.
+        limit = self._request.limits.entries + 3
+        path = join(self._source, name)
+        self._asking.opendir(path, limit, alone=alone).addCallbacks(
+            self._listed,
+            self._not_listed,
+            callbackArgs=(name,),
+            errbackArgs=(name,),
+        )
+
+    def _listing_answered(self, name: bytes) -> None:
+        self._refusals.answered(name)
+        if not self._finished:
+            self._doubted.answered(name)
 
     def _described(self, reply: StatReply, name: bytes) -> None:
         self._stats[name] = reply
@@ -217,6 +232,7 @@ class Walk:
         self._advance(name)
 
     def _listed(self, names: list[bytes], name: bytes) -> None:
+        self._listing_answered(name)
         self._listings[name] = names
         above = len(name) + 1
         self._weigh(len(names), sum(map(len, names)) + above * len(names))
@@ -249,6 +265,7 @@ class Walk:
 
     def _not_listed(self, failure: Failure, name: bytes) -> None:
         if isinstance(failure.value, Refused):
+            self._listing_answered(name)
             if self._asking.ends_at_refusals:
                 guessed = name not in self._open
                 self._refusals.listing(name, failure.value, guessed=guessed)

@@ -308,6 +308,28 @@ class StreamTests(SynchronousTestCase):
         sent = [len(record) // len(frame) for record in owner.records]
         self.assertEqual(sent, [8, 4, 4, 4])
 
+    def test_nothing_leaves_behind_one_that_is_alone(self) -> None:
+        """
+        What is before it leaves with it, what is behind it when it is answered, whole.
+        """
+        owner = Owner()
+        pipeline = owner.pipeline
+        pipeline.begin()
+        answers = [VersionAnswer() for _ in range(6)]
+        answers[2].alone = answers[3].alone = True
+        for answer in answers:
+            pipeline.ask(answer)
+        owner.clock.advance(0)
+        reply = encode_transaction(b"OK: 1")
+        for _ in range(6):
+            pipeline.receive(reply[:9])
+            pipeline.receive(reply[9:])
+
+        frame = encode_transaction(b"VERSION")
+        sent = [len(record) // len(frame) for record in owner.records]
+        self.assertEqual(sent, [3, 1, 2])
+        self.assertEqual(pipeline.round_trips, 3)
+
 
 class StageTests(SynchronousTestCase):
     """

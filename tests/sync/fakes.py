@@ -39,6 +39,24 @@ def reply(
 
 
 @define(eq=False)
+class _Question:
+    """
+    What was asked.
+
+    Attributes:
+        done: Who waits for the answer.
+        give: Makes it.
+        alone: Nothing is sent behind it.
+        ends: Whether it is refused, and the connection ends with that.
+    """
+
+    done: Deferred[Any]
+    give: Callable[[], Any]
+    alone: bool
+    ends: Callable[[], bool]
+
+
+@define(eq=False)
 class FakeSession:
     """
     A server's tree behind a connection of which the test moves the answers.
@@ -52,6 +70,8 @@ class FakeSession:
         trips: Times that answers were moved.
         version: Of the protocol. With 1, a refused OPENDIR ends the connection.
         encrypted: Whether a refused GET does, too.
+        lost: When a refusal ends the connection while more has been asked, it is lost,
+            and so many answers before it; None: it arrives.
     """
 
     tree: Tree
@@ -63,33 +83,50 @@ class FakeSession:
     round_trips: int = 0
     bytes_received: int = 0
     encrypted: bool = False
+    lost: int | None = None
     window: int = 256
     closed: bool = False
     aborted: tuple[str, str] | None = None
-    waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = field(factory=list)
-    _ending: bool = False
+    waiting: list[_Question] = field(factory=list)
+    _later: list[_Question] = field(factory=list)
 
-    def _ask(self, command: str, path: bytes, answer: Callable[[bytes], Any]) -> Any:
+    def _ask(
+        self,
+        command: str,
+        path: bytes,
+        answer: Callable[[bytes], Any],
+        alone: bool = False,
+    ) -> Any:
         self.asked.append((command, path))
         done: Deferred[Any] = Deferred()
         name = b"" if path == SOURCE else path[len(SOURCE) + 1 :]
 
+        def is_refused() -> bool:
+            return (command, name) in self.refused or name not in self.tree
+
         def give() -> Any:
-            if (command, name) in self.refused or name not in self.tree:
-                result: Any = Refused("refused", path, REFUSAL)
-            else:
-                result = answer(name)
-            if isinstance(result, Refused) and self.version == 1:
-                self._ending = command == "OPENDIR" or (
-                    command == "GET" and self.encrypted
-                )
-            return result
+            return Refused("refused", path, REFUSAL) if is_refused() else answer(name)
+
+        def ends() -> bool:
+            if self.version != 1 or command not in ("OPENDIR", "GET"):
+                return False
+            if command == "GET":
+                return self.encrypted and is_refused()
+            return isinstance(give(), Refused)
 
         if self.closed:
             done.errback(ConnectionBroken("closed", "closed"))
         else:
-            self.waiting.append((done, give))
+            self._later.append(_Question(done, give, alone, ends))
+            self._send()
         return done
+
+    def _send(self) -> None:
+        """As many as may be out."""
+        while self._later and len(self.waiting) < self.window:
+            if self.waiting and self.waiting[-1].alone:
+                break
+            self.waiting.append(self._later.pop(0))
 
     def stat(self, path: bytes) -> Deferred[StatReply]:
         """STAT."""
@@ -106,7 +143,7 @@ class FakeSession:
         return self._ask("STAT", path, answer)  # type: ignore[no-any-return]
 
     def opendir(
-        self, path: bytes, *, max_names: int = 1_000_000
+        self, path: bytes, *, max_names: int = 1_000_000, alone: bool = False
     ) -> Deferred[list[bytes]]:
         """OPENDIR."""
 
@@ -124,7 +161,7 @@ class FakeSession:
                 name, []
             )
 
-        return self._ask("OPENDIR", path, answer)  # type: ignore[no-any-return]
+        return self._ask("OPENDIR", path, answer, alone)  # type: ignore[no-any-return]
 
     def differs(
         self, path: bytes, digest: bytes, size: int | None = None
@@ -139,7 +176,12 @@ class FakeSession:
         return self._ask("MD5", path, answer)  # type: ignore[no-any-return]
 
     def get(
-        self, path: bytes, size: int, sink: Callable[[bytes], None]
+        self,
+        path: bytes,
+        size: int,
+        sink: Callable[[bytes], None],
+        *,
+        alone: bool = False,
     ) -> Deferred[None]:
         """GET."""
 
@@ -149,7 +191,7 @@ class FakeSession:
             for begin in range(0, size, 16384):
                 sink(what[begin : min(size, begin + 16384)])
 
-        return self._ask("GET", path, answer)  # type: ignore[no-any-return]
+        return self._ask("GET", path, answer, alone)  # type: ignore[no-any-return]
 
     def pause(self) -> None:
         """Nothing comes before the test says so."""
@@ -170,12 +212,13 @@ class FakeSession:
     def fail(self, error: ClientError | None = None) -> None:
         """Let everything outstanding fail."""
         self.closed = True
-        waiting, self.waiting = self.waiting, []
-        for done, _give in waiting:
+        waiting = [*self.waiting, *self._later]
+        self.waiting, self._later = [], []
+        for question in waiting:
             if isinstance(error, ClientError):
-                done.errback(type(error)(error.code, error.text))
+                question.done.errback(type(error)(error.code, error.text))
             else:
-                done.errback(ConnectionBroken("closed", "closed"))
+                question.done.errback(ConnectionBroken("closed", "closed"))
 
     def answer(self) -> bool:
         """
@@ -184,18 +227,35 @@ class FakeSession:
         if not self.waiting:
             return False
         self.trips += 1
-        for _ in range(len(self.waiting)):
+        for left in range(len(self.waiting), 0, -1):
             if not self.waiting:
                 break
-            done, give = self.waiting.pop(0)
-            result = give()
+            if self._is_lost(left):
+                self.fail()
+                break
+            question = self.waiting.pop(0)
+            result = question.give()
+            self._send()
             if isinstance(result, Exception):
-                done.errback(result)
-                if self._ending:
+                ends = question.ends()
+                question.done.errback(result)
+                if ends:
                     self.fail()
             else:
-                done.callback(result)
+                question.done.callback(result)
         return True
+
+    def _is_lost(self, left: int) -> bool:
+        """
+        Whether the next answer is not sent any more when the server closes; it reads
+        one question after the other, *left* of them in this round trip.
+        """
+        if self.lost is None:
+            return False
+        near = self.waiting[: min(self.lost + 1, left)]
+        return any(
+            question.ends() for question in near if question is not self.waiting[-1]
+        )
 
     def answer_all(self) -> int:
         """

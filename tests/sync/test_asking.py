@@ -219,13 +219,11 @@ class AskingTests(SynchronousTestCase):
         asking.check()
         guess = Random(seed + 1)
         forged = [reply(ino=guess.randrange(count)) for _ in range(shift)]
-        content, *questions = session.waiting
-        true = [give() for _done, give in questions]
+        questions = session.waiting[1:]
+        true = [question.give() for question in questions]
         late = [*forged, *true][: len(questions)]
-        session.waiting = [content] + [
-            (done, lambda answer=answer: answer)  # type: ignore[misc]
-            for (done, _give), answer in zip(questions, late, strict=True)
-        ]
+        for question, answer in zip(questions, late, strict=True):
+            question.give = lambda answer=answer: answer  # type: ignore[misc]
         session.tree[b"0"] = b""
 
         session.answer_all()

@@ -60,7 +60,9 @@ class Node:
         tree: What the server has.
         refused: What it refuses; see `FakeSession`.
         sessions: Every connection so far.
+        lost: As a `FakeSession` has it.
         is_broken: Whether none of them lasts.
+        lasting: Round trips after which a connection breaks.
         dest: The destination.
     """
 
@@ -70,7 +72,9 @@ class Node:
         self.sessions: list[FakeSession] = []
         self.encrypted = encrypted
         self.version = version
+        self.lost: int | None = None
         self.is_broken = False
+        self.lasting = 1 << 30
         self.clock = Clock()
         self.root = Path(tempfile.mkdtemp())
         self.dest = self.root / "dest"
@@ -89,7 +93,11 @@ class Node:
     def connect(self, _server: ServerAddress) -> Deferred[Any]:
         """As a dialer."""
         session = FakeSession(
-            self.tree, self.refused, version=self.version, encrypted=self.encrypted
+            self.tree,
+            self.refused,
+            version=self.version,
+            encrypted=self.encrypted,
+            lost=self.lost,
         )
         self.sessions.append(session)
         return succeed(session)
@@ -104,7 +112,7 @@ class Node:
             if ends:
                 break
             for session in self.sessions:
-                if self.is_broken:
+                if self.is_broken or session.trips >= self.lasting:
                     session.fail()
                 else:
                     session.answer()
@@ -183,6 +191,55 @@ class RefusedPartTests(SynchronousTestCase):
         self.assertEqual(set(result.refused), set(folders))
         self.assertEqual(result.connections, 13)
         self.assertEqual(node.has(), COPY)
+
+    def test_listings_whose_refusals_are_lost(self) -> None:
+        """
+        A server that closes with requests unread takes its last answers along. Which
+        listing it was is found out in few connections, and few round trips, however
+        many were out.
+        """
+        folders = [b"f%03d" % number for number in range(200)]
+        for lost, *refused in ((0, 7), (3, 0), (1000, 120), (1000, 3, 90, 199)):
+            with self.subTest(lost=lost, refused=refused):
+                node = self.node()
+                node.lost = lost
+                node.tree.update(dict.fromkeys(folders))
+                names = [folders[number] for number in refused]
+                node.refused = {("OPENDIR", name) for name in names}
+
+                result = self.updated(node)
+
+                self.assertEqual(result.refused, tuple(names))
+                self.assertEqual(node.has().keys() - COPY.keys(), _text(folders, names))
+                self.assertLessEqual(result.connections, 1 + 6 * len(refused))
+                trips = sum(session.trips for session in node.sessions)
+                self.assertLessEqual(trips, 20 + 40 * len(refused))
+
+    def test_contents_whose_refusals_are_lost(self) -> None:
+        """
+        They are found out as well, and all others come.
+        """
+        node = self.node()
+        node.lost = 1000
+        names = [b"r%02d" % number for number in range(40)]
+        node.tree.update(dict.fromkeys(names, b"secret"))
+        node.refused = {("GET", name) for name in names[7:9]}
+
+        result = self.updated(node)
+
+        self.assertEqual(result.refused, tuple(names[7:9]))
+        self.assertEqual(node.has().keys() - COPY.keys(), _text(names, names[7:9]))
+
+    def test_a_server_that_closes_now_and_then(self) -> None:
+        """
+        That it may have been a refusal is believed for a while only.
+        """
+        node = self.node()
+        folders = [b"f%03d" % number for number in range(200)]
+        node.tree.update(dict.fromkeys(folders))
+        for node.lasting in (1, 2, 3, 5):
+            self.assertIsInstance(node.run(), ConnectionBroken)
+            self.assertLessEqual(len(node.sessions), 12)
 
     def test_folders_that_are_gone(self) -> None:
         """
@@ -283,6 +340,7 @@ class RefusedPartTests(SynchronousTestCase):
         st.sets(st.sampled_from(sorted(name for name in TREE if name)), max_size=5),
         st.sets(st.sampled_from(sorted(name for name in TREE if name)), max_size=3),
         st.booleans(),
+        st.sampled_from([None, 0, 1, 2, 100]),
     )
     def test_whatever_is_refused(
         self,
@@ -290,12 +348,14 @@ class RefusedPartTests(SynchronousTestCase):
         contents: set[bytes],
         gone: set[bytes],
         encrypted: bool,
+        lost: int | None,
     ) -> None:
         """
         A run that follows one of everything ends well and loses nothing that the
-        server still has.
+        server still has, whatever its last answers on a connection become.
         """
         node = Node(encrypted=encrypted)
+        node.lost = lost
         try:
             self.updated(node)
             node.tree = {
@@ -323,6 +383,11 @@ class RefusedPartTests(SynchronousTestCase):
                     self.assertEqual(has[name], was if refused else content, name)
         finally:
             shutil.rmtree(node.root)
+
+
+def _text(names: list[bytes], without: list[bytes]) -> set[str]:
+    """These names but some, as text."""
+    return {name.decode() for name in names if name not in without}
 
 
 def _below(folders: set[bytes]) -> set[bytes]:

@@ -149,8 +149,8 @@ class WalkTests(SynchronousTestCase):
         del listed[b"dir/hidden"]
 
         class Hiding(FakeSession):
-            def opendir(self, path: bytes, *, max_names: int = 0) -> Any:
-                names: Deferred[list[bytes]] = super().opendir(path)
+            def opendir(self, path: bytes, **more: Any) -> Any:
+                names: Deferred[list[bytes]] = super().opendir(path, **more)
                 return names.addCallback(
                     lambda found: [name for name in found if name != b"hidden"]
                 )
