@@ -22,6 +22,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
@@ -34,6 +35,7 @@ from nodecomm.inventory.upstream_connecting import (
 )
 from nodecomm.inventory.upstream_content import Content
 from nodecomm.inventory.upstream_errors import (
+    CertificateRefused,
     Permanent,
     SendFailed,
     Transient,
@@ -162,13 +164,16 @@ class InventoryUpstream:
         check: Decides by its key or certificate whether it is the right one.
         pool: Where files are read.
         timeouts: How long what may take.
-        certificate: Who we are, for servers that ask.
+        certificate: Who we are, for servers that ask. One that does not take it is
+            asked without, where there is a password or none is needed.
         endpoint: The way to the server, without TLS, if not straight to its address.
 
     Raises:
         ValueError: The address, a user or a password cannot be used.
         AuthoritiesUnusable: No authority of *check* can be read.
     """
+
+    _log = Logger("nodecomm.inventory")
 
     def __init__(
         self,
@@ -194,6 +199,7 @@ class InventoryUpstream:
                 self.url.port,
                 timeout=self.timeouts.connect,
             )
+        self._certificate = certificate
         self._endpoint = CheckedEndpoint(
             reactor,
             endpoint,
@@ -316,6 +322,35 @@ class InventoryUpstream:
         url = f"https://{self.url.server}{self.url.base}{path}"
         headers.addRawHeader("User-Agent", f"nodecomm/{__version__}")
         headers.addRawHeader("Host", self.url.netloc)
+        try:
+            return await self._try(method, url, headers, stream)
+        except CertificateRefused as error:
+            certificate, refused = self._certificate, error
+            needs_password = method != "GET" and not headers.hasHeader("Authorization")
+            if certificate is None or needs_password:
+                raise
+        self._certificate = None
+        self._endpoint.show(None)
+        try:
+            answer = await self._try(method, url, headers, stream)
+        except BaseException as error:
+            self._certificate = certificate
+            self._endpoint.show(certificate)
+            if not isinstance(error, Transient) or isinstance(error, UntrustedServer):
+                raise
+            text = f"{refused.reason}; and without it: {error.reason}"
+            raise Transient(text, retry_after=error.retry_after) from error
+        self._log.info(
+            "{server}: {reason}; it is sent to without it",
+            event="upstream.without-certificate",
+            server=self.url.server,
+            reason=refused.reason,
+        )
+        return answer
+
+    async def _try(
+        self, method: str, url: str, headers: Headers, stream: IO[bytes] | None
+    ) -> Answer:
         try:
             return await self._exchange(method, url, headers, stream)
         except Stale:

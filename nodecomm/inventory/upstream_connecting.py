@@ -44,11 +44,20 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nodecomm.identity.servers import ServerDecision
-from nodecomm.inventory.upstream_errors import Transient, UntrustedServer
+from nodecomm.inventory.upstream_errors import (
+    CertificateRefused,
+    Transient,
+    UntrustedServer,
+)
 from nodecomm.inventory.upstream_trust import IServerCheck, ShownKey, problem_text
 from nodecomm.transport.errors import describe
 
-__all__ = ["CheckedConnection", "CheckedEndpoint", "ClientCertificate"]
+__all__ = [
+    "CheckedConnection",
+    "CheckedEndpoint",
+    "ClientCertificate",
+    "is_about_ours",
+]
 
 #: What a server may send before the answer to a request is whole. An answer has a
 #: line or two, or some page in HTML.
@@ -302,15 +311,22 @@ class CheckedConnection(Protocol):
         words = describe(error) if isinstance(error, SSL.Error) else ""
         if isinstance(error, ConnectionLost) or not words:
             words = "the server closed the connection in the TLS handshake"
-        elif decision and _ABOUT_OURS.search(words):
-            # It is the right server, so this is about the certificate that we showed.
-            words = f"the server does not take this node's own certificate ({words})"
+        elif decision and is_about_ours(words):
+            return CertificateRefused(words)
         return Transient(f"no TLS connection: {words}")
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def is_about_ours(words: str) -> bool:
+    """
+    Whether a server, if it is the right one, says that by the certificate that we have
+    shown: in the handshake, or of TLS 1.3 when an answer is waited for.
+    """
+    return _ABOUT_OURS.search(words) is not None
 
 
 class _Secured(TLSMemoryBIOProtocol):
@@ -378,12 +394,18 @@ class CheckedEndpoint:
         self._check = check
         self._connect_seconds = connect
         self._handshake_seconds = handshake
-        self.context = _context(check, certificate, self._saw)
+        self.show(certificate)
         #: Those that go on.
         self.handshakes: WeakKeyDictionary[SSL.Connection, _Handshake]
         self.handshakes = WeakKeyDictionary()
         #: What each protocol is spoken over, while there is a connection.
         self.connections: dict[Any, CheckedConnection] = {}
+
+    def show(self, certificate: ClientCertificate | None) -> None:
+        """
+        Show servers that ask another certificate from now on, or none.
+        """
+        self.context = _context(self._check, certificate, self._saw)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """

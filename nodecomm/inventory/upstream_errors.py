@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["Permanent", "SendFailed", "Transient", "UntrustedServer", "failure_of"]
+__all__ = [
+    "CertificateRefused",
+    "Permanent",
+    "SendFailed",
+    "Transient",
+    "UntrustedServer",
+    "failure_of",
+]
 
 #: Answers that will be the same next time, for it is the file that is not wanted: its
 #: name, its size, its form, or the way that it came. All others are about the server,
@@ -65,6 +72,19 @@ class Transient(SendFailed):
     ) -> None:
         super().__init__(reason, status)
         self.retry_after = retry_after
+
+
+class CertificateRefused(Transient):
+    """
+    The server is the right one, and does not take the certificate that we have shown.
+
+    Args:
+        words: What it says, in OpenSSL's words.
+    """
+
+    def __init__(self, words: str) -> None:
+        text = f"the server does not take this node's own certificate ({words})"
+        super().__init__(text)
 
 
 class UntrustedServer(Transient):

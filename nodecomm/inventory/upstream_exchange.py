@@ -34,9 +34,18 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
-from nodecomm.inventory.upstream_connecting import CheckedConnection, CheckedEndpoint
+from nodecomm.inventory.upstream_connecting import (
+    CheckedConnection,
+    CheckedEndpoint,
+    is_about_ours,
+)
 from nodecomm.inventory.upstream_content import Content
-from nodecomm.inventory.upstream_errors import SendFailed, Transient
+from nodecomm.inventory.upstream_errors import (
+    CertificateRefused,
+    SendFailed,
+    Transient,
+)
+from nodecomm.transport.errors import describe
 from nodecomm.wire.text import safe, to_text
 
 __all__ = ["Answer", "Exchange", "SendTimeouts", "Stale"]
@@ -312,9 +321,10 @@ class Exchange:
         if connection.requests > 1 and not connection.heard:
             return Stale()
         if not connection.heard:
-            return Transient(
-                f"the connection has ended before an answer came: {_words(error)}"
-            )
+            words = _words(error)
+            if is_about_ours(words):
+                return CertificateRefused(words)
+            return Transient(f"the connection has ended before an answer came: {words}")
         return Transient(f"the answer makes no sense, or is cut off: {_words(error)}")
 
 
@@ -348,4 +358,6 @@ def _words(error: Any) -> str:
     reasons = getattr(error, "reasons", None)
     if reasons:
         return _words(reasons[0].value)
+    if isinstance(error, SSL.Error):
+        return safe(describe(error))
     return safe(str(error)) or type(error).__name__
