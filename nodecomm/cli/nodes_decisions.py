@@ -29,6 +29,7 @@ from nodecomm.inventory.lifecycle import (
 )
 from nodecomm.inventory.records import Records, put_decision
 from nodecomm.inventory.suspicions import Suspicion, suspicions_of
+from nodecomm.wire.text import safe
 
 __all__ = ["DECISIONS"]
 
@@ -46,7 +47,7 @@ def _operator() -> str:
     """
     uid = os.getuid()
     if uid == 0 and os.environ.get("SUDO_USER"):
-        return os.environ["SUDO_USER"][:_NAME]
+        return safe(os.environ["SUDO_USER"])[:_NAME]
     try:
         return pwd.getpwuid(uid).pw_name[:_NAME]
     except KeyError:

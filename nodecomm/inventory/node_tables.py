@@ -41,7 +41,11 @@ class NodeTables:
         self._execute = execute
 
     def _nodes(self, where: str, **parameters: Any) -> list[Node]:
-        rows = self._execute(f"{_NODE} {where}", parameters)
+        try:
+            rows = self._execute(f"{_NODE} {where}", parameters)
+        except UnicodeEncodeError:
+            # Asked for by a name of bytes that are no text, which no node has.
+            return []
         return [_decoded(*row) for row in rows]
 
     def _one(self, statement: str, **parameters: Any) -> Sequence[Any] | None:

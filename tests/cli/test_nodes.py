@@ -363,6 +363,11 @@ def test_operator() -> None:
         assert nodes_decisions._operator() == ("alice" if os.getuid() == 0 else name)
         with mock.patch.object(os, "getuid", lambda: 4_000_000):
             assert nodes_decisions._operator() == "uid 4000000"
+    with (
+        mock.patch.dict(os.environ, {"SUDO_USER": os.fsdecode(b"m\xff")}),
+        mock.patch.object(os, "getuid", lambda: 0),
+    ):
+        assert nodes_decisions._operator() == "m\\xff"
 
 
 def test_register(server: Server) -> None:

@@ -5,6 +5,7 @@ Registries of nodes: in memory, and in SQLite.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -240,6 +241,19 @@ class RegistryTests(Case):
         self.assertIsNone(self.successResultOf(self.registry.document(NODE)))
         self.assertEqual([], self.history())
         self.assertEqual("unknown-node", self.denied(Accept(NODE)))
+
+    def test_names_that_no_node_has(self) -> None:
+        """
+        A name that is no text, as a command line may have it, is nobody's.
+        """
+        name = os.fsdecode(b"\xff")
+
+        self.assertIsNone(self.successResultOf(self.registry.node(name)))
+        self.assertEqual("unknown-node", self.denied(Delete(name)))
+        self.assertEqual("bad-node-id", self.denied(Block(name)))
+        run = self.registry._store.run
+        found = run(lambda records: list(records.with_hostname(name)), write=False)
+        self.assertEqual([], self.successResultOf(found))
 
     def test_refused_first_document(self) -> None:
         """
