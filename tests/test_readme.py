@@ -44,7 +44,8 @@ from nodecomm.testing import (
 )
 from tests.inventory.documents import NODE, OTHER_NODE, node_document
 from tests.inventory.web import Connection, basic, head, read_reply
-from tests.service.node import PATIENCE, free_port
+from tests.ports import free_port
+from tests.service.node import PATIENCE
 
 README = Path(__file__).parents[1] / "README.rst"
 EXAMPLES = README.parent / "docs" / "examples" / "embedded"

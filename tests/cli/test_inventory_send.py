@@ -24,7 +24,8 @@ from tests.identity.sample import pair
 from tests.inventory.hub import hub_pair
 from tests.inventory.test_https import pin
 from tests.inventory.test_writing import FOREIGN
-from tests.service.node import Server, free_port
+from tests.ports import free_port
+from tests.service.node import Server
 
 CONFIG = """
 [server]

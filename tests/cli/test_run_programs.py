@@ -20,7 +20,8 @@ from nodecomm.identity.own import create_own_key, load_own_key
 from nodecomm.identity.servers import ServerKeyStore
 from tests.forking import Forked
 from tests.identity.sample import key, pair
-from tests.interop.harness import NodecommServer, config_for, free_port
+from tests.interop.harness import NodecommServer, config_for
+from tests.ports import free_port
 
 #: What it does is said by the class that is defined; waits for a file with its name
 #: and `.go` behind.

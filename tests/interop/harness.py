@@ -12,7 +12,6 @@ from __future__ import annotations
 from tests.interop.machine import (
     RUN_TIMEOUT,
     START_TIMEOUT,
-    free_port,
     has_ipv6_loopback,
     isolation,
     missing,
@@ -39,7 +38,6 @@ __all__ = [
     "Server",
     "WorkFolder",
     "config_for",
-    "free_port",
     "has_ipv6_loopback",
     "isolation",
     "missing",

@@ -6,7 +6,6 @@ What the machine has: programs, ports, address families, a process table.
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -23,9 +22,6 @@ _SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin:/var/cfengine/b
 #: Seconds that a server may take to listen, and that any one program may run.
 START_TIMEOUT = 60.0
 RUN_TIMEOUT = 300.0
-
-#: Where free ports are looked for: below the range that systems give to clients.
-_PORTS = range(21000, 31000)
 
 #: What a program of the harness may use of the environment.
 KEPT = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME")
@@ -49,24 +45,6 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("NODECOMM_REQUIRE_PEERS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
-
-
-def free_port() -> int:
-    """
-    A TCP port that nobody listens on, in either address family.
-    """
-    for port in random.sample(_PORTS, len(_PORTS)):
-        try:
-            with socket.socket() as four:
-                four.bind(("", port))
-            if socket.has_ipv6:
-                with socket.socket(socket.AF_INET6) as six:
-                    six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    six.bind(("::", port))
-        except OSError:
-            continue
-        return port
-    raise AssertionError(f"no free port in {_PORTS}")
 
 
 def has_ipv6_loopback() -> bool:

@@ -16,8 +16,9 @@ from typing import IO, Protocol
 
 from nodecomm.identity.keys import KeyPair
 from tests.forking import Forked
-from tests.interop.machine import KEPT, free_port, peer_program, wait_until
+from tests.interop.machine import KEPT, peer_program, wait_until
 from tests.interop.nodes import WorkFolder, put_key
+from tests.ports import free_port
 
 #: Who is served and trusted.
 LOOPBACK = ("127.0.0.0/8", "::1")

@@ -27,9 +27,9 @@ from tests.interop.harness import (
     Server,
     WorkFolder,
     config_for,
-    free_port,
     wait_until,
 )
+from tests.ports import free_port
 from tests.server.execution.test_programs import group_lives
 from tests.service.node import Server as Process
 

@@ -21,9 +21,10 @@ import pytest
 from nodecomm.identity.keys import PublicKey
 from nodecomm.service.processes import command_line, find_listener
 from tests.interop.conftest import Shares
-from tests.interop.harness import Server, WorkFolder, free_port, wait_until
+from tests.interop.harness import Server, WorkFolder, wait_until
 from tests.interop.syncing import FRESH, SyncAgent, SyncRun, ended
 from tests.interop.test_bootstrap import copied, plain
+from tests.ports import free_port
 
 #: An address of this machine, which a node does not take for itself.
 HUB = "127.0.0.2"

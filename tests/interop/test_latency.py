@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.interop.latency import DelayedRelay
-from tests.interop.machine import free_port, wait_until
+from tests.interop.machine import wait_until
 from tests.interop.trees import content
+from tests.ports import free_port
 
 _SILENCE = 30.0
 

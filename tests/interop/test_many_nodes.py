@@ -20,8 +20,8 @@ import pytest
 
 from tests.forking import Forked
 from tests.interop.crowd import address_of
-from tests.interop.machine import free_port
 from tests.interop.syncing import SyncAgent
+from tests.ports import free_port
 
 #: Each kind comes as often as this says, spread among the others.
 KINDS = {"good": 240, "slow": 20, "refusing": 20, "dead": 15, "mute": 5}

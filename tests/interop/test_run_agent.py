@@ -15,9 +15,10 @@ import pytest
 
 from nodecomm.cli import agent as agent_command
 from nodecomm.identity.keys import PublicKey
-from tests.interop.harness import RealServer, WorkFolder, free_port, peer_program
+from tests.interop.harness import RealServer, WorkFolder, peer_program
 from tests.interop.running import Command, run_node
 from tests.interop.test_agent import Agent
+from tests.ports import free_port
 from tests.recorded import key_pair
 
 HOST = "127.0.0.1"

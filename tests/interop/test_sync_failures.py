@@ -26,7 +26,6 @@ from tests.interop.harness import (
     Server,
     WorkFolder,
     config_for,
-    free_port,
     peer_program,
 )
 from tests.interop.latency import DelayedRelay
@@ -39,6 +38,7 @@ from tests.interop.syncing import (
     leftovers,
 )
 from tests.interop.trees import Entry, content, described
+from tests.ports import free_port
 
 #: Exit statuses, as they are documented.
 DONE, LOCAL, USAGE, UNREACHABLE, UNTRUSTED, REFUSED, UNVERIFIED = range(7)

@@ -22,7 +22,8 @@ from attrs import define, field, frozen
 from nodecomm.service.sample import write_sample
 from tests.forking import Forked
 from tests.interop.machine import missing, wait_until
-from tests.service.node import PATIENCE, Server, free_port
+from tests.ports import free_port
+from tests.service.node import PATIENCE, Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial-nodes.rst"
 

@@ -16,7 +16,8 @@ import pytest
 
 from tests.forking import Forked
 from tests.interop.machine import wait_until
-from tests.service.node import PATIENCE, Server, free_port
+from tests.ports import free_port
+from tests.service.node import PATIENCE, Server
 
 SERVER = """
 [server]

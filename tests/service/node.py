@@ -95,13 +95,6 @@ class Node:
         self.socket.close()
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Server:
     """
     `twistd -n nodecomm-server` as a process, ended at the end of the block.

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.service.classic_node import ClassicNode
-from tests.service.node import PATIENCE, Node, Server, free_port
+from tests.service.node import PATIENCE, Node, Server
 
 pytestmark = pytest.mark.programs
 

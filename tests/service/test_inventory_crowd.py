@@ -20,7 +20,8 @@ import pytest
 
 from nodecomm.testing import key_pair
 from tests.inventory.web import basic
-from tests.service.node import PATIENCE, Node, Server, free_port
+from tests.ports import free_port
+from tests.service.node import PATIENCE, Node, Server
 
 # What is tried is what the system does; the interpreter's release makes no difference.
 pytestmark = [pytest.mark.slow, pytest.mark.programs]

@@ -40,7 +40,8 @@ from nodecomm.service.own_state import StartError
 from nodecomm.service.prepared import prepare
 from nodecomm.transport.memory import TLSOverTransport
 from tests.identity.sample import pair
-from tests.service.node import PATIENCE, Server, free_port
+from tests.ports import free_port
+from tests.service.node import PATIENCE, Server
 
 SERVER = """
 [server]

@@ -32,7 +32,7 @@ from nodecomm.service.loading import load
 from nodecomm.service.nodes_followed import NodesFollowed
 from tests.identity.sample import pair
 from tests.inventory.documents import NODE, WRITTEN, node_document
-from tests.service.node import free_port
+from tests.ports import free_port
 
 SERVER = """
 [server]

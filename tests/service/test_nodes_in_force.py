@@ -17,7 +17,8 @@ from OpenSSL import SSL
 from nodecomm.cli import main
 from nodecomm.identity.store import FileKeyStore
 from nodecomm.testing import key_pair
-from tests.service.node import PATIENCE, Node, Server, free_port
+from tests.ports import free_port
+from tests.service.node import PATIENCE, Node, Server
 
 pytestmark = pytest.mark.programs
 

@@ -30,8 +30,9 @@ from nodecomm.service.server_service import ServerService, StartError
 from nodecomm.testing import MemoryRunner, key_pair, memory_server
 from nodecomm.wire.execute import encode_execute
 from tests.interop.machine import wait_until
+from tests.ports import free_port
 from tests.server.execution.test_programs import runs
-from tests.service.node import PATIENCE, Node, Server, free_port
+from tests.service.node import PATIENCE, Node, Server
 
 TERMINATOR = b"---cfXen/gine/cfXen/gine---\0"
 

@@ -26,8 +26,9 @@ from nodecomm.inventory.signature import sign
 from nodecomm.testing import key_pair
 from tests.inventory.documents import node_document
 from tests.inventory.web import basic
+from tests.ports import free_port
 from tests.postgres import Cluster
-from tests.service.node import PATIENCE, Node, Server, free_port
+from tests.service.node import PATIENCE, Node, Server
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.programs]
 

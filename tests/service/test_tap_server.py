@@ -22,7 +22,8 @@ from twisted.python import usage
 
 from nodecomm.service.logs import Verbosity
 from nodecomm.tap_server import Options
-from tests.service.node import PATIENCE, Node, Server, free_port
+from tests.ports import free_port
+from tests.service.node import PATIENCE, Node, Server
 
 Dial = Callable[[int], Node]
 
