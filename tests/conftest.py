@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
 How tests run here. hypothesis: a test says what must hold, never how fast, because a
-busy machine would fail it. trial: the folders of its tests are temporary ones.
+busy machine would fail it; nor how fast its examples are made. trial: the folders of
+its tests are temporary ones.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ import hypothesis
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-hypothesis.settings.register_profile("nodecomm", deadline=None)
+hypothesis.settings.register_profile(
+    "nodecomm",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("nodecomm")
 
 #: How many examples of a property are tried at most, for runs that look for what a

@@ -144,7 +144,7 @@ def test_nonsense_is_no_id(hub: Hub, answer: bytes) -> None:
 @settings(
     max_examples=40,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     start=st.sampled_from(

@@ -154,7 +154,10 @@ def test_damage_of_every_kind(tmp_path: Path, data: bytes) -> None:
     assert PendingFile(tmp_path).completed().is_complete
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.binary() | st.sampled_from([b"{}", b"[]", b'{"sets": [1], "attempts": 0}']))
 def test_a_damaged_file(tmp_path: Path, data: bytes) -> None:
     """It counts as a change of a run that was not complete."""

@@ -99,7 +99,10 @@ def test_no_file(tmp_path: Path) -> None:
     assert len(ailments(None, running=False)) == 2
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.binary(max_size=50)
     | st.recursive(

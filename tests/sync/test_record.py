@@ -132,7 +132,7 @@ names = st.binary(min_size=1, max_size=40)
 @settings(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_what_is_saved_is_loaded(
     tmp_path: Path,
@@ -191,7 +191,7 @@ def saved(tmp_path: Path) -> Record:
 @settings(
     max_examples=80,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_damage_is_an_empty_record(tmp_path: Path, data: st.DataObject) -> None:
     """

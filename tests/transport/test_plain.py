@@ -24,7 +24,7 @@ from tests.transport.producers import Pull, Push
 _few = settings(
     max_examples=20,
     deadline=None,
-    suppress_health_check=[HealthCheck.differing_executors],
+    suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
 )
 
 
