@@ -123,6 +123,8 @@ def make_folders(path: Path) -> None:
     for folder in reversed([folder for folder in missing if not folder.is_dir()]):
         with contextlib.suppress(FileExistsError):
             folder.mkdir(0o755)
+            # Whatever the umask takes away.
+            folder.chmod(0o755)
             sync_folder(str(folder.parent))
 
 

@@ -100,6 +100,7 @@ class FollowedCase(SynchronousTestCase):
         for node in (NODE, OTHER_NODE, "public"):
             (self.share / node).mkdir(parents=True)
             (self.share / node / "f").write_bytes(b"x" * 300_000)
+            (self.share / node / "f").chmod(0o644)
         self.state = self.folder / "state"
         self.state.mkdir()
         # Later than every file that is stored here meanwhile.

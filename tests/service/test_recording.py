@@ -5,6 +5,7 @@ Writing into a configuration that a person writes too.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from datetime import datetime, timezone
@@ -58,10 +59,14 @@ class TestWrittenFile:
     def test_written_once(self, file: WrittenFile) -> None:
         """
         The same text is not written again; another one is, as long as nobody has
-        changed the file; everybody may read it.
+        changed the file; everybody may read it, whatever the umask.
         """
         assert file.read() == (Standing.MISSING, "")
-        assert file.write("a = 1\n")
+        mask = os.umask(0o077)
+        try:
+            assert file.write("a = 1\n")
+        finally:
+            os.umask(mask)
         assert file.read() == (Standing.OURS, "a = 1\n")
         before = file.path.stat().st_mtime_ns
         assert not file.write("a = 1\n")

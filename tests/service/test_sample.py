@@ -6,6 +6,7 @@ The sample policy, which the embedded defaults serve.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -130,9 +131,13 @@ def test_command_is_named_so_that_it_is_found(
 def test_real_program_accepts_the_sample(tmp_path: Path, name: str) -> None:
     """The real cf-promises finds nothing wrong with the sample policy."""
     write_sample(tmp_path, 0)
+    # The program looks for its own folders even if it needs nothing in them.
+    work = tmp_path / "work"
+    (work / "inputs").mkdir(mode=0o700, parents=True)
     assert CF_PROMISES is not None
     done = subprocess.run(
         [CF_PROMISES, "-f", str(tmp_path / "masterfiles" / name)],
+        env={**os.environ, "CFENGINE_TEST_OVERRIDE_WORKDIR": str(work)},
         capture_output=True,
         text=True,
         check=False,
