@@ -125,7 +125,10 @@ def _told(
     """
     facts = Facts.of(inventory)
     news: list[tuple[str, str]] = []
+    machines, alternation = node.machines, node.alternation
     if known.key != node.key and known.key is not None:
+        # Another machine that has the key of before cannot send any more.
+        machines, alternation = (), None
         how = "the former one has signed it"
         if node.key is None:
             how = "the first after `trust-again`"
@@ -139,13 +142,12 @@ def _told(
         one, other = shown(old.policy_server_id), shown(facts.policy_server_id)
         news.append(("policy-server", f"from {one} to {other}"))
     machine = Machine.of(inventory)
-    alternation = node.alternation
-    if machine in node.machines[:-1]:
+    if machine in machines[:-1]:
         if alternation is None:
-            text = f"{_described(machine)} and {_described(node.machines[-1])} in turn"
+            text = f"{_described(machine)} and {_described(machines[-1])} in turn"
             news.append(("alternating", text))
-        alternation = Alternation(now, machine, node.machines[-1])
-    machines = (*(x for x in node.machines if x != machine), machine)
+        alternation = Alternation(now, machine, machines[-1])
+    machines = (*(x for x in machines if x != machine), machine)
     conflict = node.conflict
     if conflict is not None and known.key is not None:
         # That was the node itself, which has shown by now whose its new key is.

@@ -441,10 +441,11 @@ def _set_key(
     _check_named(node.node_id, decision.key)
     key = decision.key.key
     _check_key_free(node.node_id, key, others)
-    if node.key == key and node.conflict is None:
-        return Change(evolve(node, known=_with_key(node.known, key)))
+    known = _with_key(node.known, key)
+    if node.key == key and node.conflict is None and node.alternation is None:
+        return Change(evolve(node, known=known))
     text = f"{key_news(node.key, key)}, given by an operator"
-    changed = evolve(node, known=_with_key(node.known, key), conflict=None)
+    changed = evolve(node, known=known, conflict=None, alternation=None)
     return Change(changed, (Event(now, "key", by, text),))
 
 
@@ -452,7 +453,7 @@ def key_news(former: PublicKey | None, key: PublicKey) -> str:
     """
     Which key a node has from now on, and which one it had.
     """
-    if former is None:
+    if former is None or former == key:
         return f"key {key.md5}"
     return f"key from {former.md5} to {key.md5}"
 

@@ -33,7 +33,15 @@ from nodecomm.inventory.lifecycle import (
     decide,
 )
 from nodecomm.inventory.model import Address, Agent, Hardware, Interface
-from nodecomm.inventory.nodes import Conflict, Event, Facts, Machine, Node, Status
+from nodecomm.inventory.nodes import (
+    Alternation,
+    Conflict,
+    Event,
+    Facts,
+    Machine,
+    Node,
+    Status,
+)
 from tests.identity.sample import key, pair
 from tests.inventory.documents import (
     NODE,
@@ -280,6 +288,17 @@ def test_key_of_another(status: Status) -> None:
             assert do(node, decision, other).node.key == key()
 
 
+def test_a_key_that_was_only_named() -> None:
+    """
+    One of which nobody has shown that he has it keeps no other node from it, though it
+    is blocked.
+    """
+    other = a_node(Status.BLOCKED, OTHER_NODE)
+    other = evolve(other, known=evolve(other.known, signed=False))
+
+    assert do(a_node(), Accept(NODE), other).node.status is Status.ACCEPTED
+
+
 def test_hostname_of_another() -> None:
     """
     Two accepted nodes of one name must be wanted.
@@ -319,6 +338,24 @@ def test_set_key_again() -> None:
     assert node.known.refused_keys == (key(), key(1))
     node = do(node, SetKey(NODE, AgentKey(key(1)))).node
     assert node.known.refused_keys == (key(), key(2))
+
+
+def test_the_same_key_given() -> None:
+    """
+    It says that an operator has looked at what is suspicious about the node.
+    """
+    one, two = (Machine(x, None, "node") for x in ("a", "b"))
+    decision = SetKey(NODE, AgentKey(key()))
+
+    for doubts in (
+        {"conflict": Conflict(NOW, key(1).md5, "other")},
+        {"alternation": Alternation(NOW, one, two)},
+    ):
+        change = do(evolve(a_node(), **doubts), decision)
+        assert change.node == a_node()
+        assert [event.what for event in change.events] == ["key"]
+        assert change.events[0].text == f"key {key().md5}, given by an operator"
+    assert do(a_node(), decision) == Change(a_node())
 
 
 def test_set_key() -> None:

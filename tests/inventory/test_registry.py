@@ -25,6 +25,7 @@ from zope.interface.verify import verifyObject
 from nodecomm.identity.keys import KeyPair
 from nodecomm.interfaces import INodeRegistry
 from nodecomm.inventory import records
+from nodecomm.inventory.arrivals import MAX_MACHINES
 from nodecomm.inventory.judgement import Outcome, Rules, Signatures
 from nodecomm.inventory.keys import AgentKey
 from nodecomm.inventory.lifecycle import (
@@ -518,6 +519,11 @@ class RegistryTests(Case):
         last = self.node().machines[-1]
         self.assertEqual(Machine("reinstalled", None, "node.example.com"), last)
 
+        # One of them has another key now, and the other nothing to say.
+        self.taken(self.send(node_document(pair(1), self.later(6))))
+        self.assertEqual((), suspicions([self.node()]))
+        self.assertEqual(1, len(self.node().machines))
+
     def test_removed_and_installed_anew(self) -> None:
         """
         The machines of before a node's removal do not count when it comes again.
@@ -853,6 +859,21 @@ class MemoryRegistryTests(RegistryTests, SynchronousTestCase):
 
     def make(self, **options: Any) -> NodeRegistry:
         return MemoryNodeRegistry(lambda: self.now, **options)
+
+    def test_machines_are_bounded(self) -> None:
+        """
+        Of a node whose machine calls itself otherwise each time the last are kept.
+        """
+        own = rudder(agent(certificate=certificate(pair())))
+        for minutes in range(MAX_MACHINES + 2):
+            data = document(
+                own, written=self.later(minutes), device_id=f"device-{minutes}"
+            )
+            self.taken(self.send(data))
+
+        kept = [machine.device_id for machine in self.node().machines]
+        self.assertEqual(MAX_MACHINES, len(kept))
+        self.assertEqual(f"device-{MAX_MACHINES + 1}", kept[-1])
 
 
 class SqliteRegistryTests(RegistryTests, SynchronousTestCase):
