@@ -254,6 +254,10 @@ def run(
     except OSError as error:
         what = error.strerror or str(error) or type(error).__name__
         where = f": {safe(os.fsdecode(error.filename))}" if error.filename else ""
+        if error.filename and _wants_json(arguments):
+            # Where there is no name it may be this very output that cannot be written.
+            facts = {"code": "local", "text": f"{what}{where}", "status": 1}
+            write_json({"error": facts}, stdout, indent=None)
         stderr.write(f"error: {what}{where}\n")
         return 1
     except KeyboardInterrupt:

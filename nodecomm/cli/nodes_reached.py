@@ -96,7 +96,7 @@ class Nodes:
         none.
         """
         found = [
-            f"{node.node_id} ({node.hostname}, {node.status.value})"
+            f"{node.node_id} ({node.hostname or 'no name'}, {node.status.value})"
             for node in self.read(lambda records: list(records.nodes())) or ()
             if _may_mean(name.lower(), node)
         ]
@@ -132,4 +132,5 @@ class Nodes:
 def _may_mean(name: str, node: Node) -> bool:
     hostname = (node.hostname or "").lower()
     by_id = len(name) >= _PART and node.node_id.lower().startswith(name)
-    return by_id or name in (hostname, hostname.partition(".")[0])
+    by_name = bool(name) and name in (hostname, hostname.partition(".")[0])
+    return by_id or by_name

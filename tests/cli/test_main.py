@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -185,6 +186,29 @@ class RunTests(SynchronousTestCase):
         self.assertIn(f"error: {text}\n", err)
         status, out, _ = self.run_line(["sample", "named", "--", "x", "--json"])
         self.assertEqual((2, ""), (status, out))
+
+    def test_errors_of_the_system(self) -> None:
+        """
+        What the system says of a file is one line; with `--json` a program gets it as
+        facts. Nothing more is printed where the output itself may be in the way.
+        """
+
+        def denied(options: object, stdout: TextIO, stderr: TextIO) -> int:
+            raise PermissionError(errno.EACCES, "Permission denied", "/x/nodes")
+
+        def full(options: object, stdout: TextIO, stderr: TextIO) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        text = "Permission denied: /x/nodes"
+        self.assertEqual((1, "", f"error: {text}\n"), self.run_line(["sample"], denied))
+        status, out, err = self.run_line(["sample", "--json"], denied)
+        self.assertEqual((1, f"error: {text}\n"), (status, err))
+        error = {"code": "local", "text": text, "status": 1}
+        self.assertEqual({"error": error}, json.loads(out))
+        self.assertEqual(
+            (1, "", "error: No space left on device\n"),
+            self.run_line(["sample", "--json"], full),
+        )
 
     def test_help_has_no_holes(self) -> None:
         """

@@ -134,7 +134,9 @@ def test_a_node_that_is_named_otherwise(server: Server) -> None:
             code, text = server.denied(command, name)
             assert code == "unknown-node"
             assert f"by its whole id: {NODE} (node.example.com, pending)" in text
-    for name in ("nod", NODE[:3], "example.com", f"{NODE}1"):
+    server.facts("register", "unnamed", server.key(5))
+    assert "unnamed (no name, accepted)" in server.denied("show", "UNNA")[1]
+    for name in ("", "nod", NODE[:3], "example.com", f"{NODE}1"):
         assert "whole id" not in server.denied("accept", name)[1]
     for number in range(1, 5):
         server.receive(number, f"other-{number}")
