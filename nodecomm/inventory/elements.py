@@ -15,7 +15,7 @@ from xml.parsers import expat
 
 from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 
-__all__ = ["Element", "read_elements"]
+__all__ = ["Element", "longest_text", "read_elements"]
 
 #: Bytes that are parsed at a time; and how many may wait for the end of their tag.
 _STEP = 64 * 1024
@@ -30,6 +30,13 @@ _TOLD = 255
 
 #: What separates words. Line breaks stay: keys and certificates consist of lines.
 _BLANKS = re.compile(r"[ \t]+")
+
+
+def longest_text(name: str) -> int:
+    """
+    Characters that the text of an element of this name may have.
+    """
+    return _LONGER.get(name, _TEXT)
 
 
 class Element:
@@ -55,7 +62,7 @@ class Element:
         Raises:
             DocumentRefused: `too-long`.
         """
-        limit = _LONGER.get(self.name, _TEXT)
+        limit = longest_text(self.name)
         if size > limit:
             where = "/".join(path) or self.name
             where = where.removeprefix("REQUEST/CONTENT/")[:_TOLD]

@@ -183,9 +183,10 @@ class Host:
 
     def has(self, name: str) -> bool:
         """
-        Whether there is a file or a folder of this name.
+        Whether there is a file or a folder of this name that may be seen.
         """
-        return self.path(name).exists()
+        # Of Path, up to Python 3.11, a folder that may not be entered is an error.
+        return os.path.exists(self.path(name))
 
     def link(self, name: str) -> str:
         """

@@ -17,6 +17,12 @@ __all__ = ["software_of"]
 #: Between the facts of a package; no text of one has it.
 _FIELD = "\x1f"
 
+#: Where packages are kept a list of, by the program that would read it.
+_LISTS = {
+    "dpkg": ("/var/lib/dpkg/status", "/var/lib/dpkg/status.d"),
+    "rpm": ("/var/lib/rpm", "/usr/lib/sysimage/rpm"),
+}
+
 _DPKG_FACTS = (
     "db:Status-Abbrev",
     "Package",
@@ -59,6 +65,11 @@ def software_of(host: Host) -> tuple[Software, ...]:
                 found.setdefault((software.name, software.version), software)
         except NoSuchSource as error:
             missing.append(str(error))
+            # In images of containers, for example, that were made without it.
+            there = next((each for each in _LISTS[name] if host.has(each)), None)
+            if there is not None:
+                reason = f"{error} to read {there}"
+                host.skipped.append(Skipped(f"packages of {name}", reason))
         except OSError as error:
             host.skipped.append(Skipped(f"packages of {name}", str(error)))
     if len(missing) == 2:

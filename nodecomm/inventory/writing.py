@@ -20,6 +20,7 @@ from xml.parsers import expat
 
 from attrs import frozen
 
+from nodecomm.inventory.elements import longest_text
 from nodecomm.inventory.model import (
     Address,
     Agent,
@@ -252,7 +253,7 @@ def plain(text: str) -> str:
 def write_inventory(inventory: Inventory) -> bytes:
     """
     The document that says what *inventory* says. Texts are written as `plain` has
-    them; what is None or empty is left out.
+    them, as much of each as a server reads; what is None or empty is left out.
     """
     content = _Element("CONTENT", [x for x in _content(inventory) if not x.is_empty])
     request = _Element(
@@ -417,7 +418,10 @@ def _described(name: str, value: _Described, elements: Mapping[str, str]) -> _El
 
 def _texts(facts: Iterable[tuple[str, str | int | None]]) -> list[_Element]:
     found = [
-        _Element(name, plain(str(value))) for name, value in facts if value is not None
+        # A server would refuse all of it for one text that is too long.
+        _Element(name, plain(str(value))[: longest_text(name)].rstrip())
+        for name, value in facts
+        if value is not None
     ]
     return [each for each in found if not each.is_empty]
 

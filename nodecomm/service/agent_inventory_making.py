@@ -132,7 +132,10 @@ def make_files(
     except DocumentRefused as error:
         refusal = error.refusal
         text = f"no server would take it: {refusal.code}: {refusal.text}"
-        raise MakingFailed(refusal.code, text) from error
+        remedy = ""
+        if refusal.element == "RUDDER/HOSTNAME":
+            remedy = "give this machine a name of its own (hostnamectl hostname NAME)"
+        raise MakingFailed(refusal.code, text, remedy) from error
     except NodeIdError as error:
         raise MakingFailed("node-id", str(error)) from error
     except OSError as error:

@@ -6,8 +6,10 @@ The collector as a whole: on this machine, on poor ones and on broken ones.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from attrs import evolve
@@ -17,7 +19,7 @@ from nodecomm.inventory.document import read_document
 from nodecomm.inventory.host import Host, Skipped
 from nodecomm.inventory.model import Agent, Hardware
 from nodecomm.inventory.writing import NodeSection, write_inventory
-from tests.inventory.machine import UNAME, machine
+from tests.inventory.machine import UNAME, machine, no_program
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=timezone.utc)
 
@@ -148,3 +150,37 @@ def test_the_name_of_an_installation_stays(tmp_path: Path) -> None:
 
     assert describe(found, SECTION).device_id == first
     assert describe(clone, SECTION).device_id != first
+
+
+def test_a_machine_that_says_too_much(tmp_path: Path) -> None:
+    """
+    A text that is longer than what servers read is cut, and all else is there, of a
+    thousand packages too.
+    """
+    rows = [["ii ", f"p{number}", "1", "", "", "", ""] for number in range(1000)]
+    rows[0][4] = "s" * 70_000
+    printed = "".join("\x1f".join(row) + "\n" for row in rows).encode()
+    files = {"/sys/class/dmi/id/product_name": b"& " * 70_000}
+
+    def run(command: Sequence[str]) -> bytes:
+        return printed if command[0] == "dpkg-query" else no_program(command)
+
+    found = collect(NOW, machine(tmp_path, files, run=run))
+    read = read_document(write_inventory(describe(found, SECTION)))
+    assert [each.name for each in read.software] == [row[1] for row in rows]
+    assert read.software[0].comments == "s" * 65_536
+    assert read.bios.model is not None
+    assert len(read.bios.model) == 65_535
+
+
+def test_a_folder_that_may_not_be_seen(tmp_path: Path) -> None:
+    """
+    What is in a folder that may not be entered is not there, for whoever looks.
+    """
+    host = machine(tmp_path, {})
+
+    def refuse(path: object, **_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with patch("os.stat", refuse):
+        assert not host.has("/proc/vz")

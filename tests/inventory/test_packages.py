@@ -156,3 +156,16 @@ def test_programs_that_are_missing() -> None:
     """
     with pytest.raises(NoSuchSource, match="there is no program no-such-program"):
         run_program(["no-such-program"])
+
+
+@pytest.mark.parametrize("there", ["/var/lib/rpm/x", "/usr/lib/sysimage/rpm/x"])
+def test_a_list_that_nothing_reads(tmp_path: Path, there: str) -> None:
+    """
+    Packages that are there are missed, also on a machine that has others.
+    """
+    dpkg = programs(dpkg=printed(DPKG))
+    host = machine(tmp_path, {there: b""}, run=dpkg)
+
+    assert len(software_of(host)) == 3
+    reason = f"there is no program rpm to read {there[:-2]}"
+    assert host.skipped == [Skipped("packages of rpm", reason)]

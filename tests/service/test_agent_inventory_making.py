@@ -30,7 +30,7 @@ from nodecomm.service.agent_inventory_making import (
 )
 from nodecomm.service.agent_inventory_prepared import PreparedInventory
 from nodecomm.testing import key_pair
-from tests.inventory.machine import machine
+from tests.inventory.machine import UNAME, machine
 from tests.inventory.test_writing import FOREIGN
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
@@ -105,6 +105,17 @@ def test_a_program_that_prints_none(
     failure = failed.value.failure
     assert (failure.kind, failure.code) == ("local", code)
     assert said in failure.text
+
+
+def test_a_machine_without_a_name(tmp_path: Path) -> None:
+    """It is told what to do about it."""
+    uname = (UNAME[0], "localhost", *UNAME[2:])
+    host = machine(tmp_path / "root", {}, full_hostname="", uname=uname)
+    with pytest.raises(MakingFailed) as failed:
+        make_files(order(tmp_path), NOW, host=host)
+    failure = failed.value.failure
+    assert (failure.kind, failure.code) == ("local", "bad-hostname")
+    assert "hostnamectl" in failure.remedy
 
 
 def test_an_id_that_is_none(tmp_path: Path) -> None:
