@@ -35,6 +35,8 @@ from nodecomm.inventory.model import Inventory, Refusal
 from nodecomm.inventory.signature import (
     Signature,
     SignatureRefused,
+    is_signed,
+    key_id,
     read_signature,
     verify,
 )
@@ -318,21 +320,41 @@ def _signer(
     expected = known.key or own.key
     try:
         verify(document, signature, expected)
-    except SignatureRefused:
+    except SignatureRefused as error:
         if own.key == expected:
             raise
-        # For the operator: a machine with this id and another key, or a file that was
-        # changed on its way?
-        verify(document, signature, own.key)
+        _refuse_other_signer(document, signature, own, known, expected)
+        msg = f"{error}, nor with the one that it brings, {own.key.md5}"
+        raise SignatureRefused("bad-signature", msg, "digest") from None
+    return expected
+
+
+def _refuse_other_signer(
+    document: bytes,
+    signature: Signature,
+    own: AgentKey,
+    known: Known,
+    expected: PublicKey,
+) -> None:
+    """
+    Refuse a document that another key of the node's has signed, for the operator: is
+    it a machine with this id and another key, or a file that was changed on its way?
+    Of the keys that the node had before, the one is tried that the signature names.
+    """
+    if is_signed(document, signature, own.key):
         if own.key in known.refused_keys:
-            raise _former(own.key, known, signer=own.key) from None
+            raise _former(own.key, known, signer=own.key)
         msg = (
             f"node {known.node_id} is known by the key {expected.md5}, and this is "
             f"signed with {own.key.md5}: the node has a new key, or another machine "
             "has its id"
         )
-        raise _Refused("id-conflict", msg, signer=own.key) from None
-    return expected
+        raise _Refused("id-conflict", msg, signer=own.key)
+    for former in known.refused_keys:
+        if key_id(former) == signature.key_id.upper():
+            if is_signed(document, signature, former):
+                raise _former(former, known, signer=former)
+            return
 
 
 def _former(key: PublicKey, known: Known, signer: PublicKey | None) -> _Refused:

@@ -23,6 +23,8 @@ __all__ = [
     "MAX_SIGNATURE_SIZE",
     "Signature",
     "SignatureRefused",
+    "is_signed",
+    "key_id",
     "read_signature",
     "sign",
     "verify",
@@ -206,3 +208,14 @@ def verify(document: bytes, signature: Signature, key: PublicKey) -> None:
         raise SignatureRefused(
             "bad-signature", msg + (told if other else ""), "digest"
         ) from error
+
+
+def is_signed(document: bytes, signature: Signature, key: PublicKey) -> bool:
+    """
+    Whether `verify` has nothing against it.
+    """
+    try:
+        verify(document, signature, key)
+    except SignatureRefused:
+        return False
+    return True

@@ -239,6 +239,28 @@ def test_key_change() -> None:
     assert code(registry.signed(last, pair(1))) == "taken"
 
 
+def test_another_change_with_the_former_key() -> None:
+    """
+    A copy of a node that has changed its key does not change it once more, and that is
+    told as what it is; what nobody known has signed names both keys.
+    """
+    registry = Registry()
+    registry.signed(node_document(pair()), pair())
+    registry.signed(node_document(pair(1), WRITTEN + MINUTE), pair())
+    other = node_document(pair(2), WRITTEN + 2 * MINUTE)
+
+    found = registry.signed(other, pair())
+    assert (code(found), found.signer) == ("former-key", key())
+    nameless = sign(other, pair()).replace(b"keyid=", b"other=")
+    for signature in (nameless, sign(other + b" ", pair())):
+        found = registry.receive(other, signature)
+        assert (code(found), found.signer) == ("bad-signature", None)
+        assert found.refusal is not None
+        assert key(1).md5 in found.refusal.text
+        assert key(2).md5 in found.refusal.text
+    assert node(registry).key == key(1)
+
+
 def test_endless_key_changes() -> None:
     """
     Former keys are never forgotten, so a node does not change its key for ever; it
