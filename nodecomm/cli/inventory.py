@@ -22,6 +22,7 @@ from nodecomm.cli.inventory_make import (
 )
 from nodecomm.cli.inventory_retry import RetryOptions, retry
 from nodecomm.cli.inventory_send import SendOptions, send
+from nodecomm.cli.inventory_waiting import WaitingOptions, waiting
 from nodecomm.cli.key_file import read_key_file
 from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
 from nodecomm.cli.server_state import CONFIG, find_state
@@ -96,8 +97,8 @@ class Options(GroupOptions):
     """
 
     longdesc = (
-        "Make, sign, verify, show and send inventories; list what was not believed or "
-        "not passed on, and send it again."
+        "Make, sign, verify, show and send inventories; list what waits, and what was "
+        "not believed or not passed on, and send it again."
     )
     subCommands = [
         ["make", None, MakeOptions, "make an inventory of this node"],
@@ -105,13 +106,14 @@ class Options(GroupOptions):
         ["verify", None, _VerifyOptions, "check a document and its signature"],
         ["show", None, _ShowOptions, "print what a document says"],
         ["send", None, SendOptions, "send an inventory to a server"],
+        ["waiting", None, WaitingOptions, "list what waits in a server or a relay"],
         ["failed", None, _FailedOptions, "list what a server did not believe"],
         ["retry", None, RetryOptions, "send again what a relay has put aside"],
     ]
     takes = "COMMAND [options]"
     unnamed = (
-        "what about inventories? Commands: make, sign, verify, show, send, failed, "
-        "retry"
+        "what about inventories? Commands: make, sign, verify, show, send, waiting, "
+        "failed, retry"
     )
 
 
@@ -245,20 +247,27 @@ def _chosen(options: GroupOptions) -> CommandOptions:
     return cast(CommandOptions, options.subOptions)
 
 
-def _failed(options: GroupOptions) -> tuple[Any, list[str]]:
+def _received(options: GroupOptions) -> str:
+    """
+    The folder of what a server has received.
+    """
     chosen = _chosen(options)
-    folder = chosen["folder"]
-    if folder is None:
-        state = find_state(chosen["config"], options.named_state_dir)
-        state.check()
-        folder = state.folder / SPOOL_NAME
-        if not folder.exists():
-            raise FileNotFoundError(
-                errno.ENOENT,
-                "no server has received anything there (see --config)",
-                str(folder),
-            )
-    found = read_failed(folder)
+    if chosen["folder"] is not None:
+        return cast(str, chosen["folder"])
+    state = find_state(chosen["config"], options.named_state_dir)
+    state.check()
+    folder = state.folder / SPOOL_NAME
+    if not folder.exists():
+        raise FileNotFoundError(
+            errno.ENOENT,
+            "no server has received anything there (see --config)",
+            str(folder),
+        )
+    return str(folder)
+
+
+def _failed(options: GroupOptions) -> tuple[Any, list[str]]:
+    found = read_failed(_received(options))
     lines = []
     for each in found:
         when = each.failed.strftime("%Y-%m-%d %H:%M:%S %Z")
@@ -274,5 +283,6 @@ _COMMANDS: dict[str, Callable[[GroupOptions, TextIO], tuple[Any, list[str]]]] = 
     "sign": sign_document,
     "verify": lambda options, stdout: _verify(_chosen(options)),
     "show": lambda options, stdout: _show(_chosen(options)),
+    "waiting": lambda options, stdout: waiting(_received(options)),
     "failed": lambda options, stdout: _failed(options),
 }

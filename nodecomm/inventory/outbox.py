@@ -10,7 +10,8 @@ has acknowledged it, or it is in `failed/` with the reason:
     Uploads under way. Nobody was told anything about them; emptied at the start.
 `outgoing/`
     What waits, each file in a folder of its own, `SERIAL/NAME~BOX~ADDRESS`. Later ones
-    have greater serials. Beside it, in `via`, stand the relays that it has come by.
+    have greater serials. Beside it, in `via`, stand the relays that it has come by, and
+    in `tried.json` how the last try went.
 `failed/`
     What the server above does not want, and what waited for too long.
 
@@ -49,8 +50,9 @@ from nodecomm.inventory.pairs import (
     read_waiting,
     same_content,
 )
-from nodecomm.inventory.spool import Placed
+from nodecomm.inventory.spool import INCOMING_NAME, READY_NAME, Placed
 from nodecomm.inventory.spool_folder import FAILED_KEPT, NameTaken, SpoolFolder
+from nodecomm.inventory.tried import TRIED_NAMES, Tried, write_tried
 
 __all__ = ["OUTGOING_NAME", "Outbox", "Outgoing", "send_again"]
 
@@ -64,10 +66,7 @@ _REASON_BEFORE = "reason-before.json"
 _VIA = "via"
 
 #: What may stand beside a file, and is of no use without it.
-_BESIDE = (_VIA, _REASON_BEFORE)
-
-#: The folders of a server that decides, which may have been here before.
-_INCOMING, _READY = "incoming", "ready"
+_BESIDE = (_VIA, _REASON_BEFORE, *TRIED_NAMES)
 
 
 @frozen(eq=False)
@@ -260,6 +259,17 @@ class Outbox(SpoolFolder[Outgoing]):
             self._forget(item)
         return failed
 
+    def note(self, item: Outgoing, tried: Tried) -> None:
+        """
+        Note how a try went with a file that waits on.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        with self._lock:
+            if item.serial in self._items:
+                write_tried(os.path.dirname(item.path), tried)
+
     def rescan(self) -> list[Outgoing]:
         """
         Look at what is there, whoever has put it there or removed it.
@@ -297,7 +307,7 @@ class Outbox(SpoolFolder[Outgoing]):
         count = 0
         items = self.open()
         try:
-            incoming = os.path.join(self.folder, _INCOMING)
+            incoming = os.path.join(self.folder, INCOMING_NAME)
             ensure_folder(incoming)
             for item in items:
                 target = os.path.join(incoming, os.path.basename(item.path))
@@ -389,7 +399,7 @@ class Outbox(SpoolFolder[Outgoing]):
         """
         What a server that decides has left here is passed on: pairs, then halves.
         """
-        ready = os.path.join(self.folder, _READY)
+        ready = os.path.join(self.folder, READY_NAME)
         for serial in _names(ready):
             folder = os.path.join(ready, serial)
             if os.path.exists(os.path.join(folder, REASON_NAME)):
@@ -397,7 +407,7 @@ class Outbox(SpoolFolder[Outgoing]):
                 continue
             self._take_in(_read_folder(folder))
             shutil.rmtree(folder, ignore_errors=True)
-        found = _read_folder(os.path.join(self.folder, _INCOMING))
+        found = _read_folder(os.path.join(self.folder, INCOMING_NAME))
         self._take_in(sorted(found, key=lambda each: os.stat(each.path).st_mtime))
 
     def _take_in(self, found: Iterable[Waiting]) -> None:
@@ -447,8 +457,9 @@ def send_again(folder: str | os.PathLike[str], serial: str) -> tuple[str, ...]:
         # From now on it waits again, for as long as any other.
         os.utime(held)
     # Relays may stand otherwise now; if they still pass it round, that is found again.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(aside, _VIA))
+    for name in (_VIA, *TRIED_NAMES):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(aside, name))
     if os.path.exists(reason):
         os.replace(reason, before)
     outgoing = os.path.join(top, OUTGOING_NAME)

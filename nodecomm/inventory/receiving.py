@@ -116,6 +116,7 @@ class _Turn:
     serial: str
     pair: Pair = field(order=False)
     pause: float = field(default=FIRST_PAUSE, order=False)
+    tries: int = field(default=0, order=False)
 
 
 class Receiving(SpoolWork[Spool]):
@@ -267,7 +268,12 @@ class Receiving(SpoolWork[Spool]):
         try:
             await self._decide_once(turn.pair)
         except Exception:
-            self._again(turn, Failure())  # type: ignore[no-untyped-call]
+            failure = Failure()  # type: ignore[no-untyped-call]
+            pause = turn.pause
+            self._again(turn, failure)
+            turn.tries += 1
+            why = failure.getErrorMessage() or failure.value.__class__.__name__
+            await self._note(turn.pair, turn.tries, pause, why)
 
     async def _decide_once(self, pair: Pair) -> None:
         began = self._reactor.seconds()

@@ -281,9 +281,15 @@ class Relaying(SpoolWork[Outbox]):
         except Transient as error:
             if self._started:
                 self._not_sent(box, turn, error, about_file=about_file)
+                await self._note_turn(box, turn)
         except Exception:
             if self._started:
                 self._not_done(box, turn, Failure())  # type: ignore[no-untyped-call]
+                await self._note_turn(box, turn)
+
+    async def _note_turn(self, box: Box, turn: Turn) -> None:
+        again = max(turn.not_before, self._lanes[box].closed_until)
+        await self._note(turn.item, turn.tries, again - self._seconds(), turn.said)
 
     async def _go_up(self, box: Box, turn: Turn) -> None:
         """

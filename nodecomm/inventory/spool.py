@@ -17,6 +17,8 @@ on one file system, and whatever goes from one to the other goes by renaming:
     What was not believed, each in a folder of its own, with the reason in
     `reason.json`.
 
+How the last try to decide about a pair went may stand beside it, in `tried.json`.
+
 One program owns the folder at a time. Everything here blocks; all of it may be called
 from several threads.
 """
@@ -54,9 +56,21 @@ from nodecomm.inventory.spool_folder import (
     SpoolFolder,
     SpoolInUse,
 )
+from nodecomm.inventory.tried import TRIED_NAMES, Tried, write_tried
 from nodecomm.inventory.waiting import WaitingHalves
 
-__all__ = ["FAILED_KEPT", "NameTaken", "Placed", "Spool", "SpoolInUse"]
+__all__ = [
+    "FAILED_KEPT",
+    "INCOMING_NAME",
+    "READY_NAME",
+    "NameTaken",
+    "Placed",
+    "Spool",
+    "SpoolInUse",
+]
+
+#: The folders of halves and of pairs, in that of the spool.
+INCOMING_NAME, READY_NAME = "incoming", "ready"
 
 #: Halves of pairs that were decided about that are recognised when they come again
 #: alone, as they do when an answer was lost.
@@ -100,8 +114,8 @@ class Spool(SpoolFolder[Pair]):
     ) -> None:
         super().__init__(folder, now=now, failed_kept=failed_kept)
         self._seconds = seconds
-        self._incoming = os.path.join(self.folder, "incoming")
-        self._ready = os.path.join(self.folder, "ready")
+        self._incoming = os.path.join(self.folder, INCOMING_NAME)
+        self._ready = os.path.join(self.folder, READY_NAME)
         self._done = os.path.join(self.folder, "done")
         self._waiting = WaitingHalves()
         self._pairs: dict[str, Pair] = {}
@@ -262,6 +276,17 @@ class Spool(SpoolFolder[Pair]):
             shutil.rmtree(folder, ignore_errors=True)
         return failed
 
+    def note(self, pair: Pair, tried: Tried) -> None:
+        """
+        Note how a try went with a pair that waits on.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        with self._lock:
+            if pair.serial in self._pairs:
+                write_tried(os.path.join(self._ready, pair.serial), tried)
+
     def claim_unsigned(self, waited: float) -> list[Pair]:
         """
         The documents that have waited so many seconds for their signature: as pairs
@@ -277,11 +302,7 @@ class Spool(SpoolFolder[Pair]):
                 if Half.SIGNATURE in halves:
                     continue
                 document = self._there(name, Half.DOCUMENT)
-                if (
-                    document is None
-                    or not document.durable
-                    or document.arrived > arrived_before
-                ):
+                if document is None or not _has_waited(document, arrived_before):
                     continue
                 try:
                     claimed.append(self._make_pair(name, document, None))
@@ -309,11 +330,7 @@ class Spool(SpoolFolder[Pair]):
                     continue
                 (half,) = halves
                 waiting = self._there(name, half)
-                if (
-                    waiting is None
-                    or not waiting.durable
-                    or waiting.arrived > arrived_before
-                ):
+                if waiting is None or not _has_waited(waiting, arrived_before):
                     continue
                 try:
                     aside = self._expire_half(name, waiting)
@@ -553,6 +570,9 @@ class Spool(SpoolFolder[Pair]):
                 if waiting is not None:
                     found.append(waiting)
             if not found:
+                for name in TRIED_NAMES:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(folder, name))
                 # Empty, or with something in it that somebody else has put there.
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
@@ -578,6 +598,10 @@ class Spool(SpoolFolder[Pair]):
         os.rename(waiting.path, path)
         shutil.rmtree(folder, ignore_errors=True)
         self._waiting.put(evolve(waiting, path=path))
+
+
+def _has_waited(waiting: Waiting, arrived_before: float) -> bool:
+    return waiting.durable and waiting.arrived <= arrived_before
 
 
 def _halves_of(pair: Pair) -> dict[tuple[str, Half], bytes]:

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from nodecomm.identity.files import ensure_folder
 from nodecomm.inventory.failures import FAILED_NAME, Failed, read_failed, write_reason
 from nodecomm.inventory.pairs import BETWEEN, Part, sent_name
+from nodecomm.inventory.tried import Tried
 from nodecomm.inventory.trimming import Kept, find_kept, surplus
 
 __all__ = ["FAILED_KEPT", "FAILED_SIZE", "NameTaken", "SpoolFolder", "SpoolInUse"]
@@ -156,6 +157,21 @@ class SpoolFolder(Generic[Item]):
         """
         status = os.statvfs(self.folder)
         return status.f_bavail * status.f_frsize
+
+    def now(self) -> datetime:
+        """
+        Civil time in UTC.
+        """
+        return self._now()
+
+    def note(self, item: Item, tried: Tried) -> None:
+        """
+        Note how a try went with something that waits on.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        raise NotImplementedError
 
     def begin(self) -> Part:
         """

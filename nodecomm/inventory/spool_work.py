@@ -6,7 +6,9 @@ are passed on: it is opened away from the reactor, and what is gone from it is t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -15,7 +17,8 @@ from twisted.python.failure import Failure
 
 from nodecomm.inventory.pairs import Sender
 from nodecomm.inventory.spool_folder import SpoolFolder
-from nodecomm.server.pools import Pool
+from nodecomm.inventory.tried import Tried
+from nodecomm.server.pools import Pool, QueueFull
 
 __all__ = ["SpoolWork"]
 
@@ -67,6 +70,22 @@ class SpoolWork(Generic[Folder]):
 
     def _away(self, work: Callable[..., T], *args: Any) -> Deferred[T]:
         return maybeDeferred(self._pool.run, work, *args)
+
+    async def _note(self, item: Any, tries: int, pause: float, reason: str) -> None:
+        """
+        Note how a try went with something that waits on; it is told anyway.
+
+        Args:
+            item: What was tried.
+            tries: How often, by now.
+            pause: Seconds until the next try.
+            reason: Why it went wrong.
+        """
+        now = self.spool.now()
+        again = now + timedelta(seconds=max(pause, 0.0))
+        tried = Tried(tries, now, again, reason)
+        with contextlib.suppress(OSError, QueueFull):
+            await self._away(self.spool.note, item, tried)
 
     # What is told
 

@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from nodecomm.inventory.backlog import read_backlog
 from nodecomm.inventory.judgement import Judgement, Outcome
 from nodecomm.inventory.limits import DocumentLimits
 from nodecomm.inventory.model import Refusal
@@ -151,6 +152,22 @@ class ReceivingTests(SynchronousTestCase):
 
         self.assertEqual(self.left(), (0, 0, 0))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_how_it_went_is_noted(self) -> None:
+        """Beside a pair that waits for a decision stands why there was none."""
+        self.start()
+        self.answers = [fail(DatabaseAway("is away")), fail(DatabaseAway(""))]
+        self.put_pair("a")
+
+        for tries, why in ((1, "is away"), (2, "DatabaseAway")):
+            (queued,) = read_backlog(self.folder)
+            tried = queued.tried
+            self.assertIsNotNone(tried)
+            if tried is not None:
+                self.assertEqual((tried.tries, tried.reason), (tries, why))
+                pause = (tried.again - tried.when).total_seconds()
+                self.assertEqual(pause, float(tries))
+            self.clock.advance(1)
 
     def test_others_go_on(self) -> None:
         """A pair whose decision takes its time does not hold up another one."""
@@ -326,7 +343,7 @@ class ReceivingTests(SynchronousTestCase):
 
     def test_put_aside_in_two_steps(self) -> None:
         """
-        A pair with a reason beside it, that could not be moved to `failed/`, is not lost
+        A pair with a reason beside it that could not be moved to `failed/` is not lost
         when that is tried again.
         """
         self.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
@@ -21,6 +22,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
+from nodecomm.inventory.backlog import read_backlog
 from nodecomm.inventory.failures import Failed, read_failed
 from nodecomm.inventory.names import read_name
 from nodecomm.inventory.outbox import Outbox
@@ -40,6 +42,9 @@ from tests.inventory.web import read_reply as reply_of
 FROM = Sender(Box.UPDATE, "192.0.2.7")
 
 DAY = 86400
+
+#: Files of which a relay has many.
+MANY = 10_000 if os.environ.get("NODECOMM_FULL") == "1" else 500
 
 #: When tests begin, by the clock of the reactor.
 START = NOW.timestamp()
@@ -371,6 +376,48 @@ def test_come_again_later(relay: Relay) -> None:
     relay.wait(301)
     relay.above.answer = lambda name: None
     relay.wait(601)
+    assert relay.above.names == ["a.ocs"]
+
+
+def test_how_it_went_is_noted(relay: Relay) -> None:
+    """
+    Beside what waits stands how often it was tried, why it was not taken, and when it
+    is tried again, for commands that other processes run.
+    """
+    relay.above.answer = answering(("a", 500), ("b", UntrustedServer("who?", "key")))
+    relay.store("a.ocs")
+    (a,) = read_backlog(relay.folder)
+    assert a.tried is not None
+    assert (a.tried.tries, a.tried.when) == (1, relay.now())
+    assert "answers 500" in a.tried.reason
+    assert 10 <= (a.tried.again - relay.now()).total_seconds() <= 12.5
+
+    relay.store("b.ocs")
+    _, b = read_backlog(relay.folder)
+    assert b.tried is not None
+    assert b.tried.reason == "who?"
+    (pause,) = {call.getTime() - START for call in relay.clock.getDelayedCalls()[:1]}
+    assert 10 <= (b.tried.again - NOW).total_seconds() <= max(pause, 12.5)
+    relay.above.answer = lambda name: None
+    relay.wait(60)
+    assert read_backlog(relay.folder) == []
+
+
+def test_a_note_that_cannot_be_written(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing depends on it."""
+    relay.above.answer = lambda name: 500
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nodecomm.inventory.outbox.write_tried", full)
+        relay.store("a.ocs")
+    relay.above.answer = lambda name: None
+    relay.wait(13)
+
     assert relay.above.names == ["a.ocs"]
 
 
@@ -740,9 +787,9 @@ def test_mistake(relay: Relay) -> None:
     assert "bug" in told["log_failure"].getErrorMessage()
 
 
-@pytest.mark.parametrize("many", [200, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_many_files(relay: Relay, many: int) -> None:
-    """Thousands of files that have waited all go, once, after few tries."""
+def test_many_files(relay: Relay) -> None:
+    """Many files that have waited all go, once, after few tries."""
+    many = MANY
     relay.above.answer = lambda name: Transient("away")
     top = relay.folder / "outgoing"
     for count in range(many):

@@ -331,8 +331,8 @@ def test_orphans(spool: Spool, clock: Clock) -> None:
 
 def test_halves_that_somebody_removed(spool: Spool, clock: Clock) -> None:
     """
-    Whoever removes files that wait is in nobody's way: others are put aside in time, and
-    what he has removed can be sent again.
+    Whoever removes files that wait is in nobody's way: others are put aside in time,
+    and what he has removed can be sent again.
     """
     for name in ("a.ocs", "b.ocs", "c.ocs", "d.ocs.sign"):
         put(spool, name, b"1")
