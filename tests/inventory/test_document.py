@@ -299,6 +299,7 @@ def test_first_usable_agent() -> None:
             "6.1.0.release-1.EL.7",
         ),
         ("community", [("libx", "1"), ("x-rudder-agent-y", "2")], "2"),
+        ("community", [("rudder-agent", "2"), ("rudder-agent", "1")], "2"),
         ("dsc", [("Rudder agent (DSC)", "8.1.0"), ("rudder-agent", "1")], "8.1.0"),
     ],
 )
@@ -501,7 +502,7 @@ def test_machine() -> None:
         "</IPADDRESS><IPADDRESS6>FE80::1%eth0/64</IPADDRESS6><STATUS>Up</STATUS>"
         "</NETWORKS>"
         "<NETWORKS><DESCRIPTION>eth0</DESCRIPTION><IPADDRESS>10.0.0.2</IPADDRESS>"
-        "<STATUS>Down</STATUS></NETWORKS>"
+        "<IPMASK>255.0.0.0</IPMASK><STATUS>Down</STATUS></NETWORKS>"
         "<NETWORKS><TYPE>wifi</TYPE></NETWORKS><NETWORKS/>"
         "<CPUS><NAME>A</NAME><CORE>4</CORE></CPUS><CPUS><NAME>B</NAME></CPUS>"
         "<CPUS><NAME>A</NAME><CORE>9</CORE></CPUS><CPUS/>"
@@ -518,6 +519,7 @@ def test_machine() -> None:
     found = read_document(document(rudder(), sections))
 
     assert found.addresses == ("10.0.0.1", "10.0.0.2", "fe80::1")
+    assert {x.mask for x in found.interfaces[0].addresses} == {None}
     assert [(x.name, x.status) for x in found.interfaces] == [
         ("eth0", "Up"),
         ("wifi", None),
