@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 from operator import methodcaller
 from pathlib import Path
 
@@ -25,8 +26,10 @@ from nodecomm.inventory.failures import read_failed
 from nodecomm.inventory.node_sqlite import open_nodes
 from nodecomm.inventory.signature import sign
 from tests.identity.sample import pair
+from tests.interop.machine import wait_until
 from tests.inventory.documents import WRITTEN, node_document
 from tests.inventory.web import basic
+from tests.service.node import PATIENCE
 
 # What is tried is what the system does; the interpreter's release makes no difference.
 pytestmark = pytest.mark.slow
@@ -105,6 +108,16 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], int]:
         return process, int(process.stdout.readline())
 
 
+def end_all(senders: list[Nodes]) -> None:
+    """Once each of them has sent something, however slow the machine is."""
+    for sender in senders:
+        wait_until(partial(bool, sender.sent), "something sent", PATIENCE)
+    for sender in senders:
+        sender.ended = True
+    for sender in senders:
+        sender.join()
+
+
 def test_killed(tmp_path: Path) -> None:
     """
     Whatever was acknowledged is there in the end: whole, with its signature, once, and
@@ -125,15 +138,9 @@ def test_killed(tmp_path: Path) -> None:
             time.sleep(choice.randrange(LIFE) / 1000)
             process.send_signal(signal.SIGKILL)
             process.wait()
-    for sender in senders:
-        sender.ended = True
-    for sender in senders:
-        sender.join()
+    end_all(senders)
     ready = tmp_path / "spool" / "ready"
-    for _ in range(3000):
-        if not any(ready.iterdir()):
-            break
-        time.sleep(0.01)
+    wait_until(lambda: not any(ready.iterdir()), "the decisions", PATIENCE)
     process.kill()
     process.wait()
 

@@ -22,7 +22,9 @@ import pytest
 from nodecomm.inventory.failures import read_failed
 from nodecomm.inventory.node_sqlite import open_nodes
 from tests.identity.sample import pair
-from tests.inventory.test_killed import LIFE, NOW, ROOT, SENDERS, Nodes
+from tests.interop.machine import wait_until
+from tests.inventory.test_killed import LIFE, NOW, ROOT, SENDERS, Nodes, end_all
+from tests.service.node import PATIENCE
 
 # What is tried is what the system does; the interpreter's release makes no difference.
 pytestmark = pytest.mark.slow
@@ -78,15 +80,14 @@ def test_killed(tmp_path: Path) -> None:
                 above, port = start("killed_server", folder, NOW.isoformat())
             else:
                 kill(relay)
-    for sender in senders:
-        sender.ended = True
-    for sender in senders:
-        sender.join()
+    end_all(senders)
     left = [tmp_path / "relay" / "outgoing", tmp_path / "spool" / "ready"]
-    for _ in range(6000):
-        if not any(any(each.iterdir()) for each in left):
-            break
-        time.sleep(0.01)
+    # What took too long is sent again after a pause.
+    wait_until(
+        lambda: not any(any(each.iterdir()) for each in left),
+        "the decisions",
+        5 * PATIENCE,
+    )
     kill(relay)
     kill(above)
 

@@ -389,7 +389,7 @@ class LostConnectionTests(SharedCase):
         self.assertFalse(ended.is_set())
         self.seconds += HANGS_AFTER + 1
         reactor.advance(2)
-        self.assertTrue(ended.wait(5))
+        self.assertTrue(ended.wait(60))
 
         self.successResultOf(started)
         failures[0].trap(DatabaseAway)
@@ -532,7 +532,7 @@ class PlaceTests(SharedCase):
         """
         Of servers that start at once one makes the tables; the others find them made.
         """
-        barrier = threading.Barrier(4)
+        barrier = threading.Barrier(4, timeout=60)
         found: list[int] = []
         place = self.strict()
 

@@ -321,7 +321,7 @@ def test_at_once(tmp_path: Path) -> None:
     path = tmp_path / "nodes.sqlite"
     outcomes: list[Outcome] = []
     decided: list[object] = []
-    barrier = threading.Barrier(4)
+    barrier = threading.Barrier(4, timeout=60)
 
     def take(number: int) -> None:
         with open_nodes(path) as run:

@@ -77,9 +77,10 @@ class Node:
             self._receive()
         return first
 
-    def begin_get(self, path: bytes) -> None:
-        """Ask for a file and read nothing of it."""
+    def begin_get(self, path: bytes) -> bytes:
+        """Ask for a file and read only its first bytes: the server is answering."""
         self._tls.send(encode_transaction(encode_get(path)))
+        return self._tls.recv(100)
 
     def read(self) -> bytes:
         """All until the server closes."""

@@ -26,6 +26,7 @@ from nodecomm.service.starting import (
     systemd_runs,
 )
 from nodecomm.service.units import AGENT, SERVER, unit_text
+from tests.service.node import PATIENCE
 
 TWISTD = ["/opt/bin/twistd"]
 CONFIG = Path("/etc/nodecomm/agent.toml")
@@ -290,7 +291,7 @@ def run_until_up(command: Sequence[str]) -> tuple[int, str]:
     """
     status, said = run_command(command)
     pid_file = Path(command[2].partition("=")[2])
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while status == 0 and not (pid_file.exists() and pid_file.read_text()):
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -301,7 +302,7 @@ def wait_for_the_end_of(pid: int) -> None:
     """
     Wait until a process is gone, or only its entry is left.
     """
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while command_line(pid) not in (None, ("",)):
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -361,7 +362,7 @@ def test_a_command_that_leaves_something_running() -> None:
     A command is over when it ends, whatever it has left in the background with its
     output.
     """
-    status, said = run_command(["sh", "-c", "echo hello; sleep 5 & echo $!"])
+    status, said = run_command(["sh", "-c", "echo hello; sleep 60 & echo $!"])
 
     hello, pid = said.split()
     os.kill(int(pid), signal.SIGKILL)

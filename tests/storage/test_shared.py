@@ -75,7 +75,7 @@ class SharedWindowTests(SharedKeysCase):
         """
         Many that come at once to several servers have as many places as there are.
         """
-        barrier = threading.Barrier(6)
+        barrier = threading.Barrier(6, timeout=60)
         taken: list[str] = []
 
         def come(number: int) -> None:
