@@ -138,6 +138,8 @@ def fault_of(error: sqlite3.Error) -> DatabaseAway | None:
     for damage in _DAMAGED:
         if text.startswith(damage):
             return DatabaseDamaged(f"it is damaged ({damage}): restore it from a copy")
+    if text == "database is locked":
+        return DatabaseAway("another program keeps the database locked: end that one")
     if isinstance(error, sqlite3.OperationalError):
         return DatabaseAway(text)
     return None

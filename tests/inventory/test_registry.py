@@ -992,6 +992,7 @@ class SqliteRegistryTests(RegistryTests, SynchronousTestCase):
         """
         for error, kind, text in (
             (sqlite3.OperationalError("disk is full"), DatabaseAway, "disk is full"),
+            (sqlite3.OperationalError("database is locked"), DatabaseAway, "another"),
             (sqlite3.DatabaseError("file is not a database"), DatabaseDamaged, "copy"),
             (
                 sqlite3.OperationalError("Could not decode to UTF-8 column 'x' '{raw"),
