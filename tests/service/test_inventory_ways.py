@@ -226,7 +226,7 @@ class WaysTests(TestCase):
         Whoever sends again what a node has sent changes nothing, whatever he calls it;
         what is older than the last and was never here is refused.
         """
-        key = pair(1)
+        key = pair(4)
         yield self.begin()
         for minutes in (0, 1):
             when = WRITTEN + timedelta(minutes=minutes)
@@ -259,6 +259,18 @@ class WaysTests(TestCase):
             self.assertEqual((yield self.status(node)), wanted, self.failures())
         for more in ([], ["-H", "X-Forwarded-For: 198.51.100.1"]):
             yield self.send(pair(3), *self.PASSWORD, *more, wanted="403", **web)
+
+        # Another configuration, and a node that comes then.
+        proxy = 'plain = true\ntrusted_proxies = ["127.0.0.1"]\n'
+        networks = 'networks = ["192.0.2.0/24"]\nauto_accept = ["192.0.2.9"]'
+        self.assertEqual((yield self.reload(proxy + networks)), [])
+        forwarded = ("-H", "X-Forwarded-For: 192.0.2.9")
+        # Another name, too: one that two nodes have is for an operator to decide.
+        name = '[{"rudder_override_hostname": "third"}]'
+        more = f"<CUSTOM_PROPERTIES>{name}</CUSTOM_PROPERTIES>"
+        options = (*self.PASSWORD, *forwarded)
+        yield self.send(pair(4), *options, node="third", more=more, **web)
+        self.assertEqual((yield self.status("third")), Status.ACCEPTED)
 
     @inlineCallbacks
     def test_a_nodes_own_certificate(self) -> Any:
