@@ -296,7 +296,7 @@ def hold(port: int, count: int, key: KeyPair) -> None:
 
 def burst(port: int, count: int, key: KeyPair) -> None:
     """
-    Begin *count* handshakes at once, then finish each.
+    Begin *count* handshakes at once, say "begun", and finish each.
     """
     using = context(key)
     peers = [RawPeer(port, using) for _ in range(count)]
@@ -306,6 +306,7 @@ def burst(port: int, count: int, key: KeyPair) -> None:
         with contextlib.suppress(SSL.WantReadError):
             peer.tls.do_handshake()
         peer.socket.setblocking(True)
+    print("begun", flush=True)
     for peer in peers:
         peer.handshake()
     print("done", len(peers), flush=True)

@@ -51,14 +51,24 @@ HELD = 10_000 if os.environ.get("NODECOMM_FULL") == "1" else 1_000
 #: Bytes of memory that a held connection may cost the server.
 PER_CONNECTION = 100_000
 
-LIMITS = """
+#: A server that gives nobody up who is slow because the machine is busy, and one that
+#: soon does.
+PATIENT = """
+[limits]
+first_byte_timeout = 60
+handshake_timeout = 60
+dialog_timeout = 60
+write_timeout = 60
+"""
+IMPATIENT = """
 [limits]
 first_byte_timeout = 1
 handshake_timeout = 2
 dialog_timeout = 1
-write_timeout = 60
-stop_grace = 30
 """
+
+#: How often a peer that was given up too early tries again to be given up later.
+TRIALS = 20
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +102,23 @@ def server(
         "maxconnections = 200", "maxconnections = 12000"
     )
     folder = tmp_path_factory.mktemp("server")
-    with PreparedServer(folder / "server", settings + LIMITS) as made:
+    with PreparedServer(folder / "server", settings + PATIENT) as made:
         # Trusted from here on.
         RawPeer(made.port, context(key)).handshake().dialog().socket.close()
+        yield made
+        made.check()
+
+
+@pytest.fixture(scope="module")
+def impatient(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PreparedServer]:
+    """
+    A server that soon gives peers up.
+    """
+    folder = tmp_path_factory.mktemp("impatient")
+    settings = config_for({"tree": tree}) + IMPATIENT
+    with PreparedServer(folder / "server", settings) as made:
         yield made
         made.check()
 
@@ -325,12 +349,13 @@ def test_a_peer_that_never_reads_is_cut_off(
             # The listings together are more than the system holds.
             stuck.send(frame(request_) * 60)
             slow.send(frame(request_) * 60)
-            for _ in range(400):
-                if "write_timeout" in server.logs():
-                    break
-                slow.tls.recv(16384)
-                time.sleep(0.02)
-            assert "write_timeout" in server.logs()
+
+            def is_cut_off() -> bool:
+                assert slow.tls is not None
+                slow.tls.recv(2048)
+                return "write_timeout" in server.logs()
+
+            wait_until(is_cut_off, "the end of the one that is stuck")
             assert slow.tls.recv(16384)
 
 
@@ -369,22 +394,31 @@ def test_a_peer_that_asks_and_never_reads(
     ],
 )
 def test_a_peer_that_comes_to_no_end(
-    server: PreparedServer, key: KeyPair, other: RawPeer, stage: str, limit: str
+    server: PreparedServer,
+    impatient: PreparedServer,
+    key: KeyPair,
+    stage: str,
+    limit: str,
 ) -> None:
     """
     A peer that says nothing, stops in the handshake or the dialog, or says a line
     without end, is given up; the log says at which limit.
     """
-    told = server.logs().count(limit)
-    with RawPeer(
-        server.port, None if stage in ("tcp", "hello") else context(key)
-    ) as peer:
-        if stage == "hello":
-            peer.send(b"\x16\3\1\1\0\1\0")
-        elif peer.tls is not None:
-            peer.handshake().line()
-        if stage == "greeting":
-            peer.send(b"CFE_v3 cf-agent 3.21.0\n")
+    asked = server if stage == "long" else impatient
+    told = asked.logs().count(limit)
+    using = None if stage in ("tcp", "hello") else context(key)
+    with contextlib.ExitStack() as peers:
+        for _ in range(TRIALS):
+            peer = peers.enter_context(RawPeer(asked.port, using))
+            # On a busy machine it may be given up before it has come so far.
+            with contextlib.suppress(Closed):
+                if stage == "hello":
+                    peer.send(b"\x16\3\1\1\0\1\0")
+                elif peer.tls is not None:
+                    peer.handshake().line()
+                if stage == "greeting":
+                    peer.send(b"CFE_v3 cf-agent 3.21.0\n")
+                break
         with contextlib.suppress(Closed):
             if stage == "long":
                 peer.send(b"C" * 5000)
@@ -393,7 +427,7 @@ def test_a_peer_that_comes_to_no_end(
                 time.sleep(0.02)
         assert peer.rest() == b""
     # A limit that was reached just now is told once for all of a burst.
-    wait_until(lambda: bool(told) or server.logs().count(limit) > told, limit)
+    wait_until(lambda: bool(told) or asked.logs().count(limit) > told, limit)
 
 
 @pytest.mark.parametrize("version", [b"0", b"1", b"4", b"-3", b"x", b"", b"9" * 30])
@@ -646,6 +680,7 @@ def test_a_burst_of_handshakes(
     """
     with raw_process("burst", server.port, 300, key_file) as attacker:
         assert attacker.stdout is not None
+        assert attacker.stdout.readline() == "begun\n"
         delays = []
         while attacker.poll() is None:
             began = time.monotonic()
@@ -655,8 +690,9 @@ def test_a_burst_of_handshakes(
     longest = max(delays)
     record_property("longest_delay", longest)
     print(f"{len(delays)} STATs, the longest took {longest * 1000:.1f} ms")
-    # Reported, not judged; but in a second of handshakes there must be many.
-    assert len(delays) > 300
+    # Reported, not judged; but it waits for a few of the handshakes each time, not for
+    # all of them, nor for the 32 that are worked on.
+    assert len(delays) > 40
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["reading", "silent"])
@@ -667,7 +703,7 @@ def test_a_stop_during_a_large_answer(
     SIGTERM during a GET of 300 MB: a peer that reads gets all of it, and then the
     end; one that does not read is given up after `stop_grace`.
     """
-    grace = 30 if reads else 1
+    grace = 300 if reads else 1
     limits = f"[limits]\nstop_grace = {grace}\n"
     settings = config_for({"tree": tree}) + limits
     with PreparedServer(tmp_path / "server", settings) as server:
@@ -758,7 +794,6 @@ def test_first_use_windows(tree: Path, tmp_path: Path) -> None:
                 "tree/file",
                 copy,
                 recursive=False,
-                timeout=3,
             )
             return copy.exists()
 
