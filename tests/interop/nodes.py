@@ -225,7 +225,7 @@ class RealAgent:
         tls_ciphers: str | None = None,
         tls_min_version: str | None = None,
         verbose: bool = False,
-        timeout: int = 10,
+        timeout: int = 60,
         promise: str = "",
         **copy_from: str,
     ) -> Run:

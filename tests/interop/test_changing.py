@@ -68,7 +68,7 @@ class Place:
         to: Path,
         *,
         recursive: bool = True,
-        timeout: int = 5,
+        timeout: int = 60,
         **options: str,
     ) -> Run:
         """
@@ -265,9 +265,7 @@ def failing_files(place: Place, copy: Path, sizes: tuple[int, ...]) -> None:
         (copy / name).write_bytes(b"o" * (size - 1))
         place.control.fail(name, "read", "EIO", later=False)
         try:
-            done = place.copy(
-                f"brittle/{name}", copy / name, recursive=False, timeout=3
-            )
+            done = place.copy(f"brittle/{name}", copy / name, recursive=False)
         finally:
             place.control.nothing()
         assert (copy / name).read_bytes() == b"o" * (size - 1), done.output

@@ -187,7 +187,6 @@ def copy(
         server.port,
         source,
         to,
-        timeout=3,
         protocol_version="1",
         encrypt="true" if encrypt else "false",
         purge="true",

@@ -82,7 +82,7 @@ def copy(classic_server: Server, agent: RealAgent, encrypt: str) -> Copy:
             tls_ciphers=None,
             tls_min_version=None,
             verbose=False,
-            timeout=10,
+            timeout=60,
             promise='move_obstructions => "true"',
             protocol_version="1",
             encrypt=encrypt,

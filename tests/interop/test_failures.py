@@ -74,7 +74,7 @@ class Node:
         Bring the copy up to date.
         """
         return self.agent.copy(
-            "127.0.0.1", self.port, self.source, self.copy, purge="true", timeout=3
+            "127.0.0.1", self.port, self.source, self.copy, purge="true"
         )
 
     def remember(self) -> None:
