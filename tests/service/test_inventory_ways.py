@@ -267,9 +267,9 @@ class WaysTests(TestCase):
         forwarded = ("-H", "X-Forwarded-For: 192.0.2.9")
         # Another name, too: one that two nodes have is for an operator to decide.
         name = '[{"rudder_override_hostname": "third"}]'
-        more = f"<CUSTOM_PROPERTIES>{name}</CUSTOM_PROPERTIES>"
+        told = f"<CUSTOM_PROPERTIES>{name}</CUSTOM_PROPERTIES>"
         options = (*self.PASSWORD, *forwarded)
-        yield self.send(pair(4), *options, node="third", more=more, **web)
+        yield self.send(pair(4), *options, node="third", more=told, **web)
         self.assertEqual((yield self.status("third")), Status.ACCEPTED)
 
     @inlineCallbacks
