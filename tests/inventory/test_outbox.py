@@ -373,6 +373,23 @@ def test_taken_over(tmp_path: Path, clock: Clock, make: Callable[[], Outbox]) ->
     assert os.listdir(tmp_path / "spool" / "incoming") == []
 
 
+def test_the_same_as_an_older_one(outbox: Outbox) -> None:
+    """
+    What is like a file that waits again, but not like the later one of its name, is no
+    repetition: above, the later one would count.
+    """
+    _, older = put(outbox, "a.ocs", b"1")
+    outbox.fail(older, Refusal("expired", "too long"))
+    put(outbox, "a.ocs", b"2")
+    send_again(outbox.folder, older.serial)
+    outbox.rescan()
+
+    _, again = put(outbox, "a.ocs", b"1")
+
+    assert again is not None
+    assert [read(each) for each in outbox.rescan()] == [b"1", b"2", b"1"]
+
+
 @pytest.mark.parametrize("step", ["mkdir", "rename", "rmdir"])
 def test_killed_when_taking_over(
     tmp_path: Path, clock: Clock, make: Callable[[], Outbox], step: str

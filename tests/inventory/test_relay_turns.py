@@ -274,6 +274,36 @@ def test_order_holds_when_the_server_comes_back(tried: int) -> None:
     assert sorted(gone[2:]) == [2, 3]
 
 
+@pytest.mark.parametrize(("apart", "passes"), [(600, True), (601, False)])
+def test_halves_that_came_far_apart(apart: int, passes: bool) -> None:
+    """Only a half that can be one of the same inventory passes before it is certain."""
+    sending = Sending("a.ocs")
+    for _ in range(3):
+        (bad,) = sending.take()
+        sending.lane.failed(bad, sending.now)
+        sending.wait()
+    sending.now = apart
+    sending.add("a.ocs.sign")
+
+    assert sending.turns[0].lets_pass(sending.turns[1]) is passes
+
+
+def test_one_of_a_name_at_a_time() -> None:
+    """A file that may be passed is not passed while it is being sent."""
+    sending = Sending("a.ocs", "a.ocs")
+    first, later = sending.turns
+    first.failures = 3
+    assert sending.take() == [first]
+    sending.add("b.ocs", "a.ocs")
+    assert sending.names() == ["b.ocs"]
+    sending.lane.wait(first, sending.now)
+    # The later one goes by, and the first one is due before that has ended.
+    assert sending.take() == [later]
+    sending.wait()
+    assert sending.take() == [first]
+    assert sending.lane.passed_by(later) == []
+
+
 def test_certainly_bad() -> None:
     """
     A file that is not taken while others are is passed by all of its name, which it

@@ -717,6 +717,60 @@ def test_cannot_be_removed(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Non
     assert relay.waiting() == 0
 
 
+def test_cannot_be_removed_for_long(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server above has is not put aside, as if that had never taken it."""
+    relay.relaying.keep = 1800
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(relay.relaying.spool, "done", refuse)
+        relay.store("a.ocs")
+        relay.wait(3600)
+
+    assert relay.above.names == ["a.ocs"]
+    assert relay.failed() == []
+
+
+def test_expired_on_its_way(relay: Relay) -> None:
+    """What is being sent is not put aside, however long it has waited."""
+    answers: list[Any] = [500]
+    relay.above.answer = lambda name: answers[0]
+    relay.store("a.ocs")
+    relay.wait(3500)
+    answers[0] = Deferred()
+    relay.wait(700)
+    assert relay.above.under_way == 1
+    relay.relaying.keep = 3600
+    relay.wait(60)
+    assert relay.failed() == []
+    answers[0].callback(None)
+
+    assert relay.above.names == ["a.ocs"]
+    assert (relay.failed(), relay.waiting()) == ([], 0)
+
+
+def test_gone_and_cannot_be_removed(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody has removed is told of once, though its folder cannot go."""
+    relay.above.answer = lambda name: FileNotFoundError(errno.ENOENT, "gone")
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch, capturedLogs() as logs:
+        patch.setattr(relay.relaying.spool, "done", refuse)
+        relay.store("a.ocs")
+        relay.wait(60)
+
+    assert len(relay.above.tries) == 1
+    assert len(events(logs, "inventory.gone")) == 1
+
+
 def test_removed_by_somebody(relay: Relay) -> None:
     """A file that somebody removes is told of, and is in nobody's way."""
     relay.above.answer = lambda name: Transient("away")
