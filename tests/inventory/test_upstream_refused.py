@@ -85,7 +85,7 @@ def test_no_password(hub: Hub, version: int) -> None:
     upstream = hub.upstream(certificate=mine(), accounts={})
     error = hub.failure(upstream.put(Box.FIRST, NAME, b"<doc/>"))
     assert isinstance(error, CertificateRefused)
-    assert str(error).endswith("own certificate (tlsv1 alert unknown ca)")
+    assert "own certificate (" in str(error)
     assert len(hub.network.connections) == 1
 
 
@@ -97,4 +97,5 @@ def test_another_one_is_wanted(hub: Hub, version: int) -> None:
     for _ in range(2):
         error = hub.failure(upstream.put(Box.FIRST, NAME, b"<doc/>"))
         assert isinstance(error, Transient)
-        assert "own certificate (tlsv1 alert unknown ca); and without it" in str(error)
+        assert "own certificate (" in str(error)
+        assert "); and without it: " in str(error)
