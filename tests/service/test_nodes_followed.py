@@ -311,21 +311,39 @@ class AcceptedTests(FollowedCase):
         self.start(settings=settings)
         self.assertTrue(self.has(self.connect()))
 
+    def named(self, *whom: tuple[str, PublicKey]) -> Settings:
+        """
+        A configuration that names these nodes.
+        """
+        settings = self.settings()
+        tables = tuple(
+            RegisteredSettings(id=node, key=key.to_pem().decode()) for node, key in whom
+        )
+        object.__setattr__(settings, "registered", tables)
+        return settings
+
+    def test_named_meanwhile(self) -> None:
+        """
+        A reload while nodes are being registered names others: they are next.
+        """
+        self.start(settings=self.named())
+        assert self.followed is not None
+        later: Deferred[Any] = Deferred()
+        first = (NODE, ONE.public)
+        with patch.object(self.registry, "node", lambda _: later):
+            self.followed.apply(self.named(first))
+        self.followed.apply(self.named(first, (OTHER_NODE, TWO.public)))
+        later.callback(None)
+        self.look()
+        self.assertTrue(self.is_trusted(ONE))
+        self.assertTrue(self.is_trusted(TWO))
+
     def test_named_in_another_configuration(self) -> None:
         """
         A reload registers whom it names first, also while others are tried again; who
         is not named any more is not registered; what was decided since then stands.
         """
-
-        def named(*whom: tuple[str, PublicKey]) -> Settings:
-            settings = self.settings()
-            tables = tuple(
-                RegisteredSettings(id=node, key=key.to_pem().decode())
-                for node, key in whom
-            )
-            object.__setattr__(settings, "registered", tables)
-            return settings
-
+        named = self.named
         self.start(settings=named())
         assert self.followed is not None
         self.followed.apply(named((NODE, ONE.public)))
@@ -540,6 +558,26 @@ class RemovedTests(FollowedCase):
         self.assertGreater(len(content), 30_000)
         (closed,) = self.told("session.closed")
         self.assertIn("taken from the node", closed["reason"])
+
+    def test_in_the_middle_of_a_classic_file(self) -> None:
+        """
+        The same on the classic protocol, where the file has no frames around it: less
+        comes than was told, and the connection ends.
+        """
+        self.register()
+        client = self.server.connect_classic(ADDRESS, key=ONE)
+        name = f"{self.share}/{NODE}/f".encode()
+        self.assertIsNotNone(client.stat(name))
+        client._output += encode_transaction(encode_get(name, 2048))
+        while client.step(receive=False):
+            pass
+        self.decide(Delete(NODE))
+        client.pump()
+        content = client.received()
+        self.assertTrue(client.closed)
+        self.assertEqual({ord("x")}, set(content))
+        self.assertLess(len(content), 300_000)
+        self.assertGreater(len(content), 30_000)
 
     def test_stored_again_by_hand(self) -> None:
         """
