@@ -200,6 +200,9 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     except (_Refused, OwnKeyError) as error:
         text = repeat_state_dir(str(error), options.named_state_dir)
         return fail(stderr, safe(text))
+    except BrokenPipeError:
+        # That is about the output, and no file.
+        raise
     except OSError as error:
         where = error.filename if error.filename is not None else state.folder
         return fail(stderr, safe(f"{os.fsdecode(where)}: {error.strerror or error}"))

@@ -185,8 +185,9 @@ def first_use_refused(nodes: INodeKeys, key: PublicKey) -> TrustDecision | None:
     """
     found = nodes.find(key)
     if found is not None and found.taken_from is not None:
-        waits = found.standing is Standing.PENDING
-        advice = f"`nodecomm nodes accept {found.node_id}`" if waits else "accept it"
+        advice = "accept the node after its next inventory"
+        if found.standing is Standing.PENDING:
+            advice = f"`nodecomm nodes accept {found.node_id}`"
         text = (
             f"key {key.md5} was that of node {found.taken_from}, from which it was "
             f"taken: {advice}, or store the key with `nodecomm key trust FILE`"

@@ -70,6 +70,15 @@ class Machine:
         return err
 
 
+class Closed(io.StringIO):
+    """
+    An output that nobody reads any more.
+    """
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """
@@ -482,3 +491,14 @@ class TestRealPrograms:
         assert name in match.names
         work.cf_key("-x", "-r", public.md5)
         assert store.known(public).state == "unknown"
+
+
+def test_output_that_nobody_reads(machine: Machine) -> None:
+    """
+    That is no fault of the state folder.
+    """
+    machine.done("generate")
+    err = io.StringIO()
+    line = ["key", "show", "--state-dir", str(machine.state)]
+    assert main.run(line, Closed(), err) == 1
+    assert err.getvalue().startswith("error: the output was closed")

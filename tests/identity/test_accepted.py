@@ -228,6 +228,7 @@ class TrustOfNodesTests(TrustCase):
         self.assertEqual((False, "node_withdrawn"), self.both(policy))
         decision = self.result(policy.check_identity(key(), "root", HERE))
         self.assertEqual("node_withdrawn", decision.code)
+        self.assertIn("accept the node after its next inventory", decision.text)
         self.assertFalse(self.store.known(key()).names)
         self.store.add("root", key())
         self.assertEqual((True, "stored"), self.both(policy))
