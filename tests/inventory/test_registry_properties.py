@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -259,6 +260,21 @@ def test_text_and_back(node: Node) -> None:
     text = encode_node(node)
 
     assert decode_node(NODE, node.status, node.since, text) == node
+
+
+def test_long_refusals() -> None:
+    """
+    What was quoted of a document that nobody believes is kept in part.
+    """
+    refusal = Refusal("not-inventory", "x" * 100_000, "y" * 100_000)
+    node = Node(Known(NODE), Status.PENDING, WRITTEN)
+    node = evolve(node, rejected=Rejected(WRITTEN, refusal))
+    text = encode_node(node)
+
+    assert len(text) < 5000
+    found = decode_node(NODE, node.status, node.since, text).rejected
+    assert found is not None
+    assert found.refusal.text == "x" * 2000
 
 
 def test_text_of_an_older_release() -> None:

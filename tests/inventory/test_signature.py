@@ -133,6 +133,7 @@ def test_lines_for_people_stay_lines() -> None:
         ),
         b"\n".join(reversed(MADE.splitlines())),
         b"\n".join(MADE.splitlines()[:3]),
+        MADE + b"#" * (MAX_SIGNATURE_SIZE - len(MADE)),
     ],
 )
 def test_odd_files(data: bytes) -> None:
@@ -170,7 +171,7 @@ def test_digits_in_either_case() -> None:
         (MADE + b"digest=00\n", "digest"),
         (MADE + b"algorithm=sha512\n", "algorithm"),
         (b"header=\n" + MADE, "header"),
-        (MADE + b"#" * MAX_SIGNATURE_SIZE, ""),
+        (MADE + b"#" * (MAX_SIGNATURE_SIZE + 1 - len(MADE)), ""),
     ],
 )
 def test_refused_files(data: bytes, line: str) -> None:
