@@ -209,6 +209,9 @@ def test_cut_at_any_byte(
             once = draw.randrange(200_000)
             relay.cuts = iter([once])
             done = ours.sync(relay.port, name, copy)
+            if done.status == REFUSED:
+                # Right behind our name, which is a few of all those bytes.
+                done = ours.sync(relay.port, name, copy)
             assert done.status == DONE, (once, done)
             assert generation_of(copy) == generation, once
 
@@ -262,7 +265,7 @@ def test_two_updates_of_one_copy(
                     relay.port, name, copy, "--trust-server", "--lock-wait", wait
                 )
             )
-            for node, wait in zip(nodes, ("30", "30", "0"), strict=True)
+            for node, wait in zip(nodes, ("300", "300", "0"), strict=True)
         ]
         runs = [ended(process) for process in running]
 
