@@ -14,10 +14,11 @@ from twisted.logger import Logger
 from nodecomm.access.networks import AddressList
 from nodecomm.interfaces import INodeRegistry
 from nodecomm.inventory.judgement import Judgement
-from nodecomm.inventory.receiving import Delivery, Receive
+from nodecomm.inventory.nodes import Node
+from nodecomm.inventory.receiving import Delivery, Receive, WasTaken
 from nodecomm.inventory.records import Received
 
-__all__ = ["AUTO_ACCEPT", "decided_by"]
+__all__ = ["AUTO_ACCEPT", "decided_by", "taken_by"]
 
 #: In whose name nodes are accepted that come from certain networks.
 AUTO_ACCEPT = "auto_accept"
@@ -50,6 +51,23 @@ def decided_by(
         return received.addCallback(_judgement_of, delivery)
 
     return receive
+
+
+def taken_by(registry: INodeRegistry) -> WasTaken:
+    """
+    Which documents *registry* remembers to have believed.
+    """
+
+    def was_taken(node_id: str, digest: str) -> Deferred[bool]:
+        found: Deferred[Node | None] = maybeDeferred(cast(Any, registry).node, node_id)
+        return found.addCallback(
+            lambda node: (
+                node is not None
+                and any(each.digest == digest for each in node.known.taken)
+            )
+        )
+
+    return was_taken
 
 
 def _judgement_of(received: Received, delivery: Delivery) -> Judgement:

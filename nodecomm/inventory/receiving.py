@@ -11,24 +11,26 @@ somebody else has it, it is in `failed/` with a reason, or it waits.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from nodecomm.inventory.document import read_document
 from nodecomm.inventory.exchange import Exchange
 from nodecomm.inventory.failures import Failed
 from nodecomm.inventory.halves import IHalves
 from nodecomm.inventory.judgement import Judgement, Outcome
 from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
-from nodecomm.inventory.names import UploadName
-from nodecomm.inventory.pairs import Box, Pair, Part, Sender
+from nodecomm.inventory.names import Half, UploadName
+from nodecomm.inventory.pairs import Box, Pair, Part, Sender, Waiting, pair_of
 from nodecomm.inventory.spool import Placed, Spool
 from nodecomm.inventory.spool_work import SpoolWork
 from nodecomm.server.pools import Pool, QueueFull
@@ -36,7 +38,7 @@ from nodecomm.storage.database import DatabaseAway
 from nodecomm.storage.migrations import DatabaseTooNew
 from nodecomm.storage.postgres_place import DatabaseUnusable
 
-__all__ = ["Delivery", "Receive", "Receiving", "Waits"]
+__all__ = ["Delivery", "Receive", "Receiving", "Waits", "WasTaken"]
 
 #: Seconds between two looks for halves that have waited too long.
 LOOK_EVERY = 30.0
@@ -83,6 +85,10 @@ class Delivery:
 #: fails when there could be no decision.
 Receive = Callable[[Delivery], Deferred[Judgement]]
 
+#: Tells whether of the node with this id a document with this SHA-256, in hexadecimal
+#: digits, was believed before.
+WasTaken = Callable[[str, str], Deferred[bool]]
+
 
 @frozen
 class Waits:
@@ -126,6 +132,8 @@ class Receiving(SpoolWork[Spool]):
     Args:
         spool: The folder. It is opened and closed here.
         receive: Who decides.
+        was_taken: Who remembers the decisions. A document that comes again alone,
+            because its sender has missed an answer, is not put aside then.
         reactor: For pauses.
         pool: Where what blocks is done.
         limits: How much of a document is read.
@@ -138,6 +146,7 @@ class Receiving(SpoolWork[Spool]):
         spool: Spool,
         receive: Receive,
         *,
+        was_taken: WasTaken | None = None,
         reactor: IReactorTime,
         pool: Pool,
         limits: DocumentLimits | None = None,
@@ -147,6 +156,7 @@ class Receiving(SpoolWork[Spool]):
         super().__init__(spool, pool)
         self.limits = limits or DocumentLimits()
         self._receive = receive
+        self._was_taken = was_taken
         self._reactor = reactor
         self._waits = waits or Waits()
         self._at_once = at_once
@@ -158,6 +168,7 @@ class Receiving(SpoolWork[Spool]):
         self._told: dict[bool, float] = {}
         self._look = LoopingCall(self._look_for_orphans)
         self._look.clock = reactor
+        self._looking: Deferred[None] = succeed(None)
 
     def look_elsewhere(self, halves: IHalves, now: Callable[[], float]) -> None:
         """
@@ -199,7 +210,9 @@ class Receiving(SpoolWork[Spool]):
         self._pauses.clear()
         for turns in self._turns.values():
             turns.clear()
-        running: list[Deferred[Any]] = list(self._running)
+        looked: Deferred[None] = Deferred()
+        self._looking.addBoth(lambda _: looked.callback(None))
+        running: list[Deferred[Any]] = [*self._running, looked]
         if self._exchange is not None:
             running.append(self._exchange.stop())
         ended = DeferredList(running)
@@ -366,7 +379,8 @@ class Receiving(SpoolWork[Spool]):
 
     def _look_for_orphans(self) -> Deferred[None]:
         looking = Deferred.fromCoroutine(self._look_once())
-        return looking.addErrback(self._failed_looking)
+        self._looking = looking.addErrback(self._failed_looking)
+        return self._looking
 
     async def _look_once(self) -> None:
         # Else the other half may be at another server that cannot tell.
@@ -376,10 +390,42 @@ class Receiving(SpoolWork[Spool]):
                 claimed = await self._away(self.spool.claim_unsigned, claim)
                 for pair in claimed:
                     self._completed(pair)
+            await self._forget_repeated()
+            if not self._started:
+                return
             expired = await self._away(self.spool.expire, self._waits.orphan)
             for each in expired:
                 self._tell_failed(each)
         self._tell_forgotten(await self._away(self.spool.trim_failed))
+
+    async def _forget_repeated(self) -> None:
+        """
+        Remove documents that have waited in vain for their signature, and were believed
+        before, be it at another server.
+        """
+        if self._was_taken is None:
+            return
+        orphan = self._waits.orphan
+        for waiting in await self._away(self.spool.lonely, Half.DOCUMENT, orphan):
+            if not self._started:
+                return
+            try:
+                node_id, digest = await self._away(self._identify, waiting)
+                if await maybeDeferred(self._was_taken, node_id, digest):
+                    await self._away(self.spool.give_up, waiting)
+            except (DocumentRefused, *_IN_THE_WAY):
+                # It is put aside, as others are.
+                continue
+            except Exception:
+                self._failed_looking(Failure())  # type: ignore[no-untyped-call]
+
+    def _identify(self, waiting: Waiting) -> tuple[str, str]:
+        """
+        The node that a document is of, and the document's SHA-256.
+        """
+        document, _ = pair_of("", [waiting]).read(self.limits)
+        found = read_document(document, self.limits)
+        return found.node_id, hashlib.sha256(document).hexdigest()
 
     def _tell_failed(self, failed: Failed, judgement: Judgement | None = None) -> None:
         inventory = judgement.inventory if judgement else None

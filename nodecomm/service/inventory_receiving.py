@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from nodecomm.config.durations import parse_duration
 from nodecomm.config.inventory import OWN_KEY
-from nodecomm.inventory.deciding import decided_by
+from nodecomm.inventory.deciding import decided_by, taken_by
 from nodecomm.inventory.doors import Account, UploadRules
 from nodecomm.inventory.failures import SPOOL_NAME
 from nodecomm.inventory.halves import SharedHalves
@@ -199,6 +199,7 @@ class InventoryReceiver:
         receiving = Receiving(
             spool,
             decided_by(self._nodes.registry, lambda: self._auto_accept),
+            was_taken=taken_by(self._nodes.registry),
             reactor=self._reactor,
             pool=self._pool,
             limits=self._limits,

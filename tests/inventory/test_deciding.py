@@ -10,7 +10,7 @@ from datetime import timedelta
 from twisted.trial.unittest import SynchronousTestCase
 
 from nodecomm.access.networks import AddressList
-from nodecomm.inventory.deciding import AUTO_ACCEPT, decided_by
+from nodecomm.inventory.deciding import AUTO_ACCEPT, decided_by, taken_by
 from nodecomm.inventory.judgement import Judgement, Outcome
 from nodecomm.inventory.nodes import Node, Status
 from nodecomm.inventory.pairs import Box, Sender
@@ -59,6 +59,22 @@ class DecidingTests(SynchronousTestCase):
 
         self.assertIs(judgement.outcome, Outcome.TAKEN)
         self.assertIs(self.node().status, Status.PENDING)
+
+    def test_what_was_taken(self) -> None:
+        """Of documents that were believed that is known, by node and content."""
+        was_taken = taken_by(self.registry)
+        judgement = self.deliver("198.51.100.1")
+        refused = self.deliver("198.51.100.1", node_id=OTHER_NODE, late=3 * DAY)
+
+        for node_id, digest, expected in (
+            (NODE, judgement.digest, True),
+            (NODE.upper(), judgement.digest, True),
+            (OTHER_NODE, judgement.digest, False),
+            (NODE, "00", False),
+            (OTHER_NODE, refused.digest, False),
+        ):
+            found = self.successResultOf(was_taken(node_id, digest))
+            self.assertIs(found, expected)
 
     def test_the_age_counts_from_the_arrival(self) -> None:
         """What waited for a decision for a month is not too old by that."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
 import os
 import shutil
 from datetime import datetime, timedelta, timezone
@@ -24,10 +25,12 @@ from nodecomm.inventory.limits import DocumentLimits
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import read_name
 from nodecomm.inventory.pairs import Box, Sender
-from nodecomm.inventory.receiving import Delivery, Receiving, Waits
+from nodecomm.inventory.receiving import Delivery, Receiving, Waits, WasTaken
 from nodecomm.inventory.spool import Placed, Spool
 from nodecomm.server.pools import InlinePool
 from nodecomm.storage.database import DatabaseAway
+from tests.identity.sample import pair
+from tests.inventory.documents import NODE, OTHER_NODE, node_document
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 
@@ -47,7 +50,9 @@ class ReceivingTests(SynchronousTestCase):
         self.answers: list[Deferred[Judgement]] = []
         self.receiving = self.make()
 
-    def make(self, waits: Waits | None = None) -> Receiving:
+    def make(
+        self, waits: Waits | None = None, was_taken: WasTaken | None = None
+    ) -> Receiving:
         """Another one on the same folder."""
         spool = Spool(
             self.folder,
@@ -61,6 +66,7 @@ class ReceivingTests(SynchronousTestCase):
             pool=InlinePool(),
             limits=DocumentLimits(size=1000),
             waits=waits,
+            was_taken=was_taken,
         )
 
     def receive(self, delivery: Delivery) -> Deferred[Judgement]:
@@ -263,6 +269,56 @@ class ReceivingTests(SynchronousTestCase):
         (failed,) = self.receiving.spool.failed()
         self.assertEqual(failed.refusal.code, "no-signature")
         self.assertEqual(self.deliveries, [])
+
+    def test_orphans_that_were_believed(self) -> None:
+        """
+        A document that was believed before, and came again without its signature, is
+        worth no word; all others are put aside, whatever is known of them.
+        """
+        known, other = node_document(pair()), node_document(pair(), node_id=OTHER_NODE)
+        digest = hashlib.sha256(known).hexdigest()
+        asked: list[str] = []
+
+        def was_taken(node_id: str, found: str) -> Deferred[bool]:
+            asked.append(node_id)
+            if node_id == OTHER_NODE:
+                return fail(DatabaseAway("is away"))
+            return succeed((node_id, found) == (NODE, digest))
+
+        self.receiving = self.make(was_taken=was_taken)
+        self.receiving.limits = DocumentLimits()
+        self.start()
+        for name, data in (
+            ("known.ocs.gz", gzip.compress(known)),
+            ("changed.ocs", known + b" "),
+            ("other.ocs", other),
+            ("nonsense.ocs", b"?"),
+        ):
+            self.put(name, data)
+        self.clock.pump([30] * 21)
+
+        self.assertEqual(
+            sorted(each.name for each in self.receiving.spool.failed()),
+            ["changed.ocs", "nonsense.ocs", "other.ocs"],
+        )
+        self.assertEqual(asked, [NODE, NODE, OTHER_NODE])
+        self.assertEqual(self.left()[0], 0)
+
+    def test_the_end_waits_for_a_look(self) -> None:
+        """While it is asked whether a document was believed, the folder stays open."""
+        answer: Deferred[bool] = Deferred()
+        self.receiving = self.make(was_taken=lambda *_: answer)
+        self.receiving.limits = DocumentLimits()
+        self.start()
+        self.put("a.ocs", node_document(pair()))
+        self.clock.pump([30] * 21)
+        stopped = self.receiving.stop()
+        self.assertNoResult(stopped)
+        answer.callback(True)
+        self.successResultOf(stopped)
+
+        self.start()
+        self.assertEqual(self.left(), (0, 0, 0))
 
     def test_unsigned_documents(self) -> None:
         """Where they may be believed, unsigned documents are decided about."""
