@@ -14,13 +14,16 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from nodecomm.inventory.doors import Refused
+from nodecomm.inventory.lines import LineLimit
 from nodecomm.inventory.visitors import Visit, Visitors
+from nodecomm.server.admission import peer_address
 
 __all__ = [
     "IUploadResource",
@@ -43,6 +46,12 @@ LINGER = 2.0
 
 #: Seconds from the first byte of a request to the end of its headers.
 HEAD_TIMEOUT = 30.0
+
+#: Lines that are stated in a minute of what is no request.
+_LINES = 10
+
+#: How TLS begins; no request of HTTP does.
+_TLS = b"\x16"
 
 #: Digits of the longest length that is looked at. Of thousands, Python makes no number.
 LENGTH_DIGITS = 18
@@ -216,11 +225,19 @@ class UploadChannel(http.HTTPChannel):
     visit: Visit | None = None
     _late: IDelayedCall | None = None
     _has_head = False
+    _has_begun = False
+    _is_tls = False
 
     def dataReceived(self, data: bytes) -> None:
         """
         A part of a request. Headers that come one by one must end, too.
         """
+        if not self._has_begun:
+            self._has_begun = True
+            self._is_tls = data.startswith(_TLS)
+            if self._is_tls:
+                self._respondToBadRequestAndDisconnect()
+                return
         if self._late is None and not self._has_head:
             self._late = self.callLater(  # type: ignore[no-untyped-call]
                 HEAD_TIMEOUT, self._too_late
@@ -234,7 +251,7 @@ class UploadChannel(http.HTTPChannel):
             name.strip().lower() == b"content-length"
             and len(value.strip()) > LENGTH_DIGITS
         ):
-            self._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+            self._respondToBadRequestAndDisconnect()
             return False
         return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
 
@@ -242,7 +259,14 @@ class UploadChannel(http.HTTPChannel):
         """
         A header without end. Twisted would wait for itself before it closes, in vain.
         """
-        self._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+        self._respondToBadRequestAndDisconnect()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted calls it for all that is no request.
+        channel: Any = self
+        peer = channel.transport.getPeer()
+        channel.site.state_bad_request(peer, is_tls=self._is_tls)
+        super()._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
 
     def allHeadersReceived(self) -> None:
         """The headers have come."""
@@ -316,6 +340,7 @@ class UploadSite(Site):
 
     #: It listens and ends with the service, which says so.
     noisy = False
+    _log = Logger("nodecomm.inventory")
     protocol = UploadChannel  # type: ignore[assignment]
 
     def __init__(
@@ -333,6 +358,7 @@ class UploadSite(Site):
         self.displayTracebacks = False
         self._other_body = other_body
         self._visitors = visitors
+        self._lines = LineLimit(reactor, _LINES)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """
@@ -358,6 +384,36 @@ class UploadSite(Site):
             raise Refused(411, "no-length")
         if length > self._other_body:
             raise Refused(413, "too-large")
+
+    def state_bad_request(self, address: IAddress, *, is_tls: bool) -> None:
+        """
+        State that somebody sends what is no request, unless too many did just now.
+
+        Args:
+            address: Who.
+            is_tls: Whether it is TLS, which is not spoken here.
+        """
+        if more := self._lines.left_out():
+            self._log.warn(
+                "{count} more sent what is no request of HTTP in a minute",
+                event="inventory.bad-request-more",
+                count=more,
+            )
+        if not self._lines.allows():
+            return
+        advice = ""
+        if is_tls:
+            advice = (
+                ": it speaks TLS, and here is none (`plain = true`); have the proxy"
+                " send to an address that begins with http://"
+            )
+        self._log.warn(
+            "{peer} sends what is no request of HTTP/1.1{advice}",
+            event="inventory.bad-request",
+            peer=peer_address(address)[0],
+            is_tls=is_tls,
+            advice=advice,
+        )
 
     def acceptableProtocols(self) -> list[bytes]:
         """

@@ -245,12 +245,42 @@ def test_nobody_fills_the_log_by_being_there(server: Server) -> None:
     assert [event.get("event") for event in told] == ["upload.refused"]
 
 
-def test_a_header_without_end(server: Server) -> None:
-    """Whoever sends more of a line than is read hears so at once."""
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"GET /uuid HTTP/1.1\r\nX: " + b"x" * 65536, "HTTP/1.1"),
+        (b"GET /uuid HTTP/1.1\r\nContent-Length: x\r\n\r\n", "HTTP/1.1"),
+        (b"GET / HTTP/1.1\r\nContent-Length: " + b"9" * 20 + b"\r\n\r\n", "HTTP/1.1"),
+        (b"something else\r\n\r\n", "HTTP/1.1"),
+        (b"\x16\x03\x01\x02\x00\x01", "begins with http://"),
+    ],
+)
+def test_what_is_no_request(server: Server, sent: bytes, told: str) -> None:
+    """Whoever sends none hears so at once, is closed, and is stated."""
     connection = server.connect()
-    connection.send(b"GET /uuid HTTP/1.1\r\nX: " + b"x" * 65536)
+    with capturedLogs() as events:
+        connection.send(sent)
     assert connection.take() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
     assert connection.transport.disconnecting
+    (event,) = events
+    assert (event["event"], event["peer"]) == ("inventory.bad-request", "192.0.2.7")
+    assert formatEvent(event).endswith(told)
+
+
+def test_many_that_are_no_requests(server: Server) -> None:
+    """There are only so many lines in a minute."""
+    with capturedLogs() as events:
+        for after in (0,) * 12 + (60,):
+            server.clock.advance(after)
+            connection = server.connect()
+            connection.send(b"?\r\n")
+            connection.lose()
+    assert [each["event"] for each in events[9:]] == [
+        "inventory.bad-request",
+        "inventory.bad-request-more",
+        "inventory.bad-request",
+    ]
+    assert events[10]["count"] == 2
 
 
 def test_http_where_tls_begins(server: Server) -> None:
