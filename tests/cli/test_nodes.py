@@ -535,11 +535,16 @@ def test_other_database(server: Server) -> None:
     assert len(server.facts("list", "--database", place)["nodes"]) == 1
 
 
-def test_documented() -> None:
+def test_documented(server: Server) -> None:
     """
-    Each command, and each event of a history, is in the documentation.
+    Each command, each fact of a node and each event of a history is in the
+    documentation.
     """
     text = (ROOT / "docs" / "nodes.rst").read_text()
+    server.receive()
+    facts = server.facts("show", NODE)
+    for fact in (*facts, *facts["key"]):
+        assert f"``{fact}``" in text
     for command in nodes.Options.subCommands:
         name = cast(Sequence[str], command)[0]
         assert f"``nodecomm nodes {name}" in text
