@@ -223,6 +223,17 @@ def test_two_algorithms() -> None:
         assert code(agent(base64.b64encode(changed).decode())) == "bad-certificate"
 
 
+def test_a_signature_of_bits() -> None:
+    """
+    A certificate whose signature is no whole number of bytes is none.
+    """
+    own = read_certificate(PEM)
+    changed = bytearray(own.der)
+    changed[-len(own.signature) - 1] = 1
+
+    assert code(agent(base64.b64encode(changed).decode())) == "bad-certificate"
+
+
 def certificate_of(key: PublicKey) -> str:
     """
     A certificate of this node with any key, signed by another one.
