@@ -74,7 +74,7 @@ class Hub:
         """What the server has."""
         out, err = io.StringIO(), io.StringIO()
         state = str(self.folder / "state")
-        words = ["nodes", "wait", "--state-dir", state, "--json", "--timeout", "20"]
+        words = ["nodes", "wait", "--state-dir", state, "--json", "--timeout", "60"]
         assert main.run(words, out, err) == 0, err.getvalue()
         return json.loads(out.getvalue())["nodes"]
 

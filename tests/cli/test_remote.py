@@ -694,6 +694,6 @@ def _at_a_terminal(
     reader = threading.Thread(target=read)
     reader.start()
     status = process.wait(60)
-    reader.join(10)
+    reader.join(60)
     os.close(ours)
     return shown.decode(), status

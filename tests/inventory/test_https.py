@@ -76,7 +76,7 @@ def der(key: PublicKey) -> bytes:
 class CurlTests(TestCase):
     """A server on this machine, and curl as nodes call it."""
 
-    timeout = 30
+    timeout = 60
 
     @inlineCallbacks
     def setUp(self) -> Any:  # type: ignore[override]
