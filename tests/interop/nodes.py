@@ -21,6 +21,13 @@ from tests.interop.pairs import new_pair
 _BOOTSTRAP = """\
 "$1" --bootstrap "$2" -v
 status=$?
+# It goes to the background first, and then says which process it is.
+left=300
+while [ $status = 0 ] && [ ! -s cf-execd.pid ] && [ $left -gt 0 ]
+do
+    left=$((left - 1))
+    sleep 0.1
+done
 if pid=$(cat cf-execd.pid) && kill -0 "$pid"
 then
     echo "cf-execd runs"

@@ -42,8 +42,10 @@ def test_bootstrap(server: Server, shares: Shares, node: WorkFolder) -> None:
 
     assert done.status == 0, done.output[-5000:]
     assert "completed successfully" in done.output
-    assert "the policy of the test runs" in done.output
     assert "cf-execd runs" in done.output
+    if "the policy of the test runs" not in done.output:
+        # That cf-execd has run it a moment before, and it is run once a minute.
+        assert "the policy of the test runs" in node.run("cf-agent", "-K").output
     inputs, modules = node.path / "inputs", node.path / "modules"
     assert copied(inputs, shares.masterfiles) == plain(shares.masterfiles)
     assert copied(modules, shares.modules) == plain(shares.modules)
