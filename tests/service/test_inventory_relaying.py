@@ -193,6 +193,22 @@ class RelayTests(TestCase):
         self.assertEqual(self.root.spool.failed(), [])
 
     @inlineCallbacks
+    def test_each_above_the_other(self) -> Any:
+        """
+        Of two relays with each other above, the second one puts a file aside instead of
+        passing it round.
+        """
+        back = self.above(self.relay.key.public.md5, url=self.relay.url)
+        yield self.run_both(of_root=back)
+        yield self.send((Box.FIRST, "a.ocs", b"<doc/>"))
+        yield until(self.root.spool.failed)
+
+        (failed,) = self.root.spool.failed()
+        self.assertEqual((failed.name, failed.refusal.code), ("a.ocs", "loop"))
+        yield until(lambda: not self.relay.spool.waiting + self.root.spool.waiting)
+        self.assertEqual(self.relay.spool.failed(), [])
+
+    @inlineCallbacks
     def test_another_key_and_a_reload(self) -> Any:
         """
         Nothing goes to a server with another key than the pinned one; when the right
