@@ -390,7 +390,8 @@ class Spool(SpoolFolder[Pair]):
             name = waiting.name
             if self._waiting.of(name.pair).get(name.half) != waiting:
                 return False
-            os.unlink(waiting.path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(waiting.path)
             self._waiting.remove(name.pair, name.half)
         return True
 

@@ -348,6 +348,11 @@ def test_halves_that_somebody_removed(spool: Spool, clock: Clock) -> None:
     assert [each.name for each in spool.claim_unsigned(600)] == ["c.ocs"]
     assert [each.name for each in spool.expire(600)] == ["d.ocs"]
     assert spool.waiting == 0
+    put(spool, "e.ocs.sign", b"1")
+    (lonely,) = spool.lonely(Half.SIGNATURE, 0)
+    os.unlink(lonely.path)
+    assert spool.give_up(lonely)
+    assert not spool.give_up(lonely)
 
 
 def test_unsigned(spool: Spool, clock: Clock) -> None:

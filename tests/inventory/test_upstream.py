@@ -202,7 +202,10 @@ def test_no_id(hub: Hub, body: bytes) -> None:
     [
         # Source: the rules for relays, which hold for nodes as well.
         *((status, True) for status in (400, 409, 411, 412, 413, 414, 415, 422, 508)),
-        *((status, False) for status in (401, 403, 404, 405, 407, 408, 425, 429)),
+        *(
+            (status, False)
+            for status in (401, 403, 404, 405, 407, 408, 410, 416, 425, 429)
+        ),
         *((status, False) for status in (500, 501, 502, 503, 504, 507, 599)),
         # These are no successes either.
         *((status, False) for status in (202, 203, 205, 206, 207, 304, 451, 600)),
