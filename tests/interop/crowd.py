@@ -58,6 +58,10 @@ def settings(command: list[str], user: str, asker: str) -> dict[str, Any]:
             "cfruncommand": command,
         },
         "access": [{"path": command[0], "admit_ips": everybody}],
+        # All come at once, and wait for each other where the machine is busy.
+        "limits": dict.fromkeys(
+            ("first_byte_timeout", "handshake_timeout", "dialog_timeout"), 600
+        ),
     }
 
 

@@ -43,7 +43,7 @@ from tests.interop.rawpeer import (
 from tests.interop.trees import big_file
 
 #: Bytes of the file that takes long.
-BIG = 300_000_000
+BIG = 100_000_000
 
 #: Connections that are held at once; all of the promised ones when asked for.
 HELD = 10_000 if os.environ.get("NODECOMM_FULL") == "1" else 1_000
@@ -303,7 +303,7 @@ def test_peers_that_never_read(
     server: PreparedServer, key: KeyPair, other: RawPeer
 ) -> None:
     """
-    Twelve peers ask for 300 MB, some more than once, and read nothing: the server's
+    Twelve peers ask for 100 MB, some more than once, and read nothing: the server's
     memory stays flat.
     """
     before = server.resident
@@ -700,7 +700,7 @@ def test_a_stop_during_a_large_answer(
     tree: Path, key: KeyPair, tmp_path: Path, reads: bool
 ) -> None:
     """
-    SIGTERM during a GET of 300 MB: a peer that reads gets all of it, and then the
+    SIGTERM during a GET of 100 MB: a peer that reads gets all of it, and then the
     end; one that does not read is given up after `stop_grace`.
     """
     grace = 300 if reads else 1
