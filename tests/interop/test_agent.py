@@ -569,9 +569,7 @@ def test_steps_of_the_civil_clock(
         steps.write_text(step)
         seen = process.out.read_text().count("agent.run-ended")
         out = process.wait_for("agent.run-ended", times=seen + 2)
-        last = out.splitlines()[-3:]
         assert "Traceback" not in out
-        assert any("agent.run-ended" in line for line in last)
 
 
 def test_two_agents(agent: Agent, server: Server) -> None:
