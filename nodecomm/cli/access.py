@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pwd
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -203,6 +204,21 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     """
     Explain one decision, or write all rules.
     """
+    if not options.as_json:
+        return _run(options, stdout, stderr)
+    told = StringIO()
+    try:
+        status = _run(options, stdout, told)
+    finally:
+        stderr.write(told.getvalue())
+    if status == 2:
+        text = told.getvalue().rstrip().removeprefix("error: ")
+        facts = {"code": "local", "text": text, "status": status}
+        write_json({"error": facts}, stdout, indent=None)
+    return status
+
+
+def _run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     if options.subCommand == "export":
         return run_export(
             cast(ExportOptions, options.subOptions),

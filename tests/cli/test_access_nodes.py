@@ -350,6 +350,10 @@ def test_nodes_that_are_not_known(server: Server) -> None:
     status, out, err = server.run("export", "-o", str(target))
     assert (status, out) == (2, "")
     assert err.startswith("error: the nodes are not known, so nothing is written: ")
+    status, out, told = server.run("export", "-o", str(target), "--json")
+    assert (status, told) == (2, err)
+    text = err.removeprefix("error: ").rstrip()
+    assert json.loads(out) == {"error": {"code": "local", "text": text, "status": 2}}
     assert not target.exists()
 
 
