@@ -744,7 +744,7 @@ def test_200_first_connections(tree: Path, tmp_path: Path) -> None:
     settings = config_for({"tree": tree}).replace(
         "maxconnections = 200", "maxconnections = 300"
     )
-    with PreparedServer(tmp_path / "server", settings) as server:
+    with PreparedServer(tmp_path / "server", settings + PATIENT) as server:
         processes = [
             raw_process("first", server.port, tmp_path / f"keys{number}")
             for number in range(4)
@@ -783,7 +783,7 @@ def test_first_use_windows(tree: Path, tmp_path: Path) -> None:
     )
     one_place = settings.replace("until = 2020-01-01T00:00:00Z", "count = 1")
     assert "2020" in settings
-    with PreparedServer(tmp_path / "server", settings) as server:
+    with PreparedServer(tmp_path / "server", settings + PATIENT) as server:
 
         def come(name: str) -> bool:
             copy = tmp_path / name
