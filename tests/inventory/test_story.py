@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nodecomm.identity.users import own_user
 from tests.forking import Forked
 from tests.interop.machine import wait_until
 from tests.ports import free_port
@@ -24,6 +25,7 @@ SERVER = """
 listen = ["tcp:{port}:interface=127.0.0.1"]
 allowed_networks = ["127.0.0.1"]
 trustkeysfrom = ["127.0.0.1"]
+trustusers = ["{user}"]
 
 [[access]]
 path = "{folder}/masterfiles"
@@ -101,7 +103,9 @@ def test_from_a_new_machine_to_a_node_with_its_files(tmp_path: Path) -> None:
     (tmp_path / "masterfiles").mkdir()
     (tmp_path / "masterfiles" / "promises.cf").write_text("for all")
     config = tmp_path / "server.toml"
-    config.write_text(SERVER.format(port=port, https=https, folder=tmp_path))
+    config.write_text(
+        SERVER.format(port=port, https=https, folder=tmp_path, user=own_user().decode())
+    )
     node = tmp_path / "node"
     node.mkdir(mode=0o700)
     state = ("--state-dir", str(node))
