@@ -783,7 +783,7 @@ def test_first_use_windows(tree: Path, tmp_path: Path) -> None:
     )
     one_place = settings.replace("until = 2020-01-01T00:00:00Z", "count = 1")
     assert "2020" in settings
-    with PreparedServer(tmp_path / "server", settings + PATIENT) as server:
+    with PreparedServer(tmp_path / "server", settings) as server:
 
         def come(name: str) -> bool:
             copy = tmp_path / name
