@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from typing import Any
 from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,7 @@ from nodecomm.storage.database import DatabaseClosed, connect
 from nodecomm.storage.digests import DigestKey, DigestTable
 from nodecomm.storage.migrations import migrate
 from nodecomm.storage.seen import Direction, SeenEntry, SeenTable, read_seen
-from nodecomm.storage.tables import BATCH_SIZE, FLUSH_SECONDS, trim
+from nodecomm.storage.tables import BATCH_SIZE, FLUSH_SECONDS, Batch, trim
 from nodecomm.storage.windows import (
     WindowCounter,
     take_from_window,
@@ -125,6 +126,33 @@ class SeenTests(DatabaseCase):
         self.reactor.advance(FLUSH_SECONDS)
 
         self.assertEqual(["MD5=a"], [entry.digest for entry in self.stored()])
+
+    def test_what_came_while_it_failed_counts(self) -> None:
+        """
+        What could not be written does not replace what came meanwhile, and after the
+        end nothing is tried again.
+        """
+        given: list[Deferred[None]] = []
+
+        class Away:
+            name = "away"
+
+            def run(self, work: object) -> Deferred[Any]:
+                given.append(Deferred())
+                return given[-1]
+
+        batch: Batch[str, int] = Batch(Away(), self.reactor, mock.Mock(), "entries")
+        batch.add("one", 1)
+        flushed = batch.flush()
+        batch.add("one", 2)
+        given[-1].errback(OSError("no"))
+        self.failureResultOf(flushed, OSError)
+        self.assertEqual({"one": 2}, batch.waiting())
+        stopped = batch.stop()
+        given[-1].errback(OSError("no"))
+        self.failureResultOf(stopped, OSError)
+        batch.add("two", 3)
+        self.assertEqual([], self.reactor.getDelayedCalls())
 
     def test_bounded_memory(self) -> None:
         """
