@@ -174,6 +174,14 @@ class OpenTests(DatabaseCase):
         for name in names:
             self.assertEqual(0o600, stat.S_IMODE((self.folder / name).stat().st_mode))
 
+    def test_on_disk_when_it_is_committed(self) -> None:
+        """
+        SQLite waits for the disk at each commit.
+        """
+        with closing(connect(self.path)) as connection:
+            (full,) = connection.execute("PRAGMA synchronous").fetchone()
+        self.assertEqual(2, full)
+
     def test_no_database(self) -> None:
         """
         A file that is none fails the start and what waited for it; the thread ends.
