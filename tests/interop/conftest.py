@@ -22,15 +22,19 @@ from tests.interop.harness import (
     has_ipv6_loopback,
     peer_program,
 )
-from tests.interop.syncing import FRESH
+from tests.interop.syncing import FRESH, FULL
 from tests.interop.trees import big_file, hard_tree, loop_tree, wide_folder
 from tests.recorded import key_pair
 
 #: The real server comes first: it shows what is expected, and that the test is right.
 KINDS = ("cf-serverd", "nodecomm")
 
-#: Bytes of the big file.
-BIG = 300_000_000
+#: Bytes of the big file: some thousand times what either side reads or sends at once,
+#: and more than what a system holds for a connection.
+BIG = 100_000_000
+
+#: Entries of the crowded folder.
+CROWD = 20_000 if FULL else 6_000
 
 _HERE = Path(__file__).parent
 
@@ -91,8 +95,9 @@ class Shares(ClassicShares):
 
     Attributes:
         masterfiles: A small policy, with `modules` what a bootstrap asks for.
-        many: A folder of 3,000 entries.
-        crowd: A folder of 20,000 entries after `filled_crowd`.
+        many: A folder of 1,200 entries: their names fill more than ten of CFEngine's
+            frames and two records of TLS.
+        crowd: A folder of `CROWD` entries after `filled_crowd`.
         big: A folder with one file of `BIG` bytes.
     """
 
@@ -107,7 +112,7 @@ class Shares(ClassicShares):
         The folder `crowd`, filled when a test needs it: that takes seconds.
         """
         if not any(self.crowd.iterdir()):
-            wide_folder(self.crowd, 20_000)
+            wide_folder(self.crowd, CROWD)
         return self.crowd
 
 
@@ -146,7 +151,7 @@ def shares(tmp_path_factory: pytest.TempPathFactory) -> Shares:
         root,
         masterfiles=masterfiles,
         modules=modules,
-        many=wide_folder(root / "many", 3_000),
+        many=wide_folder(root / "many", 1_200),
         crowd=wide_folder(root / "crowd", 0),
         big=big,
     )

@@ -29,6 +29,7 @@ from tests.interop.harness import (
     config_for,
     wait_until,
 )
+from tests.interop.trees import big_file
 from tests.ports import free_port
 from tests.server.execution.test_programs import group_lives
 from tests.service.node import Server as Process
@@ -497,14 +498,19 @@ def test_killed_around_the_exchange(
     assert (agent.folder / "ran").read_text() == "x\n"
 
 
-def test_sigterm_in_the_middle_of_a_run(agent: Agent, server: Server) -> None:
+def test_sigterm_in_the_middle_of_a_run(
+    agent: Agent, server: Server, scratch: tuple[Path, str]
+) -> None:
     """
     What is under way ends, nothing is left at the destination but what was there, and
     the next start makes the copy.
     """
+    folder, name_there = scratch
+    # So large that no machine has fetched it before the signal comes.
+    big_file(folder / "file", 500_000_000)
     agent.destination.mkdir()
     (agent.destination / "old").write_text("old")
-    agent.configure(address(server), source="big")
+    agent.configure(address(server), source=name_there)
     process = agent.start("-v")
     name = f".{agent.destination.name}.nodecomm-"
 
@@ -527,9 +533,11 @@ def test_sigterm_in_the_middle_of_a_run(agent: Agent, server: Server) -> None:
     assert agent.content() == {"old": b"old"}
     assert agent.facts()["status"]["last_attempt"]["outcome"] == "stopped"
 
+    (folder / "file").unlink()
+    big_file(folder / "file", 3_000_000)
     process = agent.start()
     process.wait_for("agent.updated")
-    assert (agent.destination / "file").stat().st_size == 300_000_000
+    assert (agent.destination / "file").stat().st_size == 3_000_000
     assert not (agent.destination / "old").exists()
 
 

@@ -79,8 +79,8 @@ def test_stat(server: Server, node: WorkFolder, path: str, answer: str) -> None:
 )
 def test_opendir(server: Server, node: WorkFolder, shares: Shares, folder: str) -> None:
     """
-    A listing has every name, the two dots too, each once; also in a folder of 20,000
-    entries.
+    A listing has every name, the two dots too, each once; also in a folder of
+    thousands.
     """
     if folder == "crowd":
         shares.filled_crowd()
@@ -133,7 +133,7 @@ def test_get(server: Server, node: WorkFolder, size: int, tmp_path: Path) -> Non
 
 def test_get_a_big_file(server: Server, node: WorkFolder, tmp_path: Path) -> None:
     """
-    300 MB arrive whole.
+    100 MB arrive whole.
     """
     got = tmp_path / "got"
     done = node.cf_net("127.0.0.1", server.port, "get", "-o", str(got), "big/file")

@@ -31,7 +31,7 @@ SERVER, NODE = key_pair("server"), key_pair("client")
 REFUSAL = b"BAD: Unspecified server refusal (see verbose server output)"
 
 #: Bytes of the file that takes long.
-BIG = 300_000_000
+BIG = 100_000_000
 
 #: Bytes of memory that a burst of peers may cost the server while it lasts.
 FLAT = 30_000_000
@@ -266,7 +266,7 @@ def test_peers_that_never_read(
     server: PreparedServer, others: tuple[ClassicPeer, RawPeer], encrypted: bool
 ) -> None:
     """
-    Twelve peers ask for 300 MB, some more than once, and read nothing: the server's
+    Twelve peers ask for 100 MB, some more than once, and read nothing: the server's
     memory stays flat, and others are served.
     """
     before = server.resident

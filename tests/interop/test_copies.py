@@ -211,7 +211,7 @@ def test_a_big_file(
     server: Server, shares: Shares, agent: RealAgent, tmp_path: Path
 ) -> None:
     """
-    300 MB arrive unchanged, and a second run finds the digest equal.
+    100 MB arrive unchanged, and a second run finds the digest equal.
     """
     copy = tmp_path / "copy"
     done = agent.copy("127.0.0.1", server.port, "big", copy, verify="true")

@@ -374,7 +374,7 @@ def test_many_names(
 ) -> None:
     """
     A folder whose listing fills many records arrives whole, the second time without
-    its contents: 3,000 names, 20,000 where there is time.
+    its contents: 1,200 names, 20,000 where there is time.
     """
     name, tree = ("crowd", shares.filled_crowd()) if FULL else ("many", shares.many)
     copy = tmp_path / "copy"
@@ -399,7 +399,7 @@ def test_a_big_file(
     server: Server, shares: Shares, ours: SyncAgent, roomy: Path
 ) -> None:
     """
-    300 MB arrive unchanged, and a second update fetches nothing.
+    100 MB arrive unchanged, and a second update fetches nothing.
     """
     done = ours.sync(server.port, "big", roomy / "copy")
     again = ours.sync(server.port, "big", roomy / "copy")
