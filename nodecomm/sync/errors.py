@@ -43,8 +43,8 @@ class LocalError(SyncError):
 class LimitExceeded(SyncError):  # noqa: N818
     """
     The server has more than it may have (`entries`, `depth`, `file-size`,
-    `total-size`), or it took longer than it may take (`duration`). Raise the limit if
-    the tree is meant to be like that.
+    `total-size`), it refuses more (`refused`), or it took longer than it may take
+    (`duration`). Raise the limit if the tree is meant to be like that.
     """
 
 

@@ -19,8 +19,14 @@ from __future__ import annotations
 from attrs import define, field
 
 from nodecomm.client.errors import Refused
+from nodecomm.sync.errors import LimitExceeded
 
-__all__ = ["Refusals"]
+__all__ = ["MOST", "Refusals"]
+
+#: So much may be refused in a run, each at the cost of a connection. A server that has
+#: other names on each of them would be asked for as long as a run may take, and what it
+#: has refused be remembered.
+MOST = 10_000
 
 
 @define(eq=False)
@@ -43,8 +49,8 @@ class Refusals:
     doubted: set[bytes] = field(factory=set, init=False)
     guessing: bool = field(default=True, init=False)
     learned: int = field(default=0, init=False)
-    # What is out, and how many were when the last connection was lost without a word;
-    # None: something was found out since.
+    # What is out, and how many were when a connection was last lost that has narrowed
+    # it down; None: something was found out since.
     _out: set[bytes] = field(factory=set, init=False)
     _lost: int | None = field(default=None, init=False)
 
@@ -73,17 +79,36 @@ class Refusals:
 
         Returns:
             Whether asking for them with more care will tell more. That ends: each time
-            at most half as many are out.
+            at most half as many are out as the last time that it was so.
         """
         out, before = len(self._out), self._lost
+        if len(self.doubted) > MOST:
+            # Names that are not there any more, most of them.
+            self.doubted.clear()
         self.doubted |= self._out
         self._out.clear()
-        self._lost = out
-        return out > 0 and (before is None or 2 * out <= before)
+        tells_more = out > 0 and (before is None or 2 * out <= before)
+        if tells_more:
+            self._lost = out
+        return tells_more
 
     def _learn(self) -> None:
         self.learned += 1
         self._lost = None
+
+    def check(self) -> None:
+        """
+        Check that there is an end of it.
+
+        Raises:
+            LimitExceeded: There is not.
+        """
+        if self.learned > MOST:
+            msg = (
+                f"more than {MOST} folders and files are refused, each at the cost of"
+                " a connection: have the server give them, or exclude them"
+            )
+            raise LimitExceeded("refused", msg)
 
     def listing(self, name: bytes, refused: Refused, *, guessed: bool) -> None:
         """

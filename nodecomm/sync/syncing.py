@@ -314,6 +314,7 @@ class Syncer:
                 if update.refusals.learned > learned:
                     # It is not asked for again, so this comes to an end.
                     await update.interrupted(None)
+                    update.refusals.check()
                     failures = 0
                     continue
                 narrowed = update.refusals.lost()

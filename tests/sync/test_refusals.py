@@ -21,8 +21,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from nodecomm.client.address import ServerAddress
 from nodecomm.client.errors import ConnectionBroken, Refused
 from nodecomm.server.pools import InlinePool
+from nodecomm.sync import refusals
 from nodecomm.sync.clocks import Moment
-from nodecomm.sync.errors import SourceRefused
+from nodecomm.sync.errors import LimitExceeded, SourceRefused
 from nodecomm.sync.model import SyncRequest, SyncResult
 from nodecomm.sync.refusals import Refusals
 from nodecomm.sync.syncing import Syncer
@@ -241,6 +242,32 @@ class RefusedPartTests(SynchronousTestCase):
             self.assertIsInstance(node.run(), ConnectionBroken)
             self.assertLessEqual(len(node.sessions), 12)
 
+    def test_other_names_on_every_connection(self) -> None:
+        """
+        A server that refuses something new each time does not keep a run busy, nor its
+        memory, for as long as a run may take.
+        """
+
+        class Endless(Node):
+            """Each connection is shown another tree."""
+
+            def connect(self, server: ServerAddress) -> Deferred[Any]:
+                """As a dialer."""
+                name = b"f%d" % len(self.sessions)
+                self.tree = {b"": None, name: None, b"more": None}
+                self.refused = {("OPENDIR", name)}
+                return super().connect(server)
+
+        self.patch(refusals, "MOST", 20)
+        node = Endless()
+        self.addCleanup(shutil.rmtree, node.root)
+
+        end = node.run()
+
+        self.assertIsInstance(end, LimitExceeded)
+        self.assertIn("have the server give them, or exclude them", str(end))
+        self.assertEqual(len(node.sessions), 21)
+
     def test_folders_that_are_gone(self) -> None:
         """
         They were listed the last time and are asked for at once: that they are gone
@@ -423,3 +450,25 @@ class RefusalsTests(SynchronousTestCase):
         self.assertEqual(refusals.listings, {b"x": refused})
         self.assertFalse(refusals.guessing)
         self.assertEqual(refusals.contents, {b"f"})
+
+    def test_what_tells_more_comes_to_an_end(self) -> None:
+        """
+        A server that lets many questions be lost, then one, and so on in turn, is no
+        nearer to telling which one it refuses; nothing that it has lost is remembered
+        for ever.
+        """
+        self.patch(refusals, "MOST", 500)
+        found = Refusals()
+        told = []
+        for turn in range(8):
+            count = 1 if turn % 2 else 100
+            for number in range(count):
+                found.asked(b"%d/%d" % (turn, number))
+            told.append(found.lost())
+
+        self.assertEqual(told, [True, True] + [False] * 6)
+        for turn in range(20):
+            for number in range(100):
+                found.asked(b"later %d/%d" % (turn, number))
+            found.lost()
+        self.assertLessEqual(len(found.doubted), 600)
