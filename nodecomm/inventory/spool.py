@@ -28,14 +28,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 
 from attrs import evolve, frozen
 
 from nodecomm.identity.files import sync_folder
-from nodecomm.inventory.failures import REASON_NAME, Failed, read_reason
+from nodecomm.inventory.failures import Failed, read_reason
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import Half, UploadName
 from nodecomm.inventory.pairs import (
@@ -46,18 +44,11 @@ from nodecomm.inventory.pairs import (
     content_digest,
     held_name,
     pair_of,
-    read_waiting,
     same_content,
-    sent_name,
 )
-from nodecomm.inventory.spool_folder import (
-    FAILED_KEPT,
-    NameTaken,
-    SpoolFolder,
-    SpoolInUse,
-)
-from nodecomm.inventory.tried import TRIED_NAMES, Tried, write_tried
-from nodecomm.inventory.waiting import WaitingHalves
+from nodecomm.inventory.spool_folder import FAILED_KEPT, NameTaken, SpoolInUse
+from nodecomm.inventory.spool_pairs import INCOMING_NAME, READY_NAME, PairFolder
+from nodecomm.inventory.tried import Tried, write_tried
 
 __all__ = [
     "FAILED_KEPT",
@@ -68,13 +59,6 @@ __all__ = [
     "Spool",
     "SpoolInUse",
 ]
-
-#: The folders of halves and of pairs, in that of the spool.
-INCOMING_NAME, READY_NAME = "incoming", "ready"
-
-#: Halves of pairs that were decided about that are recognised when they come again
-#: alone, as they do when an answer was lost.
-_REMEMBERED = 10_000
 
 
 @frozen
@@ -93,7 +77,7 @@ class Placed:
     replaced: Failed | None = None
 
 
-class Spool(SpoolFolder[Pair]):
+class Spool(PairFolder):
     """
     The folder. What waits in it are pairs, for a decision.
 
@@ -103,40 +87,6 @@ class Spool(SpoolFolder[Pair]):
         now: Civil time in UTC.
         failed_kept: How much is kept in `failed/`.
     """
-
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        seconds: Callable[[], float],
-        now: Callable[[], datetime],
-        failed_kept: int = FAILED_KEPT,
-    ) -> None:
-        super().__init__(folder, now=now, failed_kept=failed_kept)
-        self._seconds = seconds
-        self._incoming = os.path.join(self.folder, INCOMING_NAME)
-        self._ready = os.path.join(self.folder, READY_NAME)
-        self._done = os.path.join(self.folder, "done")
-        self._waiting = WaitingHalves()
-        self._pairs: dict[str, Pair] = {}
-        self._decided: OrderedDict[tuple[str, Half], bytes] = OrderedDict()
-
-    # Opening and closing
-
-    def _folders(self) -> tuple[Sequence[str], Sequence[str]]:
-        return [self._done], [self._incoming, self._ready]
-
-    def _find_waiting(self) -> list[Pair]:
-        with self._lock:
-            self._find_halves()
-            self._find_pairs()
-            for name, _ in self._waiting.pairs():
-                self._claim(name)
-            return sorted(self._pairs.values(), key=lambda pair: pair.serial)
-
-    def _forget_all(self) -> None:
-        self._waiting.clear()
-        self._pairs.clear()
 
     # What a sender does
 
@@ -442,163 +392,6 @@ class Spool(SpoolFolder[Pair]):
             os.rename(part.path, path)
             waiting = Waiting(path, name, sender, self._seconds())
             return self._set_aside(pair_of(serial, [waiting]), refusal)
-
-    # What holds it together; all of it under the lock
-
-    def _there(self, name: str, half: Half) -> Waiting | None:
-        """
-        The half that waits, unless somebody has removed its file.
-        """
-        waiting = self._waiting.of(name).get(half)
-        if waiting is not None and not os.path.exists(waiting.path):
-            self._waiting.remove(name, half)
-            return None
-        return waiting
-
-    def _remember(self, halves: Mapping[tuple[str, Half], bytes]) -> None:
-        self._decided.update(halves)
-        while len(self._decided) > _REMEMBERED:
-            self._decided.popitem(last=False)
-
-    def _replace(self, name: str, before: Waiting) -> Failed:
-        msg = "another file of this name came before the other half did"
-        return self._fail_half(name, before, Refusal("replaced", msg))
-
-    def _fail_half(self, name: str, waiting: Waiting, refusal: Refusal) -> Failed:
-        if waiting.name.half is Half.DOCUMENT:
-            pair = self._make_pair(name, waiting, None)
-        else:
-            pair = self._make_pair(name, None, waiting)
-        del self._pairs[pair.serial]
-        try:
-            return self._set_aside(pair, refusal)
-        except OSError:
-            # There is no room for the reason, as a rule: it waits on.
-            folder = os.path.join(self._ready, pair.serial)
-            path = os.path.join(folder, os.path.basename(waiting.path))
-            if os.path.exists(path):
-                self._put_back(folder, evolve(waiting, path=path))
-            raise
-
-    def _claim(self, name: str) -> Pair | None:
-        """
-        Make a pair of two halves, if they are both there.
-        """
-        document = self._there(name, Half.DOCUMENT)
-        signature = self._there(name, Half.SIGNATURE)
-        if document is None or signature is None:
-            return None
-        if not document.durable or not signature.durable:
-            return None
-        return self._make_pair(name, document, signature)
-
-    def _make_pair(
-        self, name: str, document: Waiting | None, signature: Waiting | None
-    ) -> Pair:
-        """
-        Move halves into a folder of their own. When the program ends in the middle,
-        `_find_pairs` goes on here.
-        """
-        serial = self._new_serial()
-        folder = os.path.join(self._ready, serial)
-        os.mkdir(folder, 0o700)
-        moved: list[Waiting] = []
-        for waiting in (signature, document):
-            if waiting is not None:
-                path = os.path.join(folder, os.path.basename(waiting.path))
-                os.rename(waiting.path, path)
-                moved.append(evolve(waiting, path=path))
-        for each in moved:
-            self._waiting.remove(name, each.name.half)
-        pair = pair_of(serial, moved)
-        self._pairs[serial] = pair
-        return pair
-
-    def _set_aside(self, pair: Pair, refusal: Refusal) -> Failed:
-        """
-        Move a pair's folder to `failed/`, with the reason, and its files as they were
-        called by their sender.
-        """
-        folder = os.path.join(self._ready, pair.serial)
-        found = [x for x in (pair.document, pair.signature) if x]
-        failed = Failed(
-            serial=pair.serial,
-            name=pair.name,
-            refusal=refusal,
-            sender=pair.sender,
-            when=pair.when,
-            failed=self._now(),
-            files=tuple(map(sent_name, found)),
-        )
-        self._move_failed_with(folder, failed)
-        return failed
-
-    def _find_halves(self) -> None:
-        """
-        What waits in `incoming/`. Of two of one kind the later one counts.
-        """
-        self._waiting.clear()
-        arrived = self._seconds()
-        found = []
-        for entry in os.scandir(self._incoming):
-            waiting = read_waiting(entry.path, arrived)
-            if waiting is not None:
-                found.append((entry.stat().st_mtime, waiting))
-        for _, waiting in sorted(found, key=lambda each: each[0]):
-            name = waiting.name
-            before = self._waiting.of(name.pair).get(name.half)
-            if before is not None:
-                self._replace(name.pair, before)
-            self._waiting.put(waiting)
-
-    def _find_pairs(self) -> None:
-        """
-        What waits in `ready/`.
-        """
-        self._pairs.clear()
-        arrived = self._seconds()
-        for serial in sorted(os.listdir(self._ready)):
-            folder = os.path.join(self._ready, serial)
-            self._know_serial(serial)
-            if not os.path.isdir(folder):
-                continue
-            if os.path.exists(os.path.join(folder, REASON_NAME)):
-                self._move_failed(folder)
-                continue
-            found = []
-            for entry in os.scandir(folder):
-                waiting = read_waiting(entry.path, arrived)
-                if waiting is not None:
-                    found.append(waiting)
-            if not found:
-                for name in TRIED_NAMES:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(os.path.join(folder, name))
-                # Empty, or with something in it that somebody else has put there.
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
-                continue
-            halves = {waiting.name.half for waiting in found}
-            if len(halves) == 1:
-                # It was to be a pair, an unsigned document, or something to put aside:
-                # with its other half it waits again for all of that.
-                self._put_back(folder, found[0])
-                continue
-            self._pairs[serial] = pair_of(serial, found)
-
-    def _put_back(self, folder: str, waiting: Waiting) -> None:
-        name = waiting.name
-        path = os.path.join(self._incoming, os.path.basename(waiting.path))
-        before = self._waiting.of(name.pair).get(name.half)
-        if before is not None:
-            # A later one came after it, and has replaced it.
-            pair = pair_of(os.path.basename(folder), [waiting])
-            refusal = Refusal("replaced", "another file of this name came later")
-            self._set_aside(pair, refusal)
-            return
-        os.rename(waiting.path, path)
-        shutil.rmtree(folder, ignore_errors=True)
-        self._waiting.put(evolve(waiting, path=path))
 
 
 def _has_waited(waiting: Waiting, arrived_before: float) -> bool:
