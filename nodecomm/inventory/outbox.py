@@ -188,7 +188,8 @@ class Outbox(SpoolFolder[Outgoing]):
         Store an upload that is whole. When this returns it is on disk.
 
         The same content as the latest of that name that waits changes nothing; other
-        content waits behind it.
+        content waits behind it, and so does what has come by other relays, as anybody
+        can say: it may be that the server above takes one of them only.
 
         Args:
             part: What was sent.
@@ -209,7 +210,7 @@ class Outbox(SpoolFolder[Outgoing]):
                 raise NameTaken(name.text)
             before = self._latest.get((sender.box, name.text))
             new = None
-            if before is not None and self._is_same(before, part):
+            if before is not None and self._is_same(before, part, sender):
                 part.discard()
                 folder = os.path.dirname(before.path)
             else:
@@ -387,7 +388,9 @@ class Outbox(SpoolFolder[Outgoing]):
         if self._latest.get(item.key) is item:
             del self._latest[item.key]
 
-    def _is_same(self, before: Outgoing, part: Part) -> bool:
+    def _is_same(self, before: Outgoing, part: Part, sender: Sender) -> bool:
+        if before.sender.via != sender.via:
+            return False
         waiting = Waiting(before.path, before.name, before.sender, 0)
         try:
             return same_content(waiting, part, before.name)

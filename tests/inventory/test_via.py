@@ -269,6 +269,25 @@ def test_sent_again(tmp_path: Path, clock: Clock) -> None:
     assert [relay.failed() for relay in (a, b)] == [[], []]
 
 
+def test_a_forged_way(tmp_path: Path, clock: Clock) -> None:
+    """
+    Who sends a file as if the relay above had passed it on has his own put aside, and
+    not the same one that its node sends after him.
+    """
+    low, high = Relay(tmp_path, "low", clock), Relay(tmp_path, "high", clock)
+    top = Server(tmp_path / "top", clock=clock)
+    high.above.site = top.site
+    forged = join_via([mark_of("high")])
+    assert put(low.site, "a.ocs", b"<doc/>", via=forged).status == 201
+    assert put(low.site, "a.ocs", b"<doc/>").status in (201, 204)
+    low.above.site = high.site
+    clock.advance(60)
+
+    assert [name for name, _ in high.above.sent] == ["a.ocs"]
+    assert [failed.refusal.code for failed in low.failed()] == ["loop"]
+    assert low.waiting() == []
+
+
 def test_what_is_left_over(tmp_path: Path, clock: Clock) -> None:
     """A folder in which the file is no longer goes at the next look."""
     relay = Relay(tmp_path, "b", clock)
