@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 
-from nodecomm.identity.files import replace_file
+from nodecomm.identity.files import read_small, replace_file
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.pairs import Box, Sender
 
@@ -83,9 +83,9 @@ def read_reason(folder: str, name: str = REASON_NAME) -> Failed | None:
     What failed in a folder of its own; None if nothing readable says it.
     """
     try:
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            return _read_reason(os.path.basename(folder), json.load(file))
-    except (OSError, ValueError, KeyError, TypeError):
+        _, data = read_small(os.path.join(folder, name))
+        return _read_reason(os.path.basename(folder), json.loads(data))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -32,7 +32,12 @@ from operator import attrgetter
 
 from attrs import evolve, field, frozen
 
-from nodecomm.identity.files import ensure_folder, replace_file, sync_folder
+from nodecomm.identity.files import (
+    ensure_folder,
+    read_small,
+    replace_file,
+    sync_folder,
+)
 from nodecomm.inventory.failures import (
     FAILED_NAME,
     REASON_NAME,
@@ -53,6 +58,7 @@ from nodecomm.inventory.pairs import (
 from nodecomm.inventory.spool import INCOMING_NAME, READY_NAME, Placed
 from nodecomm.inventory.spool_folder import FAILED_KEPT, NameTaken, SpoolFolder
 from nodecomm.inventory.tried import TRIED_NAMES, Tried, write_tried
+from nodecomm.inventory.via import read_via
 
 __all__ = ["OUTGOING_NAME", "Outbox", "Outgoing", "send_again"]
 
@@ -476,11 +482,12 @@ def _with_via(waiting: Waiting) -> Waiting:
     With the relays that it has come by.
     """
     try:
-        with open(os.path.join(os.path.dirname(waiting.path), _VIA), "rb") as file:
-            marks = file.read().decode("ascii").split()
+        _, data = read_small(os.path.join(os.path.dirname(waiting.path), _VIA))
     except (OSError, ValueError):
         return waiting
-    return evolve(waiting, sender=evolve(waiting.sender, via=tuple(marks)))
+    # Whatever stands there, it becomes a header.
+    via = read_via(b"1.1 " + mark for mark in data.split())
+    return evolve(waiting, sender=evolve(waiting.sender, via=via))
 
 
 def _names(folder: str) -> list[str]:

@@ -216,7 +216,7 @@ class SpoolFolder(Generic[Item]):
         """
         New ones are to be greater than this one.
         """
-        if serial.isdigit():
+        if serial.isascii() and serial.isdigit():
             self._last_serial = max(self._last_serial, int(serial))
 
     def _move_failed_with(self, folder: str, failed: Failed) -> None:

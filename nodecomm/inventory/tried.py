@@ -13,6 +13,8 @@ from typing import Any
 
 from attrs import frozen
 
+from nodecomm.identity.files import read_small
+
 __all__ = ["TRIED_NAME", "TRIED_NAMES", "Tried", "read_tried", "write_tried"]
 
 #: The file beside what waits.
@@ -66,13 +68,13 @@ def read_tried(folder: str) -> Tried | None:
     Read it; None if nothing readable says it.
     """
     try:
-        with open(os.path.join(folder, TRIED_NAME), encoding="utf-8") as file:
-            told: Any = json.load(file)
+        _, data = read_small(os.path.join(folder, TRIED_NAME))
+        told: Any = json.loads(data)
         return Tried(
             int(told["tries"]),
             datetime.fromisoformat(told["when"]),
             datetime.fromisoformat(told["again"]),
             str(told["reason"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

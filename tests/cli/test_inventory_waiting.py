@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -192,3 +193,31 @@ def test_another_folder(tmp_path: Path, name: str) -> None:
 
     assert (status, out) == (1, "")
     assert "no server has received anything there" in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[" * 60_000,
+        "[]",
+        '{"tries": 1}',
+        '{"tries": Infinity, "when": "", "again": "", "reason": ""}',
+        '{"tries": 1, "when": 2, "again": "", "reason": ""}',
+        " " * 100_000,
+        None,
+    ],
+)
+def test_what_somebody_has_written_there(outbox: Outbox, text: str | None) -> None:
+    """How it fared is left out where the file is another one, or a pipe."""
+    item = relayed(outbox, "a.ocs", b"12345")
+    path = Path(item.path).with_name("tried.json")
+    if text is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(text)
+
+    status, told, err = run(outbox.folder, "--json")
+
+    assert (status, err) == (0, "")
+    assert json.loads(told)["waiting"][0]["tries"] is None

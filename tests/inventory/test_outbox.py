@@ -286,6 +286,7 @@ def test_others_work_there(outbox: Outbox) -> None:
     (top / "empty").mkdir()
     (top / "strange").mkdir()
     (top / "strange" / "file").write_text("?")
+    (top / "\N{SUPERSCRIPT TWO}").mkdir()
     mine = top / "00000000000000000001"
     mine.mkdir()
     (mine / "c.ocs~first~").write_bytes(b"3")
@@ -297,6 +298,7 @@ def test_others_work_there(outbox: Outbox) -> None:
     assert outbox.rescan() == found
     assert outbox.waiting == 3
     assert second in found
+    assert not (top / "\N{SUPERSCRIPT TWO}").exists()
     assert (top / "strange" / "file").exists()
 
 

@@ -5,6 +5,7 @@ Relays that pass files round: the mark of each is in the header `Via`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -239,6 +240,31 @@ def test_remembered(tmp_path: Path, clock: Clock) -> None:
         ("b.ocs", "1.1 nodecomm-b"),
     ]
     assert relay.waiting() == []
+
+
+def test_a_way_that_somebody_has_written(tmp_path: Path, clock: Clock) -> None:
+    """
+    Of what stands in the file beside it, only marks go into the header, and no more of
+    them than there may be; a pipe in its place is not waited for.
+    """
+    relay = Relay(tmp_path, "b", clock)
+    relay.relaying.spool._leave()
+    relay.relaying._started = False
+    for name in ("a", "b", "c"):
+        folder = relay.folder / OUTGOING_NAME / name
+        folder.mkdir()
+        (folder / f"{name}.ocs~first~").write_bytes(b"1")
+    top = relay.folder / OUTGOING_NAME
+    (top / "a" / "via").write_bytes(b"nodecomm-x\0 nodecomm-\xff evil:1 nodecomm-a")
+    (top / "b" / "via").write_bytes(5000 * b"nodecomm-a\n")
+    os.mkfifo(top / "c" / "via")
+    relay.above.site = Server(tmp_path / "top", clock=clock).site
+    relay.start()
+
+    ways = dict(relay.above.sent)
+    assert ways["a.ocs"] == "1.1 nodecomm-a, 1.1 nodecomm-b"
+    assert ways["b.ocs"].count("1.1 ") == MOST + 2
+    assert ways["c.ocs"] == "1.1 nodecomm-b"
 
 
 def test_too_many_relays(tmp_path: Path, clock: Clock) -> None:
