@@ -14,7 +14,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -40,6 +40,8 @@ class DelayedRelay:
             after which it is reset on both sides; None, and after the last: never.
         silences: The same, but nothing passes any more and nothing is closed, as when
             the power fails.
+        holds: The same, but no more is read from the server until `release`: it has
+            sent no more than what systems hold for a connection.
 
     Attributes:
         port: Where to connect.
@@ -48,6 +50,7 @@ class DelayedRelay:
         accepted: Connections so far.
         most_at_once: The most that were open towards the server at one time.
         received: Bytes that came from the server, TLS and all.
+        held: Set when a connection is held.
     """
 
     def __init__(
@@ -57,11 +60,15 @@ class DelayedRelay:
         *,
         cuts: Iterable[int | None] = (),
         silences: Iterable[int | None] = (),
+        holds: Iterable[int | None] = (),
     ) -> None:
         self._target = target
         self.round_trip = round_trip
         self.cuts = iter(cuts)
         self.silences = iter(silences)
+        self._holds = iter(holds)
+        self.held = threading.Event()
+        self._released = asyncio.Event()
         self.accepted = 0
         self.most_at_once = 0
         self.received = 0
@@ -86,6 +93,16 @@ class DelayedRelay:
     ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_PATIENCE)
+
+    def release(self) -> None:
+        """
+        Let all that is held go on, and hold nothing any more.
+        """
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    async def _hold(self) -> None:
+        self.held.set()
+        await self._released.wait()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -118,6 +135,7 @@ class DelayedRelay:
         begun = self._loop.time()
         self.accepted += 1
         cut, silence = next(self.cuts, None), next(self.silences, None)
+        hold = next(self._holds, None)
         half = self.round_trip / 2
         sides = [writer]
         try:
@@ -136,6 +154,8 @@ class DelayedRelay:
             self.most_at_once = max(self.most_at_once, self._open)
             up = _Way(reader, far, half, begun + self.round_trip)
             down = _Way(far_reader, writer, half, begun, cut=cut, silence=silence)
+            if hold is not None:
+                down.stop = (hold, self._hold)
             try:
                 await _together(up.run(), down.run())
             finally:
@@ -165,6 +185,7 @@ class _Way:
 
     Attributes:
         received: Bytes so far.
+        stop: Bytes after which it is waited for something before more is read.
     """
 
     def __init__(
@@ -184,6 +205,7 @@ class _Way:
         self._cut = cut
         self._silence = silence
         self.received = 0
+        self.stop: tuple[int, Callable[[], Awaitable[None]]] | None = None
         # When it is due, and what: no bytes are the end, None a connection that broke.
         self._under_way: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(
             _PIECES
@@ -201,11 +223,15 @@ class _Way:
     async def _take(self) -> None:
         loop = asyncio.get_running_loop()
         data: bytes | None = b"-"
+        taken = 0
         while data:
+            if self.stop is not None and taken >= self.stop[0]:
+                await self.stop[1]()
             try:
                 data = await self._reader.read(_PIECE)
             except OSError:
                 data = None
+            taken += len(data or b"")
             sent = max(loop.time(), self._earliest)
             await self._under_way.put((sent + self._delay, data))
 

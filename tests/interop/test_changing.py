@@ -11,27 +11,31 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.interop.brittle import CONTROL, NAME, TREE, Control, write_plugin
 from tests.interop.harness import (
+    RUN_TIMEOUT,
     RealAgent,
     Run,
     WorkFolder,
     config_for,
     wait_until,
 )
+from tests.interop.latency import DelayedRelay
 from tests.interop.prepared import ROOT, PreparedServer, roomy_folder
 from tests.interop.syncing import FULL
 from tests.interop.trees import LONGEST_STORABLE, content, described, wide_folder
 from tests.service.node import Node
 
-#: Bytes of a file whose transfer takes long enough to change it meanwhile.
-LARGE = 48_000_000
+#: Bytes of a file that is far more than what systems hold for a connection, and after
+#: how many of them its transfer is held until it has changed.
+LARGE = 24_000_000
+ARRIVED = 500_000
 
 #: Bytes of the one that must arrive whole.
 HUGE = 100_000_000
@@ -69,14 +73,16 @@ class Place:
         *,
         recursive: bool = True,
         timeout: int = 60,
+        port: int | None = None,
         **options: str,
     ) -> Run:
         """
-        Copy a folder, or a file, that is called *source* to *to*.
+        Copy a folder, or a file, that is called *source* to *to*, from another *port*
+        than the server's when that is given.
         """
         return self.agent.copy(
             "127.0.0.1",
-            self.server.port,
+            port or self.server.port,
             source,
             to,
             recursive=recursive,
@@ -173,50 +179,28 @@ def touch(file: Path) -> None:
     os.utime(file)
 
 
-def during(place: Place, copy: Path, change: Callable[[], None]) -> Run | None:
-    """
-    Copy the tree and make *change* while its file is under way; None when it had
-    arrived already.
-    """
-    under_way = copy / "file.cfnew"
-    outputs: list[Run] = []
-    thread = threading.Thread(target=lambda: outputs.append(place.copy("tree", copy)))
-
-    def arriving() -> bool:
-        try:
-            return under_way.stat().st_size > 100_000 or not thread.is_alive()
-        except FileNotFoundError:
-            return not thread.is_alive()
-
-    thread.start()
-    end = time.monotonic() + 30
-    while not arriving():
-        assert time.monotonic() < end, "the copy does not begin"
-    change()
-    try:
-        in_time = under_way.stat().st_size < LARGE
-    except FileNotFoundError:
-        in_time = False
-    thread.join()
-    return outputs[0] if in_time else None
-
-
 def changed_meanwhile(place: Place, copy: Path, change: Callable[[Path], None]) -> None:
     """
     Do *change* to a file while it is copied. The copy is the old one, or the file as it
     was when it was asked for, or as it is now; the next run makes it equal.
     """
     file = place.tree / "file"
-    for _ in range(10):
-        file.write_bytes(filled(b"A"))
-        shutil.rmtree(copy, ignore_errors=True)
-        copy.mkdir()
-        (copy / "file").write_bytes(b"old\n")
-        done = during(place, copy, lambda: change(file))
-        if done is not None:
-            break
-    else:
-        raise AssertionError("the change always came too late")
+    file.write_bytes(filled(b"A"))
+    copy.mkdir()
+    (copy / "file").write_bytes(b"old\n")
+    with (
+        DelayedRelay(place.server.port, holds=[ARRIVED]) as relay,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        # The agent gives up a server that says nothing for so long.
+        copied = pool.submit(place.copy, "tree", copy, port=relay.port, timeout=600)
+        try:
+            assert relay.held.wait(RUN_TIMEOUT), copied.result()
+            change(file)
+            assert not copied.done()
+        finally:
+            relay.release()
+        done = copied.result()
 
     found = (copy / "file").read_bytes()
     now = file.read_bytes() if file.exists() else b""

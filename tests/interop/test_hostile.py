@@ -55,10 +55,10 @@ PER_CONNECTION = 100_000
 #: soon does.
 PATIENT = """
 [limits]
-first_byte_timeout = 60
-handshake_timeout = 60
-dialog_timeout = 60
-write_timeout = 60
+first_byte_timeout = 600
+handshake_timeout = 600
+dialog_timeout = 600
+write_timeout = 600
 """
 IMPATIENT = """
 [limits]
