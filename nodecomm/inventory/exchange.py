@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -23,11 +23,11 @@ from twisted.python.failure import Failure
 
 from nodecomm.identity.files import sync_folder
 from nodecomm.inventory.failures import Failed
-from nodecomm.inventory.halves import IHalves, Offered, Wanted
+from nodecomm.inventory.halves import REPLACED, Entry, IHalves, Offered, Wanted
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import Half
-from nodecomm.inventory.pairs import Pair, Waiting
-from nodecomm.inventory.spool import Spool
+from nodecomm.inventory.pairs import Pair, Waiting, mark_of
+from nodecomm.inventory.spool import Placed, Spool
 from nodecomm.server.pools import Pool
 
 __all__ = ["LOOK_EVERY", "Exchange"]
@@ -55,7 +55,7 @@ LIMIT = 10_000
 #: Halves that one question is about.
 _AT_ONCE = 200
 
-#: Looks between two for what is too old.
+#: Looks between two at what is in the table for longer.
 _OLD_EACH = 30
 
 #: The file that tells this folder from those of other servers.
@@ -104,9 +104,11 @@ class Exchange:
         self._limit = LIMIT if limit is None else limit
         self._owner = ""
         self._recovered = False
+        self._has_begun = False
         self._answers_since: float | None = None
         self._away = False
         self._looks = 0
+        self._listed = 0
         self._look: LoopingCall | None = None
         self._looking: Deferred[None] = succeed(None)
 
@@ -205,7 +207,7 @@ class Exchange:
     async def _look_once(self) -> None:
         if not self._recovered:
             await self._recover()
-            self._recovered = True
+            self._recovered = self._has_begun = True
             self._answered()
         asked = await self._give()
         asked = await self._fetch() or asked
@@ -216,12 +218,17 @@ class Exchange:
             self._answered()
         self._looks += 1
         if self._looks % _OLD_EACH == 0:
+            await self._tell_decided()
+            await self._claim(await self._in_pool(self._late_documents))
             await self._put_aside_old()
 
     # What this server was about to do when it ended
 
     async def _recover(self) -> None:
-        await self._store(await self._halves.claimed(self._owner))
+        claimed = await self._halves.claimed(self._owner)
+        # Of what an earlier program has done nobody knows: one whose document does not
+        # wait any more is beside it already.
+        await self._store(claimed, met=not self._has_begun)
 
     # Signatures of this server
 
@@ -230,11 +237,16 @@ class Exchange:
         if not found:
             return False
         given = [offered for _, offered in found]
-        outcome = await self._halves.offer(given, self._limit)
-        for each in outcome.replaced:
-            self._failed(await self._in_pool(self._put_aside, each, "replaced"))
-        for waiting, _ in found[: outcome.stored]:
-            await self._in_pool(self._spool.give_up, waiting)
+        outcome = await self._halves.offer(given, self._owner, self._limit)
+        await self._store(outcome.replaced)
+        told = []
+        for place, number in outcome.stored.items():
+            waiting, _ = found[place]
+            if not await self._in_pool(self._spool.give_up, waiting):
+                # Its document has come here meanwhile, or a later one in its place.
+                told.append(number)
+        if told:
+            await self._halves.repeated(told)
         return True
 
     def _lonely_signatures(self) -> list[tuple[Waiting, Offered]]:
@@ -244,58 +256,78 @@ class Exchange:
                 with open(waiting.path, "rb") as file:
                     content = file.read()
                     arrived = os.fstat(file.fileno()).st_mtime
-                repeated = self._spool.was_decided(waiting)
             except FileNotFoundError:
                 # Its document has come meanwhile.
                 continue
             digest = hashlib.sha256(content).hexdigest()
-            sender = waiting.sender
-            found.append(
-                (
-                    waiting,
-                    Offered(
-                        waiting.name,
-                        sender,
-                        arrived,
-                        content,
-                        digest,
-                        repeated=repeated,
-                    ),
-                )
+            offered = Offered(
+                waiting.name,
+                waiting.sender,
+                arrived,
+                content,
+                digest,
+                repeated=self._spool.was_decided(waiting.name.pair, digest),
             )
+            found.append((waiting, offered))
         return found
 
     # Documents of this server
 
     async def _fetch(self) -> bool:
         wanted = await self._in_pool(self._lonely_documents)
+        await self._claim(wanted)
+        return bool(wanted)
+
+    async def _claim(self, wanted: Sequence[Wanted]) -> None:
         for first in range(0, len(wanted), _AT_ONCE):
             some = wanted[first : first + _AT_ONCE]
             claimed = await self._halves.claim(some, self._owner, self._within)
             await self._store(claimed)
-        return bool(wanted)
 
     def _lonely_documents(self) -> list[Wanted]:
-        found = []
-        for waiting in self._spool.lonely(Half.DOCUMENT, GRACE):
-            with contextlib.suppress(FileNotFoundError):
-                status = os.stat(waiting.path)
-                mark = f"{status.st_ino}:{status.st_mtime_ns}"
-                found.append(Wanted(waiting.name.pair, status.st_mtime, mark))
-        return found
+        return _wanted(self._spool.lonely(Half.DOCUMENT, GRACE))
 
-    async def _store(self, claimed: list[Offered]) -> None:
+    def _late_documents(self) -> list[Wanted]:
         """
-        Put signatures beside their documents, then say so. One whose document does not
-        wait any more is beside it already.
+        Documents that were put aside before their signature came. Those that wait go
+        first: what these ask for has had the time to be asked for by others.
+        """
+        now = self._now()
+        latest = now - self._within - SETTLED
+        return _wanted(self._spool.unsigned(now - KEPT, latest))
+
+    async def _store(self, claimed: Sequence[Offered], *, met: bool = False) -> None:
+        """
+        Put signatures beside their documents, or aside, then say so.
+
+        Args:
+            claimed: By this server.
+            met: What to believe of one whose document does not wait any more, and that
+                is not known here: that it is beside it, or that it waits on.
         """
         for each in claimed:
-            pair = await self._in_pool(self._join, each)
-            if pair is not None:
-                self._completed(pair)
+            if each.mark == REPLACED:
+                self._failed(await self._in_pool(self._put_aside, each, "replaced"))
+            elif not await self._meet(each) and not met:
+                await self._halves.release([each.number])
+                continue
             await self._halves.taken([each.number])
 
-    def _join(self, each: Offered) -> Pair | None:
+    async def _meet(self, each: Offered) -> bool:
+        """
+        Put a signature beside its document; whether it is here now.
+        """
+        placed = await self._in_pool(self._join, each)
+        if placed is None:
+            has = self._spool.has_signature
+            return await self._in_pool(has, each.name.pair, each.digest)
+        if placed.replaced is not None:
+            self._failed(placed.replaced)
+        if placed.pair is not None:
+            self._completed(placed.pair)
+        return True
+
+    def _join(self, each: Offered) -> Placed | None:
         part = self._spool.begin()
         try:
             part.write(each.content)
@@ -304,6 +336,21 @@ class Exchange:
             part.discard()
 
     # What nobody has asked for
+
+    async def _tell_decided(self) -> None:
+        """
+        Tell of signatures in the table, some at a time, that are of pairs which this
+        server has decided about: they were sent again, to another one.
+        """
+        listed = await self._halves.listed(self._listed, _AT_ONCE)
+        self._listed = listed[-1].number if len(listed) == _AT_ONCE else 0
+        numbers = await self._in_pool(self._decided, listed)
+        if numbers:
+            await self._halves.repeated(numbers)
+
+    def _decided(self, listed: Sequence[Entry]) -> list[int]:
+        was_decided = self._spool.was_decided
+        return [each.number for each in listed if was_decided(each.name, each.digest)]
 
     async def _put_aside_old(self) -> None:
         now = self._now()
@@ -329,3 +376,13 @@ class Exchange:
             )
         finally:
             part.discard()
+
+
+def _wanted(documents: Iterable[Waiting]) -> list[Wanted]:
+    found = []
+    for waiting in documents:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(waiting.path)
+            wanted = Wanted(waiting.name.pair, status.st_mtime, mark_of(status))
+            found.append(wanted)
+    return found

@@ -12,7 +12,7 @@ has both halves. Documents never go through the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
@@ -27,6 +27,8 @@ from nodecomm.storage.postgres_place import PostgresPlace
 
 __all__ = [
     "HALVES",
+    "REPLACED",
+    "Entry",
     "HalfTable",
     "IHalves",
     "Offered",
@@ -36,6 +38,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: For what a signature is claimed, instead of a document, by whoever has a later one of
+#: its name: to be put aside.
+REPLACED = "replaced"
 
 #: The tables.
 HALVES = Area(
@@ -81,7 +87,7 @@ class Offered:
         content: What is in it.
         digest: SHA-256 of that.
         number: Its number in the table.
-        mark: For which document it was claimed.
+        mark: For which document it was claimed, or `REPLACED`.
         repeated: Whether it was decided about before: it is sent again, and is worth no
             word when nobody asks for it.
     """
@@ -118,13 +124,31 @@ class Outcome:
     What became of signatures that were offered.
 
     Attributes:
-        stored: How many of them, from the first one on, are in the table's keeping; for
-            others there is no room.
-        replaced: What made room, under the same names, and is in nobody's keeping now.
+        stored: Which of them are in the table's keeping, by their places among what was
+            offered, and under which numbers. Others are to be offered again: there is
+            no room, or another one of the name is claimed and not taken yet.
+        replaced: What is in the way of some, and is to be put aside now: claimed for
+            `REPLACED`.
     """
 
-    stored: int
+    stored: Mapping[int, int]
     replaced: tuple[Offered, ...] = ()
+
+
+@frozen
+class Entry:
+    """
+    What tells a signature in the table from others.
+
+    Attributes:
+        number: Its number in the table.
+        name: What both halves have in common in their names.
+        digest: SHA-256 of its content.
+    """
+
+    number: int
+    name: str
+    digest: str
 
 
 class IHalves(Protocol):
@@ -137,9 +161,12 @@ class IHalves(Protocol):
 
     def stop(self) -> Deferred[None]: ...
 
-    def offer(self, found: Sequence[Offered], limit: int) -> Deferred[Outcome]:
+    def offer(
+        self, found: Sequence[Offered], owner: str, limit: int
+    ) -> Deferred[Outcome]:
         """
-        Put signatures into the table, which holds so many at the most.
+        Put signatures that this server has into the table, which holds so many at the
+        most.
         """
 
     def claim(
@@ -157,7 +184,23 @@ class IHalves(Protocol):
 
     def taken(self, numbers: Sequence[int]) -> Deferred[None]:
         """
-        Whoever has claimed them has stored them.
+        Whoever has claimed them has stored them, or put them aside.
+        """
+
+    def release(self, numbers: Sequence[int]) -> Deferred[None]:
+        """
+        Whoever has claimed them has no use for them: they wait on.
+        """
+
+    def listed(self, after: int, limit: int) -> Deferred[list[Entry]]:
+        """
+        Some that nobody has asked for and that are worth a word, by their numbers, from
+        the next one on.
+        """
+
+    def repeated(self, numbers: Sequence[int]) -> Deferred[None]:
+        """
+        They are of pairs that were decided about, and worth no word.
         """
 
     def old(self, before: float, limit: int) -> Deferred[list[Offered]]:
@@ -203,34 +246,45 @@ class HalfTable:
             for file, box, address, arrived, content, digest, number, mark in rows
         ]
 
-    def offer(self, found: Sequence[Offered], limit: int) -> Outcome:
+    def offer(self, found: Sequence[Offered], owner: str, limit: int) -> Outcome:
         room = limit - self.count()
+        stored: dict[int, int] = {}
         replaced: list[Offered] = []
         for place, each in enumerate(found):
             row = self._execute(
-                "SELECT state, digest, arrived FROM halves WHERE name = :name",
+                "SELECT number, state, digest, arrived, repeated, mark FROM halves "
+                "WHERE name = :name",
                 {"name": each.name.pair},
             ).fetchone()
-            repeated = int(each.repeated)
+            was_decided = each.repeated
             if row is None:
                 if room <= 0:
-                    return Outcome(place, tuple(replaced))
+                    continue
                 room -= 1
             else:
-                state, digest, arrived = row
+                number, state, digest, arrived, repeated, mark = row
+                aside = state == "claimed" and mark == REPLACED
                 same = digest == each.digest
-                if same and (state != "taken" or arrived == each.arrived):
+                if state == "claimed" and not aside and not same:
+                    # It is in the keeping of whoever has claimed it until he is done.
+                    continue
+                if same and not aside and (state != "taken" or arrived == each.arrived):
                     # It was put in before, and whoever did so died before he knew; or
                     # its sender did not hear that it had arrived.
+                    stored[place] = int(number)
                     continue
-                repeated = int(each.repeated or same)
-                if state == "offered":
-                    replaced += self._found("WHERE name = :name", name=each.name.pair)
-            self._put(each, repeated)
-        return Outcome(len(found), tuple(replaced))
+                if aside or (state == "offered" and not repeated):
+                    # Also what another server was about to put aside, which may have
+                    # ended: rather twice than never.
+                    self._claim(int(number), owner, REPLACED)
+                    replaced += self._found("WHERE number = :number", number=number)
+                    continue
+                was_decided = was_decided or same
+            stored[place] = self._put(each, int(was_decided))
+        return Outcome(stored, tuple(replaced))
 
-    def _put(self, each: Offered, repeated: int) -> None:
-        self._execute(
+    def _put(self, each: Offered, repeated: int) -> int:
+        row = self._execute(
             "INSERT INTO halves (name, number, file, box, address, arrived, content, "
             "digest, state, repeated) VALUES (:name, nextval('half_numbers'), :file, "
             ":box, :address, :arrived, :content, :digest, 'offered', :repeated) "
@@ -238,7 +292,7 @@ class HalfTable:
             "file = excluded.file, box = excluded.box, address = excluded.address, "
             "arrived = excluded.arrived, content = excluded.content, "
             "digest = excluded.digest, state = 'offered', "
-            "repeated = excluded.repeated, owner = NULL, mark = NULL",
+            "repeated = excluded.repeated, owner = NULL, mark = NULL RETURNING number",
             {
                 "name": each.name.pair,
                 "file": each.name.text,
@@ -249,12 +303,22 @@ class HalfTable:
                 "digest": each.digest,
                 "repeated": repeated,
             },
+        ).fetchone()
+        return int(row[0])
+
+    def _claim(self, number: int, owner: str, mark: str) -> None:
+        self._execute(
+            "UPDATE halves SET state = 'claimed', owner = :owner, mark = :mark "
+            "WHERE number = :number",
+            {"owner": owner, "mark": mark, "number": number},
         )
 
     def claim(
         self, wanted: Sequence[Wanted], owner: str, within: float
     ) -> list[Offered]:
-        by_name = {each.name: each for each in wanted}
+        by_name: dict[str, list[Wanted]] = {}
+        for each in wanted:
+            by_name.setdefault(each.name, []).append(each)
         rows = self._execute(
             "SELECT name, number, arrived FROM halves "
             "WHERE name = ANY(:names) AND state = 'offered'",
@@ -262,13 +326,11 @@ class HalfTable:
         )
         numbers = []
         for name, number, arrived in list(rows):
-            want = by_name[name]
-            if abs(want.arrived - arrived) <= within:
-                self._execute(
-                    "UPDATE halves SET state = 'claimed', owner = :owner, "
-                    "mark = :mark WHERE number = :number",
-                    {"owner": owner, "mark": want.mark, "number": number},
-                )
+            apart, mark = min(
+                (abs(each.arrived - arrived), each.mark) for each in by_name[name]
+            )
+            if apart <= within:
+                self._claim(int(number), owner, mark)
                 numbers.append(int(number))
         if not numbers:
             return []
@@ -283,6 +345,29 @@ class HalfTable:
         self._execute(
             "UPDATE halves SET state = 'taken', content = '', owner = NULL "
             "WHERE number = ANY(:numbers) AND state = 'claimed'",
+            {"numbers": list(numbers)},
+        )
+
+    def release(self, numbers: Sequence[int]) -> None:
+        self._execute(
+            "UPDATE halves SET state = 'offered', owner = NULL, mark = NULL "
+            "WHERE number = ANY(:numbers) AND state = 'claimed'",
+            {"numbers": list(numbers)},
+        )
+
+    def listed(self, after: int, limit: int) -> list[Entry]:
+        rows = self._execute(
+            "SELECT number, name, digest FROM halves "
+            "WHERE number > :after AND state = 'offered' AND repeated = 0 "
+            "ORDER BY number LIMIT :limit",
+            {"after": after, "limit": limit},
+        )
+        return [Entry(int(number), name, digest) for number, name, digest in rows]
+
+    def repeated(self, numbers: Sequence[int]) -> None:
+        self._execute(
+            "UPDATE halves SET repeated = 1 "
+            "WHERE number = ANY(:numbers) AND state = 'offered'",
             {"numbers": list(numbers)},
         )
 
@@ -331,8 +416,10 @@ class SharedHalves:
     def _read(self, work: Callable[[HalfTable], T]) -> Deferred[T]:
         return self.database.read(lambda connection: work(HalfTable(connection)))
 
-    def offer(self, found: Sequence[Offered], limit: int) -> Deferred[Outcome]:
-        return self._write(lambda table: table.offer(found, limit))
+    def offer(
+        self, found: Sequence[Offered], owner: str, limit: int
+    ) -> Deferred[Outcome]:
+        return self._write(lambda table: table.offer(found, owner, limit))
 
     def claim(
         self, wanted: Sequence[Wanted], owner: str, within: float
@@ -344,6 +431,15 @@ class SharedHalves:
 
     def taken(self, numbers: Sequence[int]) -> Deferred[None]:
         return self._write(lambda table: table.taken(numbers))
+
+    def release(self, numbers: Sequence[int]) -> Deferred[None]:
+        return self._write(lambda table: table.release(numbers))
+
+    def listed(self, after: int, limit: int) -> Deferred[list[Entry]]:
+        return self._read(lambda table: table.listed(after, limit))
+
+    def repeated(self, numbers: Sequence[int]) -> Deferred[None]:
+        return self._write(lambda table: table.repeated(numbers))
 
     def old(self, before: float, limit: int) -> Deferred[list[Offered]]:
         return self._read(lambda table: table.old(before, limit))

@@ -29,6 +29,7 @@ __all__ = [
     "Waiting",
     "content_digest",
     "held_name",
+    "mark_of",
     "pair_of",
     "read_waiting",
     "same_content",
@@ -208,6 +209,14 @@ def content_digest(path: str) -> bytes:
         while chunk := file.read(_STEP):
             digest.update(chunk)
     return digest.digest()
+
+
+def mark_of(status: os.stat_result) -> str:
+    """
+    What tells this file from another one of its name, wherever it is moved: its inode
+    and the time of its arrival, in nanoseconds.
+    """
+    return f"{status.st_ino}:{status.st_mtime_ns}"
 
 
 def same_content(before: Waiting, part: Part, name: UploadName) -> bool:

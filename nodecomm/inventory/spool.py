@@ -43,6 +43,7 @@ from nodecomm.inventory.pairs import (
     Waiting,
     content_digest,
     held_name,
+    mark_of,
     pair_of,
     same_content,
 )
@@ -324,13 +325,57 @@ class Spool(PairFolder):
                     found.append(waiting)
         return sorted(found, key=lambda waiting: waiting.arrived)
 
-    def was_decided(self, waiting: Waiting) -> bool:
+    def unsigned(self, earliest: float, latest: float) -> list[Waiting]:
         """
-        Whether it is of a pair that was decided about here, and was sent again.
+        The documents that were put aside for want of a signature, while no other one of
+        the name waits.
+
+        Args:
+            earliest: When they have arrived, in seconds since 1970.
+            latest: The same.
+
+        Raises:
+            OSError: The folder cannot be read.
         """
         with self._lock:
-            decided = self._decided.get((waiting.name.pair, waiting.name.half))
-        return decided is not None and decided == content_digest(waiting.path)
+            return [
+                each
+                for each in self._late.between(earliest, latest)
+                if Half.DOCUMENT not in self._waiting.of(each.name.pair)
+            ]
+
+    def was_decided(self, name: str, digest: str) -> bool:
+        """
+        Whether a signature is of a pair that was decided about here, and was sent
+        again.
+
+        Args:
+            name: What both halves have in common in their names.
+            digest: SHA-256 of the signature's file.
+        """
+        with self._lock:
+            decided = self._decided.get((name, Half.SIGNATURE))
+        return decided == bytes.fromhex(digest)
+
+    def has_signature(self, name: str, digest: str) -> bool:
+        """
+        Whether a signature is here: it waits for its document or beside it, or was
+        decided about. The arguments are those of `was_decided`.
+        """
+        wanted = bytes.fromhex(digest)
+        with self._lock:
+            if self._decided.get((name, Half.SIGNATURE)) == wanted:
+                return True
+            waiting = self._waiting.of(name).get(Half.SIGNATURE)
+            found = [
+                pair.signature for pair in self._pairs.values() if pair.name == name
+            ]
+            found += [waiting.path] if waiting is not None else []
+            for path in filter(None, found):
+                with contextlib.suppress(FileNotFoundError):
+                    if content_digest(path) == wanted:
+                        return True
+        return False
 
     def give_up(self, waiting: Waiting) -> bool:
         """
@@ -347,30 +392,30 @@ class Spool(PairFolder):
 
     def join(
         self, part: Part, name: UploadName, sender: Sender, mark: str
-    ) -> Pair | None:
+    ) -> Placed | None:
         """
-        Store a signature that was at another server beside its document.
+        Store a signature that was at another server beside its document, which waits,
+        or was put aside for want of it.
 
         Args:
             part: What is in it.
             name: What it is called.
             sender: Where it came from.
-            mark: The document's inode and the time of its arrival, in nanoseconds; no
-                other one is meant.
+            mark: That of the document, see `nodecomm.inventory.pairs.mark_of`; no other
+                one is meant.
 
         Returns:
-            The pair; None if that document does not wait for a signature.
+            What became of it; None if that document does not wait for a signature.
         """
         with self._lock:
             if Half.SIGNATURE in self._waiting.of(name.pair):
                 return None
             document = self._there(name.pair, Half.DOCUMENT)
             if document is None:
+                document = self._take_back(name.pair, mark)
+            if document is None or mark != mark_of(os.stat(document.path)):
                 return None
-            status = os.stat(document.path)
-            if mark != f"{status.st_ino}:{status.st_mtime_ns}":
-                return None
-        return self.place(part, name, sender).pair
+        return self.place(part, name, sender)
 
     def put_aside(
         self,

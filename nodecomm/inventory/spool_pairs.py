@@ -16,11 +16,13 @@ from datetime import datetime
 from attrs import evolve
 
 from nodecomm.inventory.failures import REASON_NAME, Failed
+from nodecomm.inventory.late import LateDocuments
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import Half
 from nodecomm.inventory.pairs import (
     Pair,
     Waiting,
+    held_name,
     pair_of,
     read_waiting,
     sent_name,
@@ -64,6 +66,7 @@ class PairFolder(SpoolFolder[Pair]):
         self._waiting = WaitingHalves()
         self._pairs: dict[str, Pair] = {}
         self._decided: OrderedDict[tuple[str, Half], bytes] = OrderedDict()
+        self._late = LateDocuments(self.folder)
 
     # Opening and closing
 
@@ -81,6 +84,7 @@ class PairFolder(SpoolFolder[Pair]):
     def _forget_all(self) -> None:
         self._waiting.clear()
         self._pairs.clear()
+        self._late.clear()
 
     # What moves
 
@@ -170,7 +174,42 @@ class PairFolder(SpoolFolder[Pair]):
             files=tuple(map(sent_name, found)),
         )
         self._move_failed_with(folder, failed)
+        self._late.add(failed)
         return failed
+
+    def _take_back(self, name: str, mark: str) -> Waiting | None:
+        """
+        Have a document wait again that was put aside for want of a signature. When the
+        program ends in the middle, `_find_pairs` puts it aside again, or it waits.
+
+        Args:
+            name: What it has in common with the signature in its name.
+            mark: Which one is meant.
+
+        Returns:
+            The document; None if it is not there.
+        """
+        found = self._late.find(name, mark)
+        if found is None:
+            return None
+        serial, late = found
+        folder = os.path.join(self._ready, serial)
+        path = os.path.join(self._incoming, held_name(late.name, late.sender))
+        try:
+            os.rename(os.path.dirname(late.path), folder)
+            os.rename(os.path.join(folder, late.name.text), path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._move_failed(folder)
+            if isinstance(error, FileNotFoundError):
+                # Somebody removes it at this moment.
+                return None
+            raise
+        self._late.remove(serial)
+        shutil.rmtree(folder, ignore_errors=True)
+        waiting = Waiting(path, late.name, late.sender, self._seconds())
+        self._waiting.put(waiting)
+        return waiting
 
     def _find_halves(self) -> None:
         """
@@ -202,7 +241,11 @@ class PairFolder(SpoolFolder[Pair]):
             if not os.path.isdir(folder):
                 continue
             if os.path.exists(os.path.join(folder, REASON_NAME)):
-                self._move_failed(folder)
+                if set(os.listdir(folder)) <= {REASON_NAME, *TRIED_NAMES}:
+                    # Of what waits again.
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    self._move_failed(folder)
                 continue
             found = []
             for entry in os.scandir(folder):

@@ -5,6 +5,7 @@ Halves that arrive at different servers.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -48,16 +49,19 @@ class Server:
 
     Attributes:
         deliveries: What came to a decision.
+        is_down: Whether it stays away.
     """
 
     def __init__(self, case: ExchangeCase) -> None:
         self.case = case
         self.folder = Path(tempfile.mkdtemp(dir=case.folder))
         self.deliveries: list[tuple[bytes, bytes | None]] = []
+        self.is_down = False
         self.boot()
 
     def boot(self) -> None:
         """Start, or start again."""
+        self.is_down = False
         self.clock = InlineReactor()
         self.clock.rightNow = self.case.seconds
         self.spool = Spool(
@@ -82,6 +86,7 @@ class Server:
     def receive(self, delivery: Delivery) -> Deferred[Judgement]:
         """Takes all."""
         self.deliveries.append((delivery.document, delivery.signature))
+        self.delivery = delivery
         return succeed(Judgement(Outcome.TAKEN, "00"))
 
     def put(self, name: str, data: bytes) -> Placed:
@@ -99,10 +104,13 @@ class Server:
             call.cancel()
         self.halves.database._drop()
         self.spool._leave()
+        self.is_down = True
 
     def kill_at(self, step: str, *, after: bool) -> None:
         """Be killed before or after a step, when it comes to that."""
-        owner: Any = self.spool if step in ("give_up", "join") else self.halves
+        owner: Any = self.halves
+        if step in ("give_up", "join", "put_aside"):
+            owner = self.spool
         really: Callable[..., Any] = getattr(owner, step)
 
         def killed(*args: Any, **kw: Any) -> Any:
@@ -151,7 +159,8 @@ class ExchangeCase(SharedCase):
         while self.seconds < end:
             self.seconds += step
             for server in self.servers:
-                server.clock.advance(step)
+                if not server.is_down:
+                    server.clock.advance(step)
                 if server in self.killed:
                     self.killed.remove(server)
                     server.kill()
@@ -396,6 +405,183 @@ class MeetingTests(ExchangeCase):
         self.assertEqual([(b"<a/>", b"2")], self.here.deliveries)
         self.assertEqual([("a.ocs.sign", "replaced")], self.there.failed())
 
+    def test_killed_while_replacing(self) -> None:
+        """
+        Whenever the server is killed that has the later signature: the earlier one is
+        put aside, and told, and the later one counts.
+        """
+        for step in ("offer", "put_aside", "taken", "give_up"):
+            for after in (False, True):
+                with self.subTest(step=step, after=after):
+                    name = f"{step}-{after}.ocs"
+                    self.here.put(f"{name}.sign", b"1")
+                    self.pass_seconds(3)
+                    self.there.kill_at(step, after=after)
+                    self.there.put(f"{name}.sign", b"2")
+                    self.pass_seconds(6)
+                    self.here.put(name, b"<a/>")
+                    self.pass_seconds(3)
+
+                    self.assertEqual([(b"<a/>", b"2")], self.here.deliveries)
+                    self.here.deliveries.clear()
+                    failed = [x for x in self.there.failed() if x[0].startswith(name)]
+                    self.assertEqual({(f"{name}.sign", "replaced")}, set(failed))
+                    self.assertIn((name, "taken"), self.rows())
+        self.assertEqual(8, self.kills)
+        self.assertEqual([], self.here.failed())
+
+    def test_ended_while_replacing(self) -> None:
+        """
+        A server that ends while it replaces a signature, and stays away, is in nobody's
+        way: another one puts that aside, and the latest one counts.
+        """
+        self.here.put("a.ocs.sign", b"1")
+        self.pass_seconds(3)
+        self.there.kill_at("put_aside", after=False)
+        self.there.put("a.ocs.sign", b"2")
+        while not self.kills:
+            self.seconds += 1
+            self.there.clock.advance(1)
+        self.killed.clear()
+        self.there.kill()
+        for content in (b"1", b"3"):
+            self.here.put("a.ocs.sign", content)
+            self.pass_seconds(3)
+        self.here.put("a.ocs", b"<a/>")
+        self.pass_seconds(3)
+
+        self.assertEqual([(b"<a/>", b"3")], self.here.deliveries)
+        self.assertEqual([("a.ocs.sign", "replaced")], self.here.failed())
+
+    def test_a_later_one_for_one_that_was_claimed(self) -> None:
+        """
+        A signature that somebody has claimed, and died, stays his: a later one of its
+        name waits where it is until he is back, and is told of if it was of no use.
+        """
+        self.here.put("a.ocs.sign", b"1")
+        self.pass_seconds(3)
+        self.there.kill_at("claim", after=True)
+        self.there.put("a.ocs", b"<a/>")
+        while not self.kills:
+            self.seconds += 1
+            self.there.clock.advance(1)
+        self.killed.clear()
+        self.there.kill()
+        self.here.put("a.ocs.sign", b"2")
+        self.pass_seconds(5)
+        self.assertEqual([("a.ocs", "claimed")], self.rows())
+        self.assertEqual(1, self.here.spool.waiting)
+        self.there.boot()
+        self.pass_seconds(5)
+
+        self.assertEqual([(b"<a/>", b"1")], self.there.deliveries)
+        self.assertEqual([("a.ocs", "offered")], self.rows())
+        self.pass_seconds(KEPT, 3600.0)
+        self.pass_seconds(60)
+        failed = self.here.failed() + self.there.failed()
+        self.assertEqual([("a.ocs.sign", "no-document")], failed)
+
+    def test_another_document_meanwhile(self) -> None:
+        """
+        A signature whose document made room for another one, after it was claimed and
+        before it was there, waits on: for that one.
+        """
+        claim = self.here.halves.claim
+
+        def late(*args: Any) -> Deferred[Any]:
+            done = self.successResultOf(claim(*args))
+            if done and not self.here.failed():
+                self.here.put("a.ocs", b"<a/>2")
+            return succeed(done)
+
+        with patch.object(self.here.halves, "claim", late):
+            self.here.put("a.ocs", b"<a/>1")
+            self.there.put("a.ocs.sign", b"2")
+            self.pass_seconds(6)
+
+        self.assertEqual([(b"<a/>2", b"2")], self.here.deliveries)
+        self.assertEqual([("a.ocs", "replaced")], self.here.failed())
+        self.assertEqual([("a.ocs", "taken")], self.rows())
+
+    def test_the_same_signature_meanwhile(self) -> None:
+        """
+        A signature that its sender sends again, to the server that has the document and
+        has just claimed the first one, counts once.
+        """
+        claim = self.here.halves.claim
+
+        def late(*args: Any) -> Deferred[Any]:
+            done = self.successResultOf(claim(*args))
+            if done:
+                self.here.put("a.ocs.sign", b"a")
+            return succeed(done)
+
+        with patch.object(self.here.halves, "claim", late):
+            self.here.put("a.ocs", b"<a/>")
+            self.there.put("a.ocs.sign", b"a")
+            self.pass_seconds(6)
+
+        self.assertEqual([(b"<a/>", b"a")], self.here.deliveries)
+        self.quiet()
+
+    def test_the_document_comes_after_all(self) -> None:
+        """
+        When a document comes to the server that has just put its signature into the
+        table, nothing is said of that one a day later: whether the server lives on, or
+        is killed at that moment.
+        """
+        offer = self.there.halves.offer
+
+        def late(*args: Any) -> Deferred[Any]:
+            done = self.successResultOf(offer(*args))
+            self.there.put("a.ocs", b"<doc/>")
+            return succeed(done)
+
+        def dies(*args: Any) -> Deferred[Any]:
+            self.successResultOf(offer(*args))
+            part = self.there.spool.begin()
+            part.write(b"<doc/>")
+            self.there.spool.place(part, read_name("b.ocs"), Sender())
+            self.killed.append(self.there)
+            raise Killed
+
+        for name, way in (("a", late), ("b", dies)):
+            with patch.object(self.there.halves, "offer", way):
+                self.there.put(f"{name}.ocs.sign", name.encode())
+                while not self.there.deliveries:
+                    self.pass_seconds(1)
+            self.assertEqual([(b"<doc/>", name.encode())], self.there.deliveries)
+            self.there.deliveries.clear()
+        found = self.sql("SELECT name, state, repeated FROM nodecomm.halves ORDER BY 1")
+        self.assertEqual([("a.ocs", "offered", 1), ("b.ocs", "offered", 0)], found)
+        self.pass_seconds(40)
+        self.pass_seconds(KEPT, 3600.0)
+        self.pass_seconds(60)
+        self.quiet()
+
+    def test_a_signature_again_elsewhere(self) -> None:
+        """
+        Signatures alone that are sent again, to another server than the one that has
+        decided about their pairs, are forgotten in time without a word; others are not.
+        """
+        self.addCleanup(patch.stopall)
+        patch.object(exchange, "_AT_ONCE", 2).start()
+        for number in range(3):
+            self.here.put(f"{number}.ocs", b"<doc/>")
+            self.here.put(f"{number}.ocs.sign", b"s")
+            self.there.put(f"{number}.ocs.sign", b"s")
+        self.there.put("1-other.ocs.sign", b"s")
+        self.pass_seconds(3)
+        self.here.put("1.ocs", b"<doc/>")
+        self.here.put("1.ocs.sign", b"another")
+        self.pass_seconds(KEPT, 900.0)
+        self.pass_seconds(60)
+
+        failed = self.here.failed() + self.there.failed()
+        expected = [("1-other.ocs.sign", "no-document"), ("1.ocs.sign", "no-document")]
+        self.assertEqual(expected, sorted(failed))
+        self.assertEqual([], self.rows())
+
     def test_long_apart(self) -> None:
         """
         Halves that arrived further apart than one waits for the other do not belong
@@ -414,3 +600,83 @@ class MeetingTests(ExchangeCase):
         failed = self.here.failed() + self.there.failed()
         self.assertIn(("a.ocs.sign", "no-document"), failed)
         self.assertEqual([], self.rows())
+
+
+class LateTests(ExchangeCase):
+    """A server that was away brings a signature of hours ago."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(patch.stopall)
+        patch.object(exchange, "_OLD_EACH", 2).start()
+
+    def lose(self, name: str) -> None:
+        """
+        One server takes a signature and ends, the other one gives up on the document.
+        """
+        self.there.put(name.removesuffix(".gz") + ".sign", b"s")
+        self.there.kill()
+        self.here.put(name, b"<doc/>")
+        self.pass_seconds(self.waits.orphan + 60, ORPHANS_EVERY)
+        self.assertEqual([(name, "no-signature")], self.here.failed())
+        self.pass_seconds(60, ORPHANS_EVERY)
+
+    def test_hours_later(self) -> None:
+        """
+        The halves meet: what was put aside is taken back, with what is known of it.
+        """
+        self.lose("a.ocs.gz")
+        self.pass_seconds(22 * 3600.0, 3600.0)
+        self.there.boot()
+        self.pass_seconds(6)
+
+        self.assertEqual([(b"<doc/>", b"s")], self.here.deliveries)
+        found = self.here.delivery
+        self.assertEqual((Sender(address="192.0.2.7"), NOW), (found.sender, found.when))
+        self.quiet()
+        self.assertEqual([], os.listdir(self.here.folder / "failed"))
+        self.assertEqual([], os.listdir(self.here.folder / "ready"))
+
+    def test_more_than_a_day_later(self) -> None:
+        """Then each of them is put aside."""
+        self.lose("a.ocs")
+        self.pass_seconds(24 * 3600.0, 3600.0)
+        self.there.boot()
+        self.pass_seconds(6)
+
+        self.assertEqual([], self.here.deliveries)
+        failed = sorted(self.here.failed() + self.there.failed())
+        expected = [("a.ocs", "no-signature"), ("a.ocs.sign", "no-document")]
+        self.assertEqual(expected, failed)
+
+    def test_killed_at_every_step(self) -> None:
+        """Whichever step the server that has the document does not survive."""
+        for step in ("claim", "join", "taken"):
+            for after in (False, True):
+                with self.subTest(step=step, after=after):
+                    self.lose(f"{step}-{after}.ocs")
+                    self.here.kill_at(step, after=after)
+                    self.there.boot()
+                    self.pass_seconds(9)
+
+                    self.assertEqual([(b"<doc/>", b"s")], self.here.deliveries)
+                    self.here.deliveries.clear()
+                    self.quiet()
+        self.assertEqual(6, self.kills)
+
+    def test_one_that_waits_goes_first(self) -> None:
+        """
+        While another document of the name waits, the former one stays aside; the
+        signature goes to the one that it came with.
+        """
+        self.lose("a.ocs")
+        self.here.put("a.ocs", b"<doc/>2")
+        self.there.boot()
+        self.pass_seconds(6)
+        self.assertEqual([], self.here.deliveries)
+        self.there.put("a.ocs.sign", b"2")
+        self.pass_seconds(6)
+
+        self.assertEqual([(b"<doc/>2", b"2")], self.here.deliveries)
+        self.assertEqual([("a.ocs", "no-signature")], self.here.failed())
+        self.assertEqual([("a.ocs.sign", "replaced")], self.there.failed())

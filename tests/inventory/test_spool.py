@@ -5,9 +5,11 @@ The folder where inventories wait: nothing that was stored is lost, whatever hap
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
+import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -20,12 +22,16 @@ from nodecomm.inventory.failures import read_failed
 from nodecomm.inventory.limits import DocumentLimits, DocumentRefused
 from nodecomm.inventory.model import Refusal
 from nodecomm.inventory.names import Half, read_name
-from nodecomm.inventory.pairs import Box, Pair, Sender
+from nodecomm.inventory.pairs import Box, Pair, Sender, mark_of
 from nodecomm.inventory.spool import NameTaken, Placed, Spool, SpoolInUse
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 
 FROM = Sender(Box.UPDATE, "192.0.2.7")
+
+
+#: What becomes of something that was stored.
+WAYS = ["finish", "fail", "claim", "replace", "late"]
 
 
 class Clock:
@@ -85,6 +91,22 @@ def read(pair: Pair | None) -> tuple[bytes, bytes | None]:
     """Both files of a pair."""
     assert pair is not None
     return pair.read(DocumentLimits())
+
+
+def late_mark(spool: Spool) -> str:
+    """The mark of the one document that was put aside for want of a signature."""
+    (late,) = spool.unsigned(0, NOW.timestamp() + 86400)
+    return mark_of(os.stat(late.path))
+
+
+def join(spool: Spool, name: str, mark: str) -> Placed | None:
+    """Bring a signature that was elsewhere."""
+    part = spool.begin()
+    part.write(b"s")
+    try:
+        return spool.join(part, read_name(name), FROM, mark)
+    finally:
+        part.discard()
 
 
 def crash(spool: Spool) -> None:
@@ -355,6 +377,89 @@ def test_halves_that_somebody_removed(spool: Spool, clock: Clock) -> None:
     assert not spool.give_up(lonely)
 
 
+def test_a_signature_that_comes_late(
+    spool: Spool, make: Callable[[], Spool], clock: Clock
+) -> None:
+    """
+    A document that was put aside for want of a signature is taken back for it, and no
+    other one: with the box and the address that it came from.
+    """
+    put(spool, "b.ocs.sign", b"s")
+    put(spool, "a.ocs.gz", b"a", Sender(Box.FIRST, "192.0.2.1"))
+    spool.expire(waited=0)
+    mark = late_mark(spool)
+    spool.close()
+    spool = make()
+    spool.open()
+    assert [late_mark(spool), spool.waiting] == [mark, 0]
+
+    assert join(spool, "b.ocs.sign", mark) is None
+    assert join(spool, "a.ocs.sign", f"{mark}0") is None
+    placed = join(spool, "a.ocs.sign", mark)
+
+    assert placed is not None
+    assert read(placed.pair) == (b"a", b"s")
+    assert placed.pair is not None
+    assert placed.pair.sender == Sender(Box.FIRST, "192.0.2.1")
+    assert [x.name for x in spool.failed()] == ["b.ocs"]
+    assert spool.unsigned(0, 2 * NOW.timestamp()) == []
+    assert len(os.listdir(Path(spool.folder, "ready"))) == 1
+    assert join(spool, "a.ocs.sign", mark) is None
+
+
+def test_which_documents_may_be_taken_back(spool: Spool, clock: Clock) -> None:
+    """
+    Those that arrived in a certain time, while no other one of the name waits; and as
+    long as nobody removes them.
+    """
+    assert spool.unsigned(0, 2 * NOW.timestamp()) == []
+    for name in ("a.ocs", "b.ocs", "c.ocs", "d.ocs", "e.ocs.sign"):
+        put(spool, name, b"1")
+        clock.passed += 10
+    pair = put(spool, "d.ocs.sign", b"s").pair
+    assert pair is not None
+    spool.fail(pair, Refusal("no-signature", "not with this file"))
+    spool.expire(waited=0)
+    began = NOW.timestamp()
+
+    def found(earliest: float, latest: float) -> list[str]:
+        return [x.name.text for x in spool.unsigned(began + earliest, began + latest)]
+
+    assert found(0, 20) == ["a.ocs", "b.ocs", "c.ocs"]
+    assert found(0, 19) == ["a.ocs", "b.ocs"]
+    assert found(10, 20) == ["b.ocs", "c.ocs"]
+    put(spool, "b.ocs", b"2")
+    assert found(0, 20) == ["c.ocs"]
+    mark = late_mark(spool)
+    shutil.rmtree(Path(spool.folder, "failed"))
+    assert join(spool, "c.ocs.sign", mark) is None
+    assert found(0, 20) == []
+
+
+def test_no_room_to_take_it_back(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be taken back stays aside, and is the next time."""
+    put(spool, "a.ocs", b"a")
+    spool.expire(waited=0)
+    mark, before = late_mark(spool), spool.failed()
+    rename = os.rename
+
+    def full(source: str, target: str) -> None:
+        if target.startswith(os.path.join(spool.folder, "incoming")):
+            raise OSError(errno.ENOSPC, "full")
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", full)
+        with pytest.raises(OSError, match="full"):
+            join(spool, "a.ocs.sign", mark)
+    assert (spool.failed(), spool.waiting) == (before, 0)
+    assert os.listdir(Path(spool.folder, "ready")) == []
+
+    placed = join(spool, "a.ocs.sign", mark)
+    assert placed is not None
+    assert read(placed.pair) == (b"a", b"s")
+
+
 def test_unsigned(spool: Spool, clock: Clock) -> None:
     """Documents that nobody has signed can be taken out as they are."""
     put(spool, "a.ocs", b"a")
@@ -388,8 +493,8 @@ def test_restart(spool: Spool, make: Callable[[], Spool]) -> None:
     assert not os.path.exists(left.path)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 12), st.sampled_from(["finish", "fail", "claim", "replace"]))
+@settings(max_examples=65, deadline=None)
+@given(st.integers(0, 12), st.sampled_from(WAYS))
 def test_killed_at_any_step(
     tmp_path_factory: pytest.TempPathFactory, steps: int, what: str
 ) -> None:
@@ -402,7 +507,12 @@ def test_killed_at_any_step(
     spool = Spool(folder, seconds=clock.seconds, now=clock.now)
     spool.open()
     put(spool, "a.ocs", b"a")
-    pair = None if what in ("claim", "replace") else put(spool, "a.ocs.sign", b"s").pair
+    pair, mark = None, ""
+    if what == "late":
+        spool.expire(waited=0)
+        mark = late_mark(spool)
+    elif what in ("finish", "fail"):
+        pair = put(spool, "a.ocs.sign", b"s").pair
     done = 0
 
     class Killed(BaseException):
@@ -426,6 +536,8 @@ def test_killed_at_any_step(
                 put(spool, "a.ocs.sign", b"s")
             elif what == "replace":
                 put(spool, "a.ocs", b"A")
+            elif what == "late":
+                assert join(spool, "a.ocs.sign", mark) is not None
             elif what == "fail" and pair is not None:
                 spool.fail(pair, Refusal("too-old", "a year ago"))
             elif pair is not None:
@@ -445,7 +557,7 @@ def test_killed_at_any_step(
         assert contents in ([], [b"a", b"s"])
     elif what == "replace":
         assert contents in ([b"a"], [b"A", b"a"])
-    elif what == "claim":
+    elif what in ("claim", "late"):
         assert contents in ([b"a"], [b"a", b"s"])
     else:
         assert contents == [b"a", b"s"]
