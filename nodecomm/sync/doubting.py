@@ -17,6 +17,10 @@ from attrs import define, field
 
 __all__ = ["Doubted"]
 
+#: Requests in one group. There are no more of them, and what doubles without an end
+#: becomes a number that is none of a machine's.
+_LARGEST = 1 << 30
+
 
 class _Send(Protocol):
     def __call__(self, name: bytes, *, alone: bool) -> None:
@@ -59,12 +63,12 @@ class Doubted:
             self._go_on()
 
     def _go_on(self) -> None:
-        if self._group:
+        if self._group or not self._waiting:
             return
         group = list(islice(self._waiting, self._size))
         for name in group:
             del self._waiting[name]
         self._group.update(group)
-        self._size *= 2
+        self._size = min(2 * self._size, _LARGEST)
         for name in group:
             self._send(name, alone=name is group[-1])

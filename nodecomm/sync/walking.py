@@ -196,7 +196,7 @@ class Walk:
                 self._not_described,
                 callbackArgs=(name,),
                 errbackArgs=(name,),
-            )
+            ).addErrback(self._fail)
 
     def _ask_listing(self, name: bytes) -> None:
         if name not in self._listings_asked:
@@ -219,7 +219,7 @@ class Walk:
             self._not_listed,
             callbackArgs=(name,),
             errbackArgs=(name,),
-        )
+        ).addErrback(self._fail)
 
     def _listing_answered(self, name: bytes) -> None:
         self._refusals.answered(name)

@@ -367,6 +367,20 @@ class WalkTests(SynchronousTestCase):
 
         self.assertEqual(set(tree.entries), set(TREE))
 
+    def test_a_mistake_ends_the_walk(self) -> None:
+        """
+        What goes wrong with an answer in this program is told, and nobody waits for
+        what follows from it for ever.
+        """
+
+        def mistaken(*_: object) -> None:
+            raise RuntimeError("a mistake")
+
+        for where in ("_weigh", "_listing_answered"):
+            with self.subTest(where=where):
+                self.patch(walking.Walk, where, mistaken)
+                self.failed(FakeSession(TREE), RuntimeError)
+
     def test_too_many_objects(self) -> None:
         """
         The limit is told before the rest is looked at.
