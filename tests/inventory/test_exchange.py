@@ -432,26 +432,32 @@ class MeetingTests(ExchangeCase):
 
     def test_ended_while_replacing(self) -> None:
         """
-        A server that ends while it replaces a signature, and stays away, is in nobody's
-        way: another one puts that aside, and the latest one counts.
+        A server that ends while it replaces signatures, and stays away, is in nobody's
+        way: another one puts them aside, and the latest ones count, be they the same.
         """
-        self.here.put("a.ocs.sign", b"1")
+        names = ("a.ocs", "b.ocs")
+        for name in names:
+            self.here.put(f"{name}.sign", b"1")
         self.pass_seconds(3)
         self.there.kill_at("put_aside", after=False)
-        self.there.put("a.ocs.sign", b"2")
+        for name in names:
+            self.there.put(f"{name}.sign", b"2")
         while not self.kills:
             self.seconds += 1
             self.there.clock.advance(1)
         self.killed.clear()
         self.there.kill()
-        for content in (b"1", b"3"):
-            self.here.put("a.ocs.sign", content)
+        for name, content in (("a.ocs", b"1"), ("b.ocs", b"1"), ("b.ocs", b"3")):
+            self.here.put(f"{name}.sign", content)
             self.pass_seconds(3)
-        self.here.put("a.ocs", b"<a/>")
+        for name in names:
+            self.here.put(name, b"<doc/>")
         self.pass_seconds(3)
 
-        self.assertEqual([(b"<a/>", b"3")], self.here.deliveries)
-        self.assertEqual([("a.ocs.sign", "replaced")], self.here.failed())
+        expected = [(b"<doc/>", b"1"), (b"<doc/>", b"3")]
+        self.assertEqual(expected, self.here.deliveries)
+        replaced = [(f"{name}.sign", "replaced") for name in names]
+        self.assertEqual(replaced, self.here.failed())
 
     def test_a_later_one_for_one_that_was_claimed(self) -> None:
         """
@@ -484,24 +490,29 @@ class MeetingTests(ExchangeCase):
     def test_another_document_meanwhile(self) -> None:
         """
         A signature whose document made room for another one, after it was claimed and
-        before it was there, waits on: for that one.
+        before it was there, waits on: for that one. Also when the answer was lost.
         """
         claim = self.here.halves.claim
 
         def late(*args: Any) -> Deferred[Any]:
             done = self.successResultOf(claim(*args))
-            if done and not self.here.failed():
-                self.here.put("a.ocs", b"<a/>2")
+            name = done[0].name.pair if done else ""
+            if name and (name, "replaced") not in self.here.failed():
+                self.here.put(name, b"<doc/>2")
+                if name == "b.ocs":
+                    return fail(DatabaseAway("lost"))
             return succeed(done)
 
-        with patch.object(self.here.halves, "claim", late):
-            self.here.put("a.ocs", b"<a/>1")
-            self.there.put("a.ocs.sign", b"2")
-            self.pass_seconds(6)
+        for name in ("a.ocs", "b.ocs"):
+            with patch.object(self.here.halves, "claim", late):
+                self.here.put(name, b"<doc/>1")
+                self.there.put(f"{name}.sign", b"2")
+                self.pass_seconds(6)
 
-        self.assertEqual([(b"<a/>2", b"2")], self.here.deliveries)
-        self.assertEqual([("a.ocs", "replaced")], self.here.failed())
-        self.assertEqual([("a.ocs", "taken")], self.rows())
+            self.assertEqual([(b"<doc/>2", b"2")], self.here.deliveries)
+            self.here.deliveries.clear()
+            self.assertIn((name, "replaced"), self.here.failed())
+        self.assertEqual([("a.ocs", "taken"), ("b.ocs", "taken")], self.rows())
 
     def test_the_same_signature_meanwhile(self) -> None:
         """
@@ -566,11 +577,14 @@ class MeetingTests(ExchangeCase):
         """
         self.addCleanup(patch.stopall)
         patch.object(exchange, "_AT_ONCE", 2).start()
+        others = ["1-other.ocs.sign", "2-other.ocs.sign"]
+        for name in others:
+            self.there.put(name, b"s")
+            self.pass_seconds(2)
         for number in range(3):
             self.here.put(f"{number}.ocs", b"<doc/>")
             self.here.put(f"{number}.ocs.sign", b"s")
             self.there.put(f"{number}.ocs.sign", b"s")
-        self.there.put("1-other.ocs.sign", b"s")
         self.pass_seconds(3)
         self.here.put("1.ocs", b"<doc/>")
         self.here.put("1.ocs.sign", b"another")
@@ -578,8 +592,8 @@ class MeetingTests(ExchangeCase):
         self.pass_seconds(60)
 
         failed = self.here.failed() + self.there.failed()
-        expected = [("1-other.ocs.sign", "no-document"), ("1.ocs.sign", "no-document")]
-        self.assertEqual(expected, sorted(failed))
+        expected = [(name, "no-document") for name in [*others, "1.ocs.sign"]]
+        self.assertCountEqual(expected, failed)
         self.assertEqual([], self.rows())
 
     def test_long_apart(self) -> None:
@@ -637,6 +651,24 @@ class LateTests(ExchangeCase):
         self.assertEqual([], os.listdir(self.here.folder / "failed"))
         self.assertEqual([], os.listdir(self.here.folder / "ready"))
 
+    def test_not_at_once(self) -> None:
+        """
+        What a document that was put aside asks for, those that wait elsewhere have had
+        a minute to ask for.
+        """
+        self.there.put("a.ocs.sign", b"s")
+        self.there.kill()
+        self.here.put("a.ocs", b"<doc/>")
+        self.pass_seconds(self.waits.orphan + 30, ORPHANS_EVERY)
+        self.assertEqual([("a.ocs", "no-signature")], self.here.failed())
+        self.there.boot()
+        self.pass_seconds(6)
+        self.assertEqual([], self.here.deliveries)
+        self.pass_seconds(30)
+
+        self.assertEqual([(b"<doc/>", b"s")], self.here.deliveries)
+        self.quiet()
+
     def test_more_than_a_day_later(self) -> None:
         """Then each of them is put aside."""
         self.lose("a.ocs")
@@ -663,6 +695,19 @@ class LateTests(ExchangeCase):
                     self.here.deliveries.clear()
                     self.quiet()
         self.assertEqual(6, self.kills)
+
+    def test_two_of_a_name(self) -> None:
+        """The signature goes to the one that it came with."""
+        self.lose("a.ocs")
+        self.here.put("a.ocs", b"<doc/>2")
+        self.pass_seconds(self.waits.orphan + 120, ORPHANS_EVERY)
+        self.assertEqual([("a.ocs", "no-signature")] * 2, self.here.failed())
+        self.there.boot()
+        self.pass_seconds(6)
+
+        self.assertEqual([(b"<doc/>", b"s")], self.here.deliveries)
+        self.assertEqual([("a.ocs", "no-signature")], self.here.failed())
+        self.assertEqual([], self.there.failed())
 
     def test_one_that_waits_goes_first(self) -> None:
         """
