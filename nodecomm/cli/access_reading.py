@@ -15,7 +15,13 @@ from attrs import frozen
 from nodecomm.access.snapshot import Snapshot
 from nodecomm.cli.access_nodes import ServerNodes, read_nodes
 from nodecomm.config.model import Settings
-from nodecomm.service.loading import ReadFiles, check_access, is_of_agent, load
+from nodecomm.service.loading import (
+    ReadFiles,
+    check_access,
+    is_of_agent,
+    load,
+    without_passwords,
+)
 from nodecomm.wire.text import safe
 
 __all__ = ["Rules", "read_rules", "tell_missing", "tell_unusable"]
@@ -61,7 +67,9 @@ def read_rules(
     if config is not None and is_of_agent(config):
         stderr.write(f"error: {safe(str(config))} is an agent's, {about}\n")
         return None
-    snapshot, loaded = check_access(load(config, state_dir=state_dir))
+    snapshot, loaded = check_access(
+        without_passwords(load(config, state_dir=state_dir))
+    )
     if snapshot is None:
         tell_unusable(loaded, stderr)
         return None

@@ -29,7 +29,13 @@ from nodecomm.identity.own import KEYS_FOLDER
 from nodecomm.server.execution.classes import full_hostname, node_classes, selects
 from nodecomm.service.agent_prepared import prepare_agent
 from nodecomm.service.agent_snapshot import caller_trust
-from nodecomm.service.loading import ReadFiles, check_access, load, load_agent
+from nodecomm.service.loading import (
+    ReadFiles,
+    check_access,
+    load,
+    load_agent,
+    without_passwords,
+)
 from nodecomm.service.prepared import state_folder, trust_windows
 from nodecomm.wire.execute import BadArguments, InvalidArguments, parse_execute
 from nodecomm.wire.text import safe, to_text
@@ -112,7 +118,9 @@ def load_node(
     with all problems.
     """
     if not agent:
-        snapshot, loaded = check_access(load(config, state_dir=state_dir))
+        snapshot, loaded = check_access(
+            without_passwords(load(config, state_dir=state_dir))
+        )
         if snapshot is None:
             return None, loaded
         settings = loaded.usable()

@@ -21,14 +21,6 @@ __all__ = ["CONFIG", "ServerState", "find_state"]
 #: The configuration of a server of this machine.
 SYSTEM_FILE = Path("/etc/nodecomm/server.toml")
 
-#: Faults in secrets are none of ours: they may be out of an operator's reach.
-_SECRETS = (
-    "inventory.first_password",
-    "inventory.update_password",
-    "inventory.upstream_first_password",
-    "inventory.upstream_password",
-)
-
 
 @frozen
 class ServerState:
@@ -115,11 +107,15 @@ def find_state(
             return ServerState(named or default_state_dir())
         config = str(system_file)
     # Reading a configuration needs much that most calls do not.
-    from nodecomm.service.loading import file_path, load  # noqa: PLC0415
+    from nodecomm.service.loading import (  # noqa: PLC0415
+        file_path,
+        load,
+        without_passwords,
+    )
 
-    loaded = load(Path(config), state_dir=named)
+    loaded = without_passwords(load(Path(config), state_dir=named))
     for problem in loaded.problems:
-        if problem.is_error and not problem.key_path.startswith(_SECRETS):
+        if problem.is_error:
             raise usage.UsageError(str(problem))
     settings = loaded.partial
     folder, inventory = file_path(settings.server.state_dir), settings.inventory

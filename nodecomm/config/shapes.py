@@ -335,10 +335,11 @@ def _check_endpoint(value: str) -> None:
         )
     name, arguments = found[1].lower(), _DIVIDER.split(found[2])
     if name in {"ssl", "tls"}:
+        port = next((part for part in arguments if part.isdecimal()), "5308")
         raise MismatchError(
             "this server speaks TLS itself; an endpoint that also does is not "
             "understood by any node",
-            'write "tcp6:5308"',
+            f"write {in_toml(f'tcp6:{port}')}",
         )
     if name in {"tcp", "tcp4", "tcp6"}:
         if name == "tcp4":

@@ -60,11 +60,20 @@ __all__ = [
     "load_agent",
     "read_secrets",
     "resolve_path",
+    "without_passwords",
 ]
 
 #: What is read when no file is named, by a server and by an agent.
 SYSTEM_FILE = Path("/etc/nodecomm/server.toml")
 AGENT_FILE = Path("/etc/nodecomm/agent.toml")
+
+#: The passwords with which inventories are taken and sent.
+_PASSWORDS = (
+    "inventory.first_password",
+    "inventory.update_password",
+    "inventory.upstream_first_password",
+    "inventory.upstream_password",
+)
 
 #: Bytes of a file with a secret.
 LARGEST_SECRET = 65536
@@ -314,6 +323,21 @@ def resolve_path(path: bytes) -> Resolved | None:
         return Resolved(real, stat.S_ISDIR(os.stat(real).st_mode))
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def without_passwords(loaded: Loaded) -> Loaded:
+    """
+    The same for those who take no inventories and send none: faults in the passwords of
+    that, which may be out of an operator's reach, are none of theirs.
+    """
+    problems = tuple(
+        problem
+        for problem in loaded.problems
+        if not (problem.is_error and problem.key_path.startswith(_PASSWORDS))
+    )
+    bad = any(problem.is_error for problem in problems)
+    settings = None if bad else loaded.partial
+    return attrs.evolve(loaded, settings=settings, problems=problems)
 
 
 def check_access(

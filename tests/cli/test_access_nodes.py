@@ -215,6 +215,31 @@ def test_legacy_hosts(server: Server) -> None:
     assert "which other nodes have too" in told
 
 
+def test_passwords_out_of_reach(server: Server) -> None:
+    """
+    An operator who has not the passwords of the server is told all the same; any other
+    fault is one.
+    """
+    text = (server.root / "server.toml").read_text()
+    text = text.replace(
+        'server_id = "root"',
+        'server_id = "root"\nfirst_password = { env = "NODECOMM_TEST_NOT_SET" }',
+    )
+    (server.root / "server.toml").write_text(text)
+    assert server.explain(ALPHA, "alpha")["allowed"]
+    status, out, err = server.run("export", "--format", "cfengine")
+    assert (status, err) == (0, "")
+    assert "/share/alpha/" in out
+    status, out, err = server.run("explain", "--exec", "--ip", "10.1.1.1")
+    assert (status, err) == (0, "")
+
+    text = text.replace("first_password", "first_word")
+    (server.root / "server.toml").write_text(text)
+    status, _, err = server.run("export", "--format", "cfengine")
+    assert status == 2
+    assert "first_word" in err
+
+
 def test_folder_of_another(server: Server) -> None:
     """
     The rule of the other node refuses.

@@ -373,6 +373,11 @@ class MistakeTests(SynchronousTestCase):
                 "this server speaks TLS itself; an endpoint that also does is not "
                 'understood by any node; write "tcp6:5308"',
             ),
+            (
+                "ssl:443:privateKey=key.pem",
+                "this server speaks TLS itself; an endpoint that also does is not "
+                'understood by any node; write "tcp6:443"',
+            ),
         ]
         for endpoint, said in table:
             with self.subTest(endpoint):
