@@ -378,7 +378,8 @@ class MeetingTests(ExchangeCase):
         self.here.put("0.ocs", b"<doc/>")
         self.pass_seconds(4)
         self.assertEqual([(b"<doc/>", b"s")], self.here.deliveries)
-        self.pass_seconds(self.waits.orphan + 90)
+        with patch.object(exchange, "_OLD_EACH", 2):
+            self.pass_seconds(self.waits.orphan + 90, ORPHANS_EVERY)
         self.assertEqual(0, self.there.spool.waiting)
         self.assertNotEqual([], self.there.failed())
 
