@@ -2,6 +2,9 @@
 """
 What is installed is whole: twistd finds the server, and `nodecomm` runs, from a wheel
 and from an editable installation alike.
+
+What they are built with and what they need is what is installed beside us; with
+NODECOMM_FULL=1 pip fetches all of it, as for a user.
 """
 
 from __future__ import annotations
@@ -12,11 +15,25 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterable
+from configparser import ConfigParser
+from email.parser import BytesParser
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+from tests.forking import FULL
 
 ROOT = Path(__file__).parents[1]
+
+#: What pip makes of what Twisted says that it has.
+TWISTD = """\
+import sys
+from twisted.scripts.twistd import run
+sys.exit(run())
+"""
 
 pytestmark = pytest.mark.slow
 
@@ -46,14 +63,17 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def source_copy(folder: Path) -> Path:
+def source_copy(folder: Path, *, compiled: bool = False) -> Path:
     """
     A copy of what a package is built from, so that building leaves nothing in the
-    source folder and finds nothing that a build before has left.
+    source folder and finds nothing that a build before has left; with what Python has
+    compiled if that is asked for.
     """
     copy = folder / "source"
     copy.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__", "dropin.cache")
+    ignored = shutil.ignore_patterns(
+        "dropin.cache", *(() if compiled else ("__pycache__",))
+    )
     for name in ("nodecomm", "twisted"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     for name in ("setup.cfg", "pyproject.toml", "README.rst", "LICENSE"):
@@ -61,32 +81,66 @@ def source_copy(folder: Path) -> Path:
     return copy
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment(folder: Path, needed: Iterable[str]) -> Path:
     """
-    An environment for all tests here: what nodecomm depends on is the same for each,
-    and takes most of the time.
+    An environment that has what *needed* says, and what that needs, and nothing else:
+    links to what is installed beside us, or nothing yet if all is to be as a user has
+    it. Returns its folder of programs.
     """
-    folder = tmp_path_factory.mktemp("environment")
     # It needs no pip of its own: the one beside us installs into it.
-    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
-    return folder
-
-
-def pip_install(environment: Path, *what: str | Path) -> Path:
-    """
-    Install nodecomm, of which nothing was left, and return the folder of programs.
-    """
-    programs = environment / "bin"
-    pip = (
-        *(sys.executable, "-m", "pip", "--python", programs / "python"),
-        *("--quiet", "--disable-pip-version-check"),
-    )
-    run(*pip, "uninstall", "--yes", "nodecomm", cwd=environment)
-    assert not (programs / "nodecomm").exists()
-    # Most of what is installed is not imported here; that is compiled when it is.
-    run(*pip, "install", "--no-compile", *what, cwd=environment)
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    programs = folder / "bin"
+    if FULL:
+        return programs
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    for each in closure(needed):
+        for top in {file.parts[0] for file in each.files or ()} - {"..", "__pycache__"}:
+            place = packages / top
+            if not place.is_symlink():
+                place.symlink_to(str(each.locate_file(top)))
+    # Ours puts a plugin there.
+    for name in ("twisted", "twisted/plugins"):
+        real = (packages / name).resolve()
+        (packages / name).unlink()
+        (packages / name).mkdir()
+        for entry in set(os.listdir(real)) - {"dropin.cache"}:
+            (packages / name / entry).symlink_to(real / entry)
+    shutil.rmtree(packages / "twisted" / "plugins" / "__pycache__", ignore_errors=True)
+    twistd = programs / "twistd"
+    twistd.write_text(f"#!{programs}/python\n{TWISTD}")
+    twistd.chmod(0o755)
     return programs
+
+
+def closure(needed: Iterable[str]) -> list[metadata.Distribution]:
+    """
+    What is installed beside us of these requirements, and of theirs.
+    """
+    found: dict[str, metadata.Distribution] = {}
+    asked = list(needed)
+    while asked:
+        wanted = Requirement(asked.pop())
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        if wanted.name not in found:
+            found[wanted.name] = metadata.distribution(wanted.name)
+            asked += metadata.requires(wanted.name) or []
+    return list(found.values())
+
+
+def pip_install(programs: Path, *what: str | Path) -> None:
+    """
+    Install nodecomm into the environment of these programs. What it needs must be
+    there, or pip says that it is not.
+    """
+    # Most of what is installed is not imported here; that is compiled when it is.
+    run(
+        *(sys.executable, "-m", "pip", "--python", programs / "python", "install"),
+        *("--quiet", "--disable-pip-version-check", "--no-compile"),
+        *(() if FULL else ("--no-index", "--no-build-isolation")),
+        *what,
+        cwd=programs,
+    )
 
 
 def check_programs(programs: Path, elsewhere: Path) -> None:
@@ -106,7 +160,7 @@ def check_programs(programs: Path, elsewhere: Path) -> None:
     assert "nodecomm key generate" in nodecomm
 
 
-def test_wheel(tmp_path: Path, environment: Path) -> None:
+def test_wheel(tmp_path: Path) -> None:
     """
     The wheel has the twistd plugin and every package, no test and no cache, and works
     installed.
@@ -115,23 +169,28 @@ def test_wheel(tmp_path: Path, environment: Path) -> None:
     run(
         *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
         *("--disable-pip-version-check", "-w", tmp_path / "wheels", source),
+        *(() if FULL else ("--no-build-isolation",)),
         cwd=tmp_path,
     )
     (wheel,) = (tmp_path / "wheels").iterdir()
 
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        (place,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        told = BytesParser().parsebytes(archive.read(place))
     expected = {
         str(file.relative_to(source))
         for file in (source / "nodecomm").rglob("*")
         if file.suffix == ".py"
     }
     expected |= {"twisted/plugins/nodecomm_plugins.py", "nodecomm/py.typed"}
-    metadata = {name for name in names if ".dist-info/" in name}
-    assert names - metadata == expected
-    assert any(name.endswith("/LICENSE") for name in metadata)
+    others = {name for name in names if ".dist-info/" in name}
+    assert names - others == expected
+    assert any(name.endswith("/LICENSE") for name in others)
 
-    check_programs(pip_install(environment, wheel), tmp_path / "elsewhere")
+    programs = environment(tmp_path / "made", told.get_all("Requires-Dist", []))
+    pip_install(programs, wheel)
+    check_programs(programs, tmp_path / "elsewhere")
 
 
 def test_source_archive(tmp_path: Path) -> None:
@@ -151,6 +210,7 @@ def test_source_archive(tmp_path: Path) -> None:
     run(
         *(sys.executable, "-m", "build", "--sdist"),
         *("--outdir", tmp_path / "archives", source),
+        *(() if FULL else ("--no-isolation",)),
         cwd=tmp_path,
     )
 
@@ -162,14 +222,20 @@ def test_source_archive(tmp_path: Path) -> None:
     assert not [name for name in names if "samples" in name]
 
 
-def test_editable(tmp_path: Path, environment: Path) -> None:
+def test_editable(tmp_path: Path) -> None:
     """
     An editable installation shows the twistd plugin too: Twisted looks only into the
     folders of `sys.path`, which not every way of editable installation uses.
     """
-    source = source_copy(tmp_path)
+    source = source_copy(tmp_path, compiled=True)
 
-    programs = pip_install(environment, "--editable", source)
+    project = ConfigParser(interpolation=None)
+    project.read(source / "setup.cfg")
+    needed = project["options"]["install_requires"].split("\n")
+    # pip builds it there.
+    needed.append("setuptools")
+    programs = environment(tmp_path / "made", filter(None, needed))
+    pip_install(programs, "--editable", source)
 
     check_programs(programs, tmp_path / "elsewhere")
     (source / "nodecomm" / "freshly_added.py").write_text("word = 'seen'\n")
