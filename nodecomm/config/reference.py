@@ -12,13 +12,14 @@ import sys
 from collections.abc import Iterator
 from textwrap import wrap
 
-from attrs import NOTHING
+from attrs import NOTHING, asdict, has
 
 from nodecomm.config.agent import AgentConfiguration
 from nodecomm.config.durations import duration_text
 from nodecomm.config.errors import in_toml
 from nodecomm.config.fields import Key, keys_of, type_name
 from nodecomm.config.model import Settings
+from nodecomm.config.secrets import Secret
 
 __all__ = ["reference"]
 
@@ -67,8 +68,17 @@ def _facts(key: Key) -> str:
     elif isinstance(key.default, tuple):
         default = f"Default: ``{in_toml(list(key.default))}``."
     else:
-        default = f"Default: ``{in_toml(key.default)}``."
+        default = f"Default: ``{in_toml(_as_written(key.default))}``."
     return f"*{said[0].upper()}{said[1:]}.* {default}"
+
+
+def _as_written(value: object) -> object:
+    """
+    A default as the file would have it: of a table what is set.
+    """
+    if not has(type(value)) or isinstance(value, Secret):
+        return value
+    return asdict(value, filter=lambda _, each: each is not None)  # type: ignore[arg-type]
 
 
 def _paragraph(text: str, indent: str) -> list[str]:
