@@ -64,7 +64,7 @@ def check_upstream(
             "nothing is sent to a server whose key is not known",
             None,
             "write what `nodecomm key show`, or `rudder agent info`, tells there: "
-            'upstream_key = ["sha256//..."]',
+            'upstream_key = ["MD5=..."]',
         )
     for name in _changed(settings, _OF_DECISIONS):
         yield checks.problem(
