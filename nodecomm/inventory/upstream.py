@@ -199,7 +199,8 @@ class InventoryUpstream:
                 self.url.port,
                 timeout=self.timeouts.connect,
             )
-        self._certificate = certificate
+        #: Ours; and what servers that ask are shown now.
+        self._own = self._certificate = certificate
         self._endpoint = CheckedEndpoint(
             reactor,
             endpoint,
@@ -322,12 +323,17 @@ class InventoryUpstream:
         url = f"https://{self.url.server}{self.url.base}{path}"
         headers.addRawHeader("User-Agent", f"nodecomm/{__version__}")
         headers.addRawHeader("Host", self.url.netloc)
+        has_nothing_else = method != "GET" and not headers.hasHeader("Authorization")
+        if has_nothing_else and self._certificate is not self._own:
+            # It was not needed for what was asked before.
+            self._certificate = self._own
+            self._endpoint.show(self._own)
+            await self.close()
         try:
             return await self._try(method, url, headers, stream)
         except CertificateRefused as error:
             certificate, refused = self._certificate, error
-            needs_password = method != "GET" and not headers.hasHeader("Authorization")
-            if certificate is None or needs_password:
+            if certificate is None or has_nothing_else:
                 raise
         self._certificate = None
         self._endpoint.show(None)

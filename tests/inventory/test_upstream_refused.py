@@ -90,6 +90,20 @@ def test_no_password(hub: Hub, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_no_password_for_a_box(hub: Hub, version: int) -> None:
+    """
+    That the id of the server was had without the certificate does not make a missing
+    password the reason.
+    """
+    refusing(hub, version)
+    upstream = hub.upstream(certificate=mine(), accounts={Box.FIRST: ("a", "b")})
+    assert hub.result(upstream.server_id()) == "root"
+    for _ in range(2):
+        error = hub.failure(upstream.put(Box.UPDATE, NAME, b"<doc/>"))
+        assert isinstance(error, CertificateRefused)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_another_one_is_wanted(hub: Hub, version: int) -> None:
     """A server that takes nobody without a certificate is told as that, each time."""
     refusing(hub, version, SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
