@@ -303,14 +303,36 @@ class ProgramTests(SynchronousTestCase):
     @pytest.mark.programs
     def test_each_subcommand_loads(self) -> None:
         """
-        Every command in the table has a module whose `--help` works.
+        Every command in the table has a module whose `--help` works, in a process
+        that has loaded no other command.
         """
-        for name, _, _ in main.COMMANDS:
-            process = self.start(name, "--help", stdout=subprocess.PIPE)
-            out, err = process.communicate(timeout=60)
+        code = (
+            "import os, sys\n"
+            "from nodecomm.cli import main\n"
+            "for name, module, _ in main.COMMANDS:\n"
+            "    assert module not in sys.modules, module\n"
+            "    if (pid := os.fork()) == 0:\n"
+            "        sys.argv[1:] = [name, '--help']\n"
+            "        sys.exit(main.main())\n"
+            "    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])\n"
+            "    print('ended with', status, flush=True)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            timeout=600,
+            check=True,
+            env=dict(os.environ, NODECOMM_STATE_DIR="/nonexistent/nodecomm"),
+        )
 
-            self.assertEqual((0, b""), (process.returncode, err), name)
-            self.assertIn(f"nodecomm {name}".encode(), out)
+        told = done.stdout.split(b"ended with ")
+        self.assertEqual(b"", done.stderr)
+        self.assertEqual(len(main.COMMANDS), len(told) - 1)
+        for (name, _, _), help_of, behind in zip(
+            main.COMMANDS, told, told[1:], strict=False
+        ):
+            self.assertTrue(behind.startswith(b"0\n"), name)
+            self.assertIn(f"nodecomm {name}".encode(), help_of)
 
     def test_a_mistake_ends_the_program(self) -> None:
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forking import Forked
 from tests.interop.brittle import CONTROL, NAME, TREE, Control, write_plugin
 from tests.interop.harness import (
     RUN_TIMEOUT,
@@ -317,6 +319,21 @@ def test_files_that_are_replaced_all_the_time(
     )
 
 
+#: Replaces a file and a link until it is killed.
+REPLACING = """\
+import os, sys
+os.chdir(sys.argv[1])
+turn = 0
+while True:
+    turn += 1
+    with open(".new", "w") as file:
+        file.write(str(turn))
+    os.replace(".new", "file")
+    os.symlink(("one", "two")[turn % 2], ".link")
+    os.replace(".link", "current")
+"""
+
+
 def test_a_name_that_is_replaced_is_never_refused(place: Place, tree: Path) -> None:
     """
     A file and a link are replaced by renames as fast as it goes: they exist all the
@@ -325,33 +342,20 @@ def test_a_name_that_is_replaced_is_never_refused(place: Place, tree: Path) -> N
     for release in ("one", "two"):
         (tree / release).mkdir()
         (tree / release / "file").write_text(release)
-    ended = threading.Event()
-
-    def change() -> None:
-        turn = 0
-        while not ended.is_set():
-            turn += 1
-            new = tree / ".new"
-            new.write_text(str(turn))
-            new.replace(tree / "file")
-            link = tree / ".link"
-            link.symlink_to(("one", "two")[turn % 2])
-            link.replace(tree / "current")
-
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
-        wait_until((tree / "current").exists, "the first turn")
-        node = Node(place.server.port)
-        answers = [
-            node.stat(name)
-            for _ in range(1500)
-            for name in (b"tree/file", b"tree/current/file", b"tree/current")
-        ]
-        node.close()
-    finally:
-        ended.set()
-        thread.join()
+    # A process: a thread that never waits would let us ask only now and then.
+    with Forked([sys.executable, "-c", REPLACING, str(tree)]) as replacing:
+        try:
+            wait_until((tree / "current").exists, "the first turn")
+            node = Node(place.server.port)
+            answers = [
+                node.stat(name)
+                for _ in range(1000)
+                for name in (b"tree/file", b"tree/current/file", b"tree/current")
+            ]
+            node.close()
+            assert replacing.poll() is None
+        finally:
+            replacing.kill()
 
     assert [answer for answer in answers if not answer.startswith(b"OK:")] == []
 

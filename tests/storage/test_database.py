@@ -31,6 +31,7 @@ from nodecomm.storage.migrations import (
     migrate,
     version,
 )
+from tests.forking import Forked
 from tests.identity.sample import temporary_folder
 from tests.storage.doubles import DatabaseCase
 
@@ -376,7 +377,7 @@ class MigrationTests(SynchronousTestCase):
         code += "sys.stdin.read(); connect(sys.argv[1]).close()"
         path = str(temporary_folder(self) / "new.sqlite")
         starters = [
-            subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE)
+            Forked([sys.executable, "-c", code, path], stdin=subprocess.PIPE)
             for _ in range(4)
         ]
         for starter in starters:
