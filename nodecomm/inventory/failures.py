@@ -14,7 +14,7 @@ from attrs import frozen
 
 from nodecomm.identity.files import read_small, replace_file
 from nodecomm.inventory.model import Refusal
-from nodecomm.inventory.pairs import Box, Sender
+from nodecomm.inventory.pairs import BETWEEN, Box, Sender
 
 __all__ = [
     "FAILED_NAME",
@@ -118,11 +118,15 @@ def failed_facts(failed: Failed) -> dict[str, Any]:
 
 
 def _read_reason(serial: str, told: Any) -> Failed:
+    address = str(told["address"])
+    if os.sep in address or BETWEEN in address:
+        # It becomes a part of the name of a file that is sent again.
+        raise ValueError("no address")
     return Failed(
         serial=serial,
         name=told["name"],
         refusal=Refusal(told["code"], told["text"], told["element"]),
-        sender=Sender(Box(told["box"]), told["address"]),
+        sender=Sender(Box(told["box"]), address),
         when=datetime.fromisoformat(told["received"]),
         failed=datetime.fromisoformat(told["failed"]),
         files=tuple(told["files"]),

@@ -550,7 +550,15 @@ def test_nothing_to_send_again(outbox: Outbox, clock: Clock, serial: str) -> Non
 
 @pytest.mark.parametrize(
     "reason",
-    ["", "[]", "{}", '{"files": ["../../a.ocs"]}', '{"files": ["/etc/passwd"]}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"files": ["../../a.ocs"]}',
+        '{"files": ["/etc/passwd"]}',
+        '{"address": "/../../outgoing/1"}',
+        '{"address": "192.0.2.7~"}',
+    ],
 )
 def test_reasons_that_are_none(outbox: Outbox, clock: Clock, reason: str) -> None:
     """A reason that nobody has written here moves no file."""
