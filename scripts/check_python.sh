@@ -35,7 +35,7 @@ if [ ! -e "$stamp" ] || [ setup.cfg -nt "$stamp" ] ||
 then
     rm -rf "$venv"
     # shellcheck disable=SC2086
-    ${LOCK:-} scripts/make_venv.sh "$found" "$venv" ".[test]" $constraints
+    BORROW_PIP=1 ${LOCK:-} scripts/make_venv.sh "$found" "$venv" ".[test]" $constraints
     touch "$stamp"
 fi
 echo "Unit tests on $("$venv/bin/python" --version), $end dependencies"
