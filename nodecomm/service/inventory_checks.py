@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nodecomm.access.networks import AddressList, parse_entry
 from nodecomm.config.errors import Problem, child_path, element_path
+from nodecomm.config.inventory import OWN_KEY
 from nodecomm.config.inventory_upstream import RELAY_KEYS
 from nodecomm.inventory.keys import KeyRefused, read_pem
 from nodecomm.inventory.opening import NodesPlace, nodes_place
@@ -65,6 +66,7 @@ def inventory_problems(settings: Settings) -> list[Problem]:
         *endpoint_problems(settings, "inventory.listen", inventory.listen),
         *_database_problems(settings),
         *_network_problems(settings),
+        *_certificate_problems(settings),
         *_key_problems(settings),
         *_upstream_problems(settings),
     ]
@@ -134,6 +136,33 @@ def _network_problems(settings: Settings) -> Iterator[Problem]:
                 why = pattern.ineffective or "this matches no address of its own"
                 hint = "write an address or a network"
             yield Problem(path, why, text, hint, settings.nearest_origin(path))
+
+
+def _certificate_problems(settings: Settings) -> Iterator[Problem]:
+    assert settings.inventory is not None  # noqa: S101
+    chosen = settings.inventory.certificate
+    if chosen.cert == OWN_KEY or chosen.key is None:
+        return
+    # Most servers show their own key, and need not load this for a check.
+    from nodecomm.inventory.https import (  # noqa: PLC0415
+        CertificateError,
+        certificate_from_files,
+    )
+
+    try:
+        certificate_from_files(chosen.cert, chosen.key)
+    except CertificateError as error:
+        # Whoever checks may not be the user who serves, and may not read the key.
+        path = "inventory.certificate"
+        yield Problem(
+            path,
+            str(error),
+            None,
+            "a server that cannot read it does not start, and one that runs goes on"
+            " with the one that it has",
+            settings.nearest_origin(path),
+            "warning",
+        )
 
 
 def _upstream_problems(settings: Settings) -> Iterable[Problem]:

@@ -172,6 +172,22 @@ def test_mistakes_are_told(tmp_path: Path, more: str, told: str) -> None:
     assert told in problem
 
 
+def test_certificate_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """
+    A check tells of them, and does not refuse the configuration: it may be made by
+    somebody who may not read them, and a server that runs goes on with what it has.
+    """
+    files = 'certificate = { cert = "/none.pem", key = "/none.key" }'
+    prepared, loaded = prepare(load(configured(tmp_path, files)))
+    assert prepared is not None
+    (problem,) = map(str, loaded.problems)
+    assert "warning: inventory.certificate: /none.pem: No such file" in problem
+    assert "does not start" in problem
+
+    _, loaded = prepare(load(configured(tmp_path, "")))
+    assert loaded.problems == ()
+
+
 def test_what_waits_for_a_restart(tmp_path: Path) -> None:
     """Who may send is in force at once; what the site is made of is not."""
     before = settings(tmp_path)
