@@ -154,7 +154,7 @@ class OverTLS:
         self._ask_for_keys = ask_for_keys
         self._handshake_timeout = handshake_timeout
         self._gate = gate or HandshakeGate(reactor, HANDSHAKES_AT_ONCE)
-        self._lines = LineLimit(reactor, _LINES)
+        self._lines = LineLimit(reactor, _LINES, self._tell_more)
         self.show(context)
 
     def show(self, context: SSL.Context) -> None:
@@ -194,16 +194,17 @@ class OverTLS:
         stream.no_handshake = partial(self._no_handshake, host)
         return stream
 
+    def _tell_more(self, count: int) -> None:
+        self._log.warn(
+            "{count} more TLS handshakes for inventories failed in a minute",
+            event="inventory.no-tls-more",
+            count=count,
+        )
+
     def _no_handshake(self, host: str, reason: str) -> None:
         """
         State who could not be spoken to, unless too many could not just now.
         """
-        if more := self._lines.left_out():
-            self._log.warn(
-                "{count} more TLS handshakes for inventories failed in a minute",
-                event="inventory.no-tls-more",
-                count=more,
-            )
         if not self._lines.allows():
             return
         advice = ""

@@ -5,6 +5,8 @@ Lines of a log that strangers can cause, and how many of them there are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
@@ -22,33 +24,28 @@ class LineLimit:
     Args:
         reactor: For time.
         most: Lines in a minute.
+        tell_more: Called, when the next line is asked for, with how many were left out
+            in a minute that is over; not if there were none.
     """
 
     _reactor: IReactorTime
     most: int
+    _tell_more: Callable[[int], object]
     _asked: int = field(default=0, init=False)
     _since: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._since = self._reactor.seconds()
 
-    def left_out(self) -> int:
-        """
-        Begin another minute, if one is over.
-
-        Returns:
-            How many lines were left out in the one before; 0 while it goes on.
-        """
-        now = self._reactor.seconds()
-        if 0 <= now - self._since < PERIOD:
-            return 0
-        more = max(0, self._asked - self.most)
-        self._since, self._asked = now, 0
-        return more
-
     def allows(self) -> bool:
         """
         Whether one more line may be stated.
         """
+        now = self._reactor.seconds()
+        if not 0 <= now - self._since < PERIOD:
+            more = self._asked - self.most
+            self._since, self._asked = now, 0
+            if more > 0:
+                self._tell_more(more)
         self._asked += 1
         return self._asked <= self.most

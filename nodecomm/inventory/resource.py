@@ -111,7 +111,7 @@ class InventoryResource(Resource):
         self._reactor = reactor
         self._pool = pool
         self._knows_key = knows_key
-        self._lines = LineLimit(reactor, _LINES)
+        self._lines = LineLimit(reactor, _LINES, self._tell_more)
         self.putChild(b"uuid", _ServerId(self, server_id))
         self.putChild(b"inventories", _BoxResource(self, Box.FIRST))
         self.putChild(b"inventory-updates", _BoxResource(self, Box.UPDATE))
@@ -291,16 +291,17 @@ class InventoryResource(Resource):
         self.refuse(request, refused, address)
         answer(request, refused)
 
+    def _tell_more(self, count: int) -> None:
+        self._log.warn(
+            "{count} more uploads were refused in a minute",
+            event="upload.refused-more",
+            count=count,
+        )
+
     def refuse(self, request: Request, refused: Refused, address: str) -> None:
         """
         State that an upload was refused, unless too many were just now.
         """
-        if more := self._lines.left_out():
-            self._log.warn(
-                "{count} more uploads were refused in a minute",
-                event="upload.refused-more",
-                count=more,
-            )
         if not self._lines.allows():
             return
         self._log.warn(

@@ -358,7 +358,7 @@ class UploadSite(Site):
         self.displayTracebacks = False
         self._other_body = other_body
         self._visitors = visitors
-        self._lines = LineLimit(reactor, _LINES)
+        self._lines = LineLimit(reactor, _LINES, self._tell_more)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """
@@ -385,6 +385,13 @@ class UploadSite(Site):
         if length > self._other_body:
             raise Refused(413, "too-large")
 
+    def _tell_more(self, count: int) -> None:
+        self._log.warn(
+            "{count} more sent what is no request of HTTP in a minute",
+            event="inventory.bad-request-more",
+            count=count,
+        )
+
     def state_bad_request(self, address: IAddress, *, is_tls: bool) -> None:
         """
         State that somebody sends what is no request, unless too many did just now.
@@ -393,12 +400,6 @@ class UploadSite(Site):
             address: Who.
             is_tls: Whether it is TLS, which is not spoken here.
         """
-        if more := self._lines.left_out():
-            self._log.warn(
-                "{count} more sent what is no request of HTTP in a minute",
-                event="inventory.bad-request-more",
-                count=more,
-            )
         if not self._lines.allows():
             return
         advice = ""
