@@ -30,7 +30,7 @@ from nodecomm.cli.access_export import ExportOptions, run_export
 from nodecomm.cli.access_reading import Rules, read_rules, tell_missing, tell_unusable
 from nodecomm.cli.access_run import Asked, explain_exec, load_node, run_as_text
 from nodecomm.cli.explaining import explain_file, find_key
-from nodecomm.cli.options import CommandOptions, GroupOptions, write_json
+from nodecomm.cli.options import CommandOptions, GroupOptions, write_error, write_json
 from nodecomm.identity.keys import PublicKey, parse_digest
 from nodecomm.identity.peer import Peer
 from nodecomm.service.loading import is_of_agent
@@ -213,8 +213,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
         stderr.write(told.getvalue())
     if status == 2:
         text = told.getvalue().rstrip().removeprefix("error: ")
-        facts = {"code": "local", "text": text, "status": status}
-        write_json({"error": facts}, stdout, indent=None)
+        write_error("local", text, status, stdout)
     return status
 
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO, TypeVar
 
 from twisted.python import usage
 
-from nodecomm.cli.options import CommandOptions, repeat_state_dir, write_json
+from nodecomm.cli.options import CommandOptions, repeat_state_dir, write_error
 from nodecomm.cli.statuses import Status, code_of, status_of, text_of
 from nodecomm.client.address import ServerAddress, Target, parse_server, parse_target
 from nodecomm.client.protection import classic_warning
@@ -352,12 +352,7 @@ def report(
         return None
     text = repeat_state_dir(text_of(error), state_dir)
     if as_json:
-        facts = {
-            "code": code_of(error),
-            "text": text,
-            "status": int(status),
-        }
-        write_json({"error": facts}, stdout, indent=None)
+        write_error(code_of(error), text, status, stdout)
     stderr.write(f"error: {safe(text)}\n")
     return status
 

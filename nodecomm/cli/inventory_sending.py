@@ -19,7 +19,7 @@ from twisted.python import usage
 
 from nodecomm.cli.connecting import run_command
 from nodecomm.cli.inventory_send import PASSWORD_VARIABLE, SendOptions
-from nodecomm.cli.options import GroupOptions, repeat_state_dir, write_json
+from nodecomm.cli.options import GroupOptions, repeat_state_dir, write_error, write_json
 from nodecomm.cli.statuses import Status
 from nodecomm.client.address import ServerAddress
 from nodecomm.config.agent_inventory import AgentInventorySettings, minute_of_day
@@ -540,8 +540,7 @@ class _Sending:
     def _fail(self, status: Status, code: str, text: str, **more: Any) -> int:
         text = repeat_state_dir(text, self._group.named_state_dir)
         if self._group.as_json:
-            facts = {"code": code, "text": text, "status": int(status), **more}
-            write_json({"error": facts}, self._stdout, indent=None)
+            write_error(code, text, status, self._stdout, **more)
         self._stderr.write(f"error: {safe(text)}\n")
         return int(status)
 

@@ -22,7 +22,7 @@ from typing import TextIO, cast
 from twisted.python import usage
 
 from nodecomm import __version__
-from nodecomm.cli.options import write_json
+from nodecomm.cli.options import write_error
 from nodecomm.wire.text import safe
 
 __all__ = ["COMMANDS", "Options", "main", "run"]
@@ -198,8 +198,7 @@ def _usage_error(
     elif re.fullmatch(r"option --?\S+ requires argument", message):
         message = message.replace("requires argument", "needs a value behind it")
     if as_json:
-        facts = {"code": "usage", "text": message, "status": 2}
-        write_json({"error": facts}, stdout, indent=None)
+        write_error("usage", message, 2, stdout)
     stderr.write(f"error: {message}\n")
     stderr.write(f"`{' '.join(words)} --help` tells what it takes.\n")
     return 2
@@ -256,8 +255,7 @@ def run(
         where = f": {safe(os.fsdecode(error.filename))}" if error.filename else ""
         if error.filename and _wants_json(arguments):
             # Where there is no name it may be this very output that cannot be written.
-            facts = {"code": "local", "text": f"{what}{where}", "status": 1}
-            write_json({"error": facts}, stdout, indent=None)
+            write_error("local", f"{what}{where}", 1, stdout)
         stderr.write(f"error: {what}{where}\n")
         return 1
     except KeyboardInterrupt:

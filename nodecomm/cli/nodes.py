@@ -28,6 +28,7 @@ from nodecomm.cli.options import (
     CommandOptions,
     repeat_config,
     repeat_state_dir,
+    write_error,
     write_json,
 )
 from nodecomm.cli.server_state import find_state
@@ -92,8 +93,7 @@ def run(options: Options, stdout: TextIO, stderr: TextIO) -> int:
     text = repeat_config(text, chosen["config"])
     text = safe(repeat_state_dir(text, options.named_state_dir))
     if options.as_json:
-        error_facts = {"code": code, "text": text, "status": 1}
-        write_json({"error": error_facts}, stdout, indent=None)
+        write_error(code, text, 1, stdout)
     stderr.write(f"error: {text}\n")
     return 1
 

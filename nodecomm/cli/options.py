@@ -31,6 +31,7 @@ __all__ = [
     "file_to_write",
     "repeat_config",
     "repeat_state_dir",
+    "write_error",
     "write_json",
 ]
 
@@ -268,6 +269,21 @@ def write_json(facts: Any, stdout: TextIO, indent: int | None = 2) -> None:
     a command prints otherwise.
     """
     stdout.write(json.dumps(facts, indent=indent) + "\n")
+
+
+def write_error(code: str, text: str, status: int, stdout: TextIO, **more: Any) -> None:
+    """
+    Print why a command failed, for a program, in one line.
+
+    Args:
+        code: A word for the kind of error.
+        text: What a person is told.
+        status: The exit status.
+        stdout: Where to.
+        more: Facts of some errors.
+    """
+    facts = {"code": code, "text": text, "status": int(status), **more}
+    write_json({"error": facts}, stdout, indent=None)
 
 
 def fail(stderr: TextIO, message: str) -> int:
